@@ -1,0 +1,234 @@
+//! What the user asks for: servers, credentials, TLS, limits, and Segue's own options.
+//!
+//! [`Config`] is plain data, complete and checked: nothing below reads the environment or a file
+//! of settings again.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// Everything a client needs to know; two clients with equal configurations are one client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Config {
+    /// The servers in the user's order of preference.
+    pub hosts: Vec<Host>,
+    pub user: String,
+    pub database: String,
+    /// One password for all servers (`password=`, `PGPASSWORD`); a password file's are in the hosts.
+    pub password: Option<Secret>,
+    pub application_name: String,
+    /// Command-line options for the server (`options=-c geqo=off`).
+    pub options: Option<String>,
+    /// Startup parameters beyond those above, in order.
+    pub parameters: Vec<(String, String)>,
+    pub connect_timeout: Option<Duration>,
+    pub tls: Tls,
+    pub channel_binding: ChannelBinding,
+    /// Whether a server may ask for the password in the clear (only ever inside TLS or a Unix socket
+    /// is this harmless). Off by default.
+    pub allow_cleartext_password: bool,
+    /// Whether a server may ask for an MD5 hash. Off by default.
+    pub allow_md5_password: bool,
+    pub keepalive: KeepAlive,
+    pub target_session_attrs: TargetSessionAttrs,
+    pub failover: Failover,
+    pub ledger: Ledger,
+    pub limits: Limits,
+}
+
+/// One server as the user named it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Host {
+    pub address: Address,
+    pub port: u16,
+    /// From the password file, where it has a line for this host.
+    pub password: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// A host name (also what a certificate is checked against) and, where `hostaddr` gave one, the
+    /// address to dial instead of resolving the name.
+    Tcp { name: String, addr: Option<IpAddr> },
+    /// The directory that holds the socket `.s.PGSQL.<port>`.
+    Unix { directory: PathBuf },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Tls {
+    pub mode: SslMode,
+    pub root_cert: RootCert,
+    pub client_cert: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+    pub crl: Option<PathBuf>,
+    pub sni: bool,
+    pub min_version: TlsVersion,
+    pub max_version: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SslMode {
+    Disable,
+    /// Encrypted, but the server's certificate is not checked (libpq: checked as `verify-ca` if a root
+    /// certificate file was given).
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RootCert {
+    /// Nothing was said and no default file exists.
+    None,
+    /// The operating system's trusted roots.
+    System,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChannelBinding {
+    Disable,
+    Prefer,
+    Require,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct KeepAlive {
+    pub enabled: bool,
+    pub idle: Option<Duration>,
+    pub interval: Option<Duration>,
+    pub count: Option<u32>,
+    pub tcp_user_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TargetSessionAttrs {
+    /// Segue's default: a session belongs on the primary.
+    ReadWrite,
+    Any,
+    /// A session that only ever reads, on a standby.
+    ReadOnly,
+}
+
+/// Detection and failover.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Failover {
+    /// `poll_interval_ms`, 250.
+    pub poll_interval: Duration,
+    /// `poll_timeout_ms`, 1000.
+    pub poll_timeout: Duration,
+    /// `poll_failures`, 2: so many misses in a row make a server suspect.
+    pub poll_failures: u32,
+    /// `promotion_poll_interval_ms`, 5: how often a standby is asked once the primary is in doubt.
+    pub promotion_poll_interval: Duration,
+    /// `failover_timeout_ms`, 60000: how long a statement waits for a usable server.
+    pub timeout: Duration,
+    /// `on_primary_loss`: `wait` (default) or `promote`.
+    pub on_primary_loss: OnPrimaryLoss,
+    /// `standby_links_max`, 64: warm links kept on the best standby, never more than there are sessions.
+    pub standby_links_max: u32,
+    /// `recovery_concurrency`, 16: how many sessions of one client dial or replay at once.
+    pub recovery_concurrency: u32,
+    /// `retry_conflicts`, 0: how often a transaction ended by a deadlock or a serialization failure is
+    /// replayed before the application is told.
+    pub retry_conflicts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnPrimaryLoss {
+    Wait,
+    Promote,
+}
+
+/// The ledger of commits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Ledger {
+    /// `ledger`: `require`, `prefer` (default), `off`.
+    pub mode: LedgerMode,
+    /// `ledger_rotate_commits`, 256: after so many commits a session takes a fresh row.
+    pub rotate_commits: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LedgerMode {
+    Require,
+    Prefer,
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Limits {
+    /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection.
+    pub journal_bytes_max: usize,
+    /// `statement_cache_size`, 256: prepared statements kept per session; 0 prepares none.
+    pub statement_cache_size: usize,
+    /// `message_bytes_max`, 1 GiB: a server message larger than this closes the link.
+    pub message_bytes_max: usize,
+}
+
+/// A secret: erased when dropped, never shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself, for the authentication exchange alone.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Host {
+    pub fn new(address: Address, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            password: None,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { name, .. } if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            Address::Tcp { name, .. } => write!(f, "{name}:{}", self.port),
+            Address::Unix { directory } => {
+                write!(f, "{}/.s.PGSQL.{}", directory.display(), self.port)
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Segue: a PostgreSQL connection that outlives its server.
+//!
+//! The map of the house, from the top down; each layer imports only what stands below it:
+//!
+//! * [`client`]: the Rust API. Joins all of the below.
+//! * [`session`]: one logical connection, as a pure state machine.
+//! * [`cluster`]: the servers: detector and choice (pure), monitor and standby links.
+//! * [`link`]: sockets: dialling, TLS, authentication, blocking transport.
+//! * [`wire`]: PostgreSQL's protocol as pure bytes <-> messages.
+//! * [`config`]: what the user asks for. [`error`]: what went wrong and what became of it.
+
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod error;
+pub mod link;
+pub mod session;
+pub mod wire;
+
+pub use error::{Error, ErrorKind, Outcome};

@@ -1,0 +1,1 @@
+//! The server-side ledger: its schema, and the statements that seal and ask.

@@ -1,0 +1,4 @@
+//! One logical connection, as a pure state machine: it outlives the servers that it uses.
+
+pub mod classify;
+pub mod ledger;

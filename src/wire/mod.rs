@@ -1,0 +1,1 @@
+//! PostgreSQL's protocol as pure bytes <-> messages, on the `postgres-protocol` crate.
