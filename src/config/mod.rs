@@ -4,6 +4,7 @@
 //! of settings again.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -191,7 +192,7 @@ pub struct Limits {
 }
 
 /// A secret: erased when dropped, never shown.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -202,6 +203,12 @@ impl Secret {
     /// The secret itself, for the authentication exchange alone.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
     }
 }
 
