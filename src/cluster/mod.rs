@@ -1,1 +1,68 @@
 //! The servers of one cluster: what is known of them, and which one a session should use.
+//!
+//! `choice` and `detector` are pure. `monitor` runs on the one background thread of a client (a
+//! tokio current-thread runtime): it polls every server on a link of its own, keeps warm links,
+//! dials on behalf of sessions, and wakes the sessions of a server that has been given up.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::link::Link;
+
+/// What may be sealed with on a server, as the user of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LedgerAccess {
+    /// Not installed, or of another version, or not permitted.
+    None,
+    /// The table may be updated directly: the fast form.
+    Table,
+    /// Only through the SECURITY DEFINER function.
+    Function,
+}
+
+/// What a server says of itself over SQL on a freshly made link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub in_recovery: bool,
+    /// `transaction_read_only` of a fresh transaction: a standby, or default_transaction_read_only.
+    pub read_only: bool,
+    pub system_identifier: u64,
+    pub timeline: u32,
+    /// The write position of a primary, the replay position of a standby.
+    pub lsn: u64,
+    pub ledger: LedgerAccess,
+    /// Of the link's own backend: together with its pid its name on that server.
+    pub backend_start: String,
+}
+
+/// What a session needs of its next link.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// Unique within the client.
+    pub session: u64,
+    /// Never a server of an older timeline.
+    pub timeline_floor: u32,
+    /// Whether it has to be writable.
+    pub writes: bool,
+    /// The session has just lost this server; others were perhaps not asked since.
+    pub lost: Option<usize>,
+    pub deadline: Instant,
+}
+
+/// A link for one session, and what is known of it.
+pub struct Handover {
+    pub link: Link,
+    /// Index into the configuration's hosts.
+    pub server: usize,
+    pub facts: Facts,
+    /// The numbers of the statements that are prepared on it.
+    pub prepared: Vec<u32>,
+}
+
+/// What to prepare on links ahead of time; given by the client, which knows the statements.
+pub trait Preparations: Send + Sync {
+    /// Appends to `out` a Parse message for each statement that is worth having on a warm link and
+    /// whose number is not in `already`; returns their numbers. `facts` chooses the seal's form.
+    fn prepare(&self, facts: &Facts, already: &[u32], out: &mut BytesMut) -> Vec<u32>;
+}

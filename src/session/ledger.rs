@@ -1,1 +1,1 @@
-//! The server-side ledger: its schema, and the statements that seal and ask.
+//! The ledger's SQL: what seals, what asks, what installs. See `docs/guarantees.md` for the reasons.

@@ -1,0 +1,204 @@
+//! The numbers of a session's commits: which row of the ledger they stand in, which is next, and
+//! which were acknowledged.
+//!
+//! Invariants: a number is used for one transaction only, however often that is tried; a row is
+//! retired only by the opening of the next but one, when no outcome that it decides is unresolved.
+
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
+
+use super::unit::Seal;
+
+/// One row of the ledger, as this session knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    pub id: Uuid,
+    /// The highest number whose commit was acknowledged.
+    pub acknowledged: u64,
+    next: u64,
+}
+
+/// Commits that were acknowledged and are not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub row: Uuid,
+    pub from: u64,
+    pub to: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Seals {
+    seed: u128,
+    generated: u64,
+    rotate_commits: u64,
+    /// Whether the ledger may be used on the present servers.
+    pub enabled: bool,
+    current: Row,
+    previous: Option<Row>,
+    /// A row that has been asked for and is not yet confirmed.
+    opening: Option<Uuid>,
+    /// Whether the present row is known to stand in the ledger.
+    confirmed: bool,
+}
+
+impl Seals {
+    pub fn new(seed: u128, rotate_commits: u32) -> Self {
+        let mut seals = Self {
+            seed,
+            generated: 0,
+            rotate_commits: u64::from(rotate_commits.max(1)),
+            enabled: false,
+            current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
+            previous: None,
+            opening: None,
+            confirmed: false,
+        };
+        seals.current.id = seals.generate();
+        seals
+    }
+
+    /// The session's name in the ledger at present.
+    pub fn row(&self) -> Uuid {
+        self.current.id
+    }
+
+    /// Hands out the next number.
+    pub fn allot(&mut self, guarded: bool) -> Seal {
+        let number = self.current.next;
+        self.current.next += 1;
+        Seal { row: self.current.id, number, guarded }
+    }
+
+    /// The server has acknowledged the commit that carried `seal`.
+    pub fn acknowledge(&mut self, seal: Seal) {
+        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
+            if row.id == seal.row {
+                row.acknowledged = row.acknowledged.max(seal.number);
+            }
+        }
+    }
+
+    /// Whether a fresh row is due, and none has been asked for yet.
+    pub fn rotation_is_due(&self) -> bool {
+        self.enabled
+            && self.opening.is_none()
+            && (!self.confirmed || self.current.next > self.rotate_commits)
+    }
+
+    /// The row to open, and the one to delete by the same call.
+    pub fn open(&mut self) -> (Uuid, Uuid) {
+        let id = if self.confirmed { self.generate() } else { self.current.id };
+        self.opening = Some(id);
+        let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
+        (id, retire.unwrap_or(Uuid::nil()))
+    }
+
+    pub fn opened(&mut self) {
+        let Some(id) = self.opening.take() else { return };
+        if id != self.current.id {
+            self.previous = Some(self.current);
+            self.current = Row { id, acknowledged: 0, next: 1 };
+        }
+        self.confirmed = true;
+    }
+
+    /// The row that was asked for was not confirmed, or the present one turned out to be missing.
+    pub fn unconfirm(&mut self, missing: bool) {
+        self.opening = None;
+        if missing {
+            // A fresh name: the numbers of the old one may yet be decided by another server.
+            self.previous = Some(self.current);
+            let id = self.generate();
+            self.current = Row { id, acknowledged: 0, next: 1 };
+            self.confirmed = false;
+        }
+    }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// The rows whose numbers may have to be asked for.
+    pub fn rows(&self) -> impl Iterator<Item = Uuid> {
+        [Some(self.current.id), self.previous.map(|row| row.id)].into_iter().flatten()
+    }
+
+    /// Compares what was acknowledged with what a server's ledger says.
+    pub fn lost(&self, ledger: &[(Uuid, u64)]) -> Vec<Lost> {
+        [self.previous, self.confirmed.then_some(self.current)]
+            .into_iter()
+            .flatten()
+            .filter_map(|row| {
+                let survived = ledger.iter().find(|(id, _)| *id == row.id).map_or(0, |(_, n)| *n);
+                (survived < row.acknowledged)
+                    .then(|| Lost { row: row.id, from: survived + 1, to: row.acknowledged })
+            })
+            .collect()
+    }
+
+    /// What was lost has been told; it is not told again.
+    pub fn forget_lost(&mut self, ledger: &[(Uuid, u64)]) {
+        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
+            let survived = ledger.iter().find(|(id, _)| *id == row.id).map_or(0, |(_, n)| *n);
+            row.acknowledged = row.acknowledged.min(survived);
+        }
+    }
+
+    /// A row name that nobody can guess: it is what allows its holder to seal.
+    fn generate(&mut self) -> Uuid {
+        self.generated += 1;
+        let mut hash = Sha256::new();
+        hash.update(self.seed.to_le_bytes());
+        hash.update(self.generated.to_le_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Builder::from_random_bytes(bytes).into_uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> Seals {
+        let mut seals = Seals::new(7, 2);
+        seals.enabled = true;
+        seals.open();
+        seals.opened();
+        seals
+    }
+
+    #[test]
+    fn rotates_and_retires_the_row_before_the_last() {
+        let mut seals = opened();
+        let first = seals.row();
+        assert!(!seals.rotation_is_due());
+        seals.allot(false);
+        seals.allot(false);
+        assert!(seals.rotation_is_due());
+        let (second, retired) = seals.open();
+        assert_eq!(retired, Uuid::nil(), "nothing precedes the first row");
+        assert_eq!(seals.row(), first, "the old row serves until the new one is confirmed");
+        seals.opened();
+        assert_eq!(seals.row(), second);
+        seals.allot(false);
+        seals.allot(false);
+        assert_eq!(seals.open().1, first);
+    }
+
+    #[test]
+    fn tells_lost_commits_once() {
+        let mut seals = opened();
+        let row = seals.row();
+        for _ in 0..3 {
+            let seal = seals.allot(false);
+            seals.acknowledge(seal);
+        }
+        assert_eq!(seals.lost(&[(row, 3)]), []);
+        assert_eq!(seals.lost(&[(row, 1)]), [Lost { row, from: 2, to: 3 }]);
+        assert_eq!(seals.lost(&[]), [Lost { row, from: 1, to: 3 }]);
+        seals.forget_lost(&[(row, 1)]);
+        assert_eq!(seals.lost(&[(row, 1)]), []);
+    }
+}

@@ -1,0 +1,53 @@
+//! The transaction that a session is in, as the application sees it.
+
+use super::classify::Effect;
+use crate::error::Error;
+
+/// How a transaction is to begin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BeginOptions {
+    /// The statement that begins it, `BEGIN` with its options; empty for a plain BEGIN.
+    pub sql: String,
+    /// Declared READ ONLY: it is not sealed.
+    pub read_only: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Transaction {
+    /// Each statement is a transaction of its own.
+    None,
+    /// Begun by the application; BEGIN will travel with the first statement.
+    Pending(BeginOptions),
+    Open(Open),
+    /// It was ended by a failure that the application has been told of, or will be with its next
+    /// request; it must be rolled back before anything else.
+    Doomed(Error),
+}
+
+#[derive(Debug)]
+pub(super) struct Open {
+    pub begin: BeginOptions,
+    /// The most that any of its statements may have done.
+    pub effect: Effect,
+    /// Why it cannot be replayed.
+    pub unprotected: Option<String>,
+    /// Why the session cannot be carried to another server once it has committed.
+    pub unrestorable: Option<String>,
+    /// Savepoints and where the pending settings stood when each was made.
+    pub savepoints: Vec<(String, usize)>,
+    /// COMMIT AND CHAIN or ROLLBACK AND CHAIN: another of the same kind follows.
+    pub chain: bool,
+}
+
+impl Open {
+    pub fn new(begin: BeginOptions) -> Self {
+        Self {
+            begin,
+            effect: Effect::None,
+            unprotected: None,
+            unrestorable: None,
+            savepoints: Vec::new(),
+            chain: false,
+        }
+    }
+}

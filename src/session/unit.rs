@@ -1,0 +1,216 @@
+//! A unit: what stands between two Syncs, what is expected in reply, and what was seen of it.
+//!
+//! A unit's steps come in one fixed order, which is also the order of its messages on the wire:
+//! BEGIN, Parse, Describe, the user's own execution, the seal, COMMIT, Sync.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::classify::Effect;
+use super::statement::{Description, Statement};
+
+/// Why a unit exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The application asked for it.
+    User,
+    /// A simple query string: any number of results, ended by ReadyForQuery alone.
+    Simple,
+    /// BEGIN by itself, ahead of what cannot share a Sync with it.
+    Begin,
+    /// The end of the transaction, with or without a seal.
+    Commit,
+    Rollback,
+    /// A fresh row of the ledger.
+    OpenRow,
+}
+
+impl Purpose {
+    /// Whether the application waits for it.
+    pub fn is_users(self) -> bool {
+        !matches!(self, Self::Begin | Self::OpenRow)
+    }
+}
+
+/// The steps of a unit that the server has yet to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Steps(u8);
+
+impl Steps {
+    pub const BEGIN: u8 = 1;
+    pub const PARSE: u8 = 1 << 1;
+    pub const DESCRIBE: u8 = 1 << 2;
+    pub const USER: u8 = 1 << 3;
+    pub const SEAL: u8 = 1 << 4;
+    pub const COMMIT: u8 = 1 << 5;
+    pub const SYNC: u8 = 1 << 6;
+
+    pub fn new(steps: u8) -> Self {
+        Self(steps | Self::SYNC)
+    }
+
+    /// The step whose reply comes next.
+    pub fn current(self) -> u8 {
+        self.0 & self.0.wrapping_neg()
+    }
+
+    pub fn contains(self, step: u8) -> bool {
+        self.0 & step != 0
+    }
+
+    pub fn advance(&mut self) {
+        self.0 &= self.0 - 1;
+    }
+
+    /// An error skips everything up to the Sync.
+    pub fn skip_to_sync(&mut self) {
+        self.0 &= Self::SYNC;
+    }
+}
+
+/// The number under which a commit stands in the ledger, and the row that it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seal {
+    pub row: Uuid,
+    pub number: u64,
+    /// Written only if the transaction turns out to have written anything itself.
+    pub guarded: bool,
+}
+
+/// A rolling 128-bit digest of the messages that carry meaning, and their count.
+///
+/// Rows and tags count whole, errors by their SQLSTATE alone. It guards against accidents of a
+/// replay, not against an adversary who can choose the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Seen {
+    pub count: u64,
+    digest: u128,
+}
+
+impl Seen {
+    pub fn update(&mut self, tag: u8, body: &[u8]) {
+        // An odd multiplier makes the order of the messages count.
+        const MULTIPLIER: u128 = 0x2d35_8dcc_aa6c_78a5_8bb8_4b93_962e_acc9;
+        let message = xxh3_128(body) ^ (u128::from(tag) << 64);
+        self.digest = (self.digest ^ message).wrapping_mul(MULTIPLIER).rotate_left(47);
+        self.count += 1;
+    }
+}
+
+/// One unit: a range of the journal, and how far its replies have come.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub purpose: Purpose,
+    /// What the user's part executes; `None` for COMMIT and the like, and for simple queries.
+    pub statement: Option<Arc<Statement>>,
+    /// What the statement returns, known before it runs if its link has prepared it.
+    pub description: Option<Arc<Description>>,
+    /// Where the bytes of BEGIN and of the user's part stand in the journal. Parse of a named
+    /// statement, the seal, COMMIT and Sync are not among them: they depend on the link.
+    pub start: usize,
+    /// So many bytes from `start` are BEGIN's; Parse goes behind them.
+    pub begin_len: usize,
+    pub end: usize,
+    /// The steps it consists of whatever the link, and those still unanswered on this one.
+    pub all_steps: u8,
+    pub steps: Steps,
+    pub seal: Option<Seal>,
+    /// Whether the bytes are on their way on the present link.
+    pub sent: bool,
+    /// Whether the application takes the reply piece by piece, so that what it has been given
+    /// cannot be taken back.
+    pub streamed: bool,
+    /// Whether the reply has been handed over in full.
+    pub answered: bool,
+    /// Whether the user's part has been answered in full, although the unit may not be.
+    pub user_done: bool,
+    /// Whether it may be run again at all, and if not, why.
+    pub unprotected: Option<String>,
+    pub effect: Effect,
+    pub copy: CopyIn,
+    pub seen: Seen,
+    /// While the unit is run again: what this attempt has given so far.
+    pub replayed: Option<Seen>,
+    /// How many links have been lost under it while it was unanswered.
+    pub losses: u32,
+}
+
+impl Unit {
+    pub fn new(purpose: Purpose, steps: u8, start: usize) -> Self {
+        Self {
+            purpose,
+            statement: None,
+            description: None,
+            start,
+            begin_len: 0,
+            end: start,
+            all_steps: steps,
+            steps: Steps::new(steps),
+            seal: None,
+            sent: false,
+            streamed: false,
+            answered: false,
+            user_done: false,
+            unprotected: None,
+            effect: Effect::None,
+            copy: CopyIn::No,
+            seen: Seen::default(),
+            replayed: None,
+            losses: 0,
+        }
+    }
+
+    /// Makes it ready to be sent on another link. What the application has not been given piece by
+    /// piece need not be compared: it is taken back instead.
+    pub fn rewind(&mut self) {
+        self.sent = false;
+        self.user_done = false;
+        if !self.answered && !self.streamed {
+            self.seen = Seen::default();
+        }
+        self.replayed = (self.seen.count > 0 || self.answered).then(Seen::default);
+    }
+}
+
+/// Where a COPY FROM STDIN stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyIn {
+    /// The unit is no COPY FROM STDIN.
+    No,
+    /// The application still sends data; the unit's end is not yet in the journal.
+    Open,
+    /// The data is complete.
+    Done,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_come_in_the_order_of_the_wire() {
+        let mut steps = Steps::new(Steps::COMMIT | Steps::BEGIN | Steps::USER);
+        for expected in [Steps::BEGIN, Steps::USER, Steps::COMMIT, Steps::SYNC] {
+            assert_eq!(steps.current(), expected);
+            steps.advance();
+        }
+        assert_eq!(steps.current(), 0);
+    }
+
+    #[test]
+    fn the_digest_tells_order_tag_and_content() {
+        let digest = |messages: &[(u8, &[u8])]| {
+            let mut seen = Seen::default();
+            messages.iter().for_each(|(tag, body)| seen.update(*tag, body));
+            seen
+        };
+        let base = digest(&[(b'D', b"a"), (b'D', b"b")]);
+        assert_eq!(base, digest(&[(b'D', b"a"), (b'D', b"b")]));
+        assert_ne!(base, digest(&[(b'D', b"b"), (b'D', b"a")]));
+        assert_ne!(base, digest(&[(b'D', b"a"), (b'd', b"b")]));
+        assert_ne!(base, digest(&[(b'D', b"a"), (b'D', b"c")]));
+        assert_ne!(base, digest(&[(b'D', b"a")]));
+    }
+}
