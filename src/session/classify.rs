@@ -25,11 +25,17 @@ pub enum StatementKind {
     /// Anything that a session need not know more of.
     Other,
     /// BEGIN or START TRANSACTION; whether READ ONLY is among its modes.
-    Begin { read_only: bool },
+    Begin {
+        read_only: bool,
+    },
     /// COMMIT or END; whether AND CHAIN.
-    Commit { chain: bool },
+    Commit {
+        chain: bool,
+    },
     /// ROLLBACK or ABORT; whether AND CHAIN.
-    Rollback { chain: bool },
+    Rollback {
+        chain: bool,
+    },
     /// SAVEPOINT; names here are folded as the server folds identifiers.
     Savepoint(String),
     Release(String),
@@ -37,7 +43,10 @@ pub enum StatementKind {
     /// SET or SET SESSION (`local` false), SET LOCAL or SET TRANSACTION (`local` true). The name is in
     /// lower case; SET TIME ZONE is `timezone`, SET ROLE `role`, SET SESSION AUTHORIZATION
     /// `session_authorization`, SET SESSION CHARACTERISTICS `session characteristics`.
-    Set { name: String, local: bool },
+    Set {
+        name: String,
+        local: bool,
+    },
     /// RESET name; `all` for RESET ALL.
     Reset(String),
     Listen(String),

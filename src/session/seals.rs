@@ -9,6 +9,30 @@ use uuid::{Builder, Uuid};
 
 use super::unit::Seal;
 
+/// One row of the ledger, as a server has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LedgerRow {
+    pub id: Uuid,
+    /// The highest number that was committed.
+    pub seq: u64,
+    /// Bit *k* is set if number `seq - k` was committed.
+    pub recent: u64,
+}
+
+impl LedgerRow {
+    /// Whether `number` was committed. Numbers too old for the bitmap were resolved long ago.
+    pub fn has(&self, number: u64) -> bool {
+        match self.seq.checked_sub(number) {
+            Some(age) if age < 64 => self.recent >> age & 1 == 1,
+            Some(_) => true,
+            None => false,
+        }
+    }
+}
+
+/// So many sealed units may be on their way at once: what the bitmap can tell apart.
+pub(super) const WINDOW: usize = 63;
+
 /// One row of the ledger, as this session knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
@@ -48,7 +72,11 @@ impl Seals {
             generated: 0,
             rotate_commits: u64::from(rotate_commits.max(1)),
             enabled: false,
-            current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
+            current: Row {
+                id: Uuid::nil(),
+                acknowledged: 0,
+                next: 1,
+            },
             previous: None,
             opening: None,
             confirmed: false,
@@ -66,12 +94,19 @@ impl Seals {
     pub fn allot(&mut self, guarded: bool) -> Seal {
         let number = self.current.next;
         self.current.next += 1;
-        Seal { row: self.current.id, number, guarded }
+        Seal {
+            row: self.current.id,
+            number,
+            guarded,
+        }
     }
 
     /// The server has acknowledged the commit that carried `seal`.
     pub fn acknowledge(&mut self, seal: Seal) {
-        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
+        for row in [Some(&mut self.current), self.previous.as_mut()]
+            .into_iter()
+            .flatten()
+        {
             if row.id == seal.row {
                 row.acknowledged = row.acknowledged.max(seal.number);
             }
@@ -87,17 +122,31 @@ impl Seals {
 
     /// The row to open, and the one to delete by the same call.
     pub fn open(&mut self) -> (Uuid, Uuid) {
-        let id = if self.confirmed { self.generate() } else { self.current.id };
+        let id = if self.confirmed {
+            self.generate()
+        } else {
+            self.current.id
+        };
         self.opening = Some(id);
-        let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
+        let retire = if self.confirmed {
+            self.previous.map(|row| row.id)
+        } else {
+            None
+        };
         (id, retire.unwrap_or(Uuid::nil()))
     }
 
     pub fn opened(&mut self) {
-        let Some(id) = self.opening.take() else { return };
+        let Some(id) = self.opening.take() else {
+            return;
+        };
         if id != self.current.id {
             self.previous = Some(self.current);
-            self.current = Row { id, acknowledged: 0, next: 1 };
+            self.current = Row {
+                id,
+                acknowledged: 0,
+                next: 1,
+            };
         }
         self.confirmed = true;
     }
@@ -109,7 +158,11 @@ impl Seals {
             // A fresh name: the numbers of the old one may yet be decided by another server.
             self.previous = Some(self.current);
             let id = self.generate();
-            self.current = Row { id, acknowledged: 0, next: 1 };
+            self.current = Row {
+                id,
+                acknowledged: 0,
+                next: 1,
+            };
             self.confirmed = false;
         }
     }
@@ -120,27 +173,39 @@ impl Seals {
 
     /// The rows whose numbers may have to be asked for.
     pub fn rows(&self) -> impl Iterator<Item = Uuid> {
-        [Some(self.current.id), self.previous.map(|row| row.id)].into_iter().flatten()
+        [Some(self.current.id), self.previous.map(|row| row.id)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether the row that takes the seals at present stands in `ledger`.
+    pub fn is_present(&self, ledger: &[LedgerRow]) -> bool {
+        ledger.iter().any(|row| row.id == self.current.id)
     }
 
     /// Compares what was acknowledged with what a server's ledger says.
-    pub fn lost(&self, ledger: &[(Uuid, u64)]) -> Vec<Lost> {
+    pub fn lost(&self, ledger: &[LedgerRow]) -> Vec<Lost> {
         [self.previous, self.confirmed.then_some(self.current)]
             .into_iter()
             .flatten()
             .filter_map(|row| {
-                let survived = ledger.iter().find(|(id, _)| *id == row.id).map_or(0, |(_, n)| *n);
-                (survived < row.acknowledged)
-                    .then(|| Lost { row: row.id, from: survived + 1, to: row.acknowledged })
+                let survived = survived(ledger, row.id);
+                (survived < row.acknowledged).then(|| Lost {
+                    row: row.id,
+                    from: survived + 1,
+                    to: row.acknowledged,
+                })
             })
             .collect()
     }
 
     /// What was lost has been told; it is not told again.
-    pub fn forget_lost(&mut self, ledger: &[(Uuid, u64)]) {
-        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
-            let survived = ledger.iter().find(|(id, _)| *id == row.id).map_or(0, |(_, n)| *n);
-            row.acknowledged = row.acknowledged.min(survived);
+    pub fn forget_lost(&mut self, ledger: &[LedgerRow]) {
+        for row in [Some(&mut self.current), self.previous.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            row.acknowledged = row.acknowledged.min(survived(ledger, row.id));
         }
     }
 
@@ -157,9 +222,37 @@ impl Seals {
     }
 }
 
+fn survived(ledger: &[LedgerRow], id: Uuid) -> u64 {
+    ledger
+        .iter()
+        .find(|row| row.id == id)
+        .map_or(0, |row| row.seq)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(id: Uuid, seq: u64) -> LedgerRow {
+        LedgerRow {
+            id,
+            seq,
+            recent: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn the_bitmap_tells_a_failed_number_from_a_committed_one() {
+        let row = LedgerRow {
+            id: Uuid::nil(),
+            seq: 70,
+            recent: 0b1011,
+        };
+        let has = |n| row.has(n);
+        assert!(has(70) && has(69) && !has(68) && has(67) && !has(66));
+        assert!(!has(71));
+        assert!(has(6), "what is too old for the bitmap was resolved");
+    }
 
     fn opened() -> Seals {
         let mut seals = Seals::new(7, 2);
@@ -179,7 +272,11 @@ mod tests {
         assert!(seals.rotation_is_due());
         let (second, retired) = seals.open();
         assert_eq!(retired, Uuid::nil(), "nothing precedes the first row");
-        assert_eq!(seals.row(), first, "the old row serves until the new one is confirmed");
+        assert_eq!(
+            seals.row(),
+            first,
+            "the old row serves until the new one is confirmed"
+        );
         seals.opened();
         assert_eq!(seals.row(), second);
         seals.allot(false);
@@ -190,15 +287,29 @@ mod tests {
     #[test]
     fn tells_lost_commits_once() {
         let mut seals = opened();
-        let row = seals.row();
+        let id = seals.row();
         for _ in 0..3 {
             let seal = seals.allot(false);
             seals.acknowledge(seal);
         }
-        assert_eq!(seals.lost(&[(row, 3)]), []);
-        assert_eq!(seals.lost(&[(row, 1)]), [Lost { row, from: 2, to: 3 }]);
-        assert_eq!(seals.lost(&[]), [Lost { row, from: 1, to: 3 }]);
-        seals.forget_lost(&[(row, 1)]);
-        assert_eq!(seals.lost(&[(row, 1)]), []);
+        assert_eq!(seals.lost(&[row(id, 3)]), []);
+        assert_eq!(
+            seals.lost(&[row(id, 1)]),
+            [Lost {
+                row: id,
+                from: 2,
+                to: 3
+            }]
+        );
+        assert_eq!(
+            seals.lost(&[]),
+            [Lost {
+                row: id,
+                from: 1,
+                to: 3
+            }]
+        );
+        seals.forget_lost(&[row(id, 1)]);
+        assert_eq!(seals.lost(&[row(id, 1)]), []);
     }
 }

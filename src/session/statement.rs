@@ -42,19 +42,28 @@ pub struct Column {
     pub column_id: i16,
 }
 
+/// What the statement with this number is called on every server.
+pub(super) fn name_of(number: u32) -> String {
+    format!("segue_{number}")
+}
+
 impl Statement {
     /// A statement that is prepared under a name where that pays, and parsed anew where not.
-    pub fn new(id: u32, sql: &str, param_oids: &[u32], cache: bool) -> Self {
+    /// `None` if the text contains a NUL byte, which the protocol cannot carry.
+    pub fn new(id: u32, sql: &str, param_oids: &[u32], cache: bool) -> Option<Self> {
+        if sql.contains('\0') {
+            return None;
+        }
         let class = classify(sql);
         let named = cache && class.prepare && !class.sets_config;
-        Self {
+        Some(Self {
             id,
-            name: if named { format!("segue_{id}") } else { String::new() },
+            name: if named { name_of(id) } else { String::new() },
             sql: sql.to_owned(),
             param_oids: param_oids.to_owned(),
             class,
             described: Mutex::new(None),
-        }
+        })
     }
 
     pub fn is_named(&self) -> bool {
@@ -63,11 +72,17 @@ impl Statement {
 
     /// What a server last said of it, if any session has had it described.
     pub fn description(&self) -> Option<Arc<Description>> {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn set_description(&self, description: &Arc<Description>) {
-        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *described = Some(Arc::clone(description));
     }
 }

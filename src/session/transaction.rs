@@ -30,9 +30,11 @@ pub(super) struct Open {
     /// The most that any of its statements may have done.
     pub effect: Effect,
     /// Why it cannot be replayed.
-    pub unprotected: Option<String>,
+    pub unprotected: Option<&'static str>,
     /// Why the session cannot be carried to another server once it has committed.
-    pub unrestorable: Option<String>,
+    pub unrestorable: Option<&'static str>,
+    /// SET TRANSACTION was used: it may be read only by the application's own wish.
+    pub sets_mode: bool,
     /// Savepoints and where the pending settings stood when each was made.
     pub savepoints: Vec<(String, usize)>,
     /// COMMIT AND CHAIN or ROLLBACK AND CHAIN: another of the same kind follows.
@@ -46,6 +48,7 @@ impl Open {
             effect: Effect::None,
             unprotected: None,
             unrestorable: None,
+            sets_mode: false,
             savepoints: Vec::new(),
             chain: false,
         }

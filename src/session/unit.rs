@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::classify::Effect;
 use super::statement::{Description, Statement};
+use crate::error::Error;
 
 /// Why a unit exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +19,11 @@ pub(super) enum Purpose {
     User,
     /// A simple query string: any number of results, ended by ReadyForQuery alone.
     Simple,
-    /// BEGIN by itself, ahead of what cannot share a Sync with it.
-    Begin,
     /// The end of the transaction, with or without a seal.
     Commit,
     Rollback,
+    /// BEGIN, COMMIT, ROLLBACK and the seals are prepared anew.
+    Internals,
     /// A fresh row of the ledger.
     OpenRow,
 }
@@ -30,7 +31,7 @@ pub(super) enum Purpose {
 impl Purpose {
     /// Whether the application waits for it.
     pub fn is_users(self) -> bool {
-        !matches!(self, Self::Begin | Self::OpenRow)
+        !matches!(self, Self::Internals | Self::OpenRow)
     }
 }
 
@@ -94,7 +95,9 @@ impl Seen {
         // An odd multiplier makes the order of the messages count.
         const MULTIPLIER: u128 = 0x2d35_8dcc_aa6c_78a5_8bb8_4b93_962e_acc9;
         let message = xxh3_128(body) ^ (u128::from(tag) << 64);
-        self.digest = (self.digest ^ message).wrapping_mul(MULTIPLIER).rotate_left(47);
+        self.digest = (self.digest ^ message)
+            .wrapping_mul(MULTIPLIER)
+            .rotate_left(47);
         self.count += 1;
     }
 }
@@ -117,17 +120,22 @@ pub(super) struct Unit {
     pub all_steps: u8,
     pub steps: Steps,
     pub seal: Option<Seal>,
+    /// Each statement of it is a transaction of its own.
+    pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
     pub sent: bool,
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
+    /// Whether any event of the reply has been handed over, and whether its columns have.
+    pub told: bool,
+    pub columns_told: bool,
     /// Whether the reply has been handed over in full.
     pub answered: bool,
     /// Whether the user's part has been answered in full, although the unit may not be.
     pub user_done: bool,
-    /// Whether it may be run again at all, and if not, why.
-    pub unprotected: Option<String>,
+    /// Why its outcome cannot be known, or it cannot be run again, once its link is lost.
+    pub unprotected: Option<&'static str>,
     pub effect: Effect,
     pub copy: CopyIn,
     pub seen: Seen,
@@ -135,6 +143,15 @@ pub(super) struct Unit {
     pub replayed: Option<Seen>,
     /// How many links have been lost under it while it was unanswered.
     pub losses: u32,
+    /// What is to be told of it without running it again.
+    pub verdict: Option<Verdict>,
+}
+
+/// The end of a unit that is known without a reply.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Committed,
+    Failed(Error),
 }
 
 impl Unit {
@@ -149,8 +166,11 @@ impl Unit {
             all_steps: steps,
             steps: Steps::new(steps),
             seal: None,
+            autocommit: false,
             sent: false,
             streamed: false,
+            told: false,
+            columns_told: false,
             answered: false,
             user_done: false,
             unprotected: None,
@@ -159,19 +179,73 @@ impl Unit {
             seen: Seen::default(),
             replayed: None,
             losses: 0,
+            verdict: None,
         }
     }
 
-    /// Makes it ready to be sent on another link. What the application has not been given piece by
-    /// piece need not be compared: it is taken back instead.
+    /// One of Segue's own, which the application does not wait for.
+    pub fn own(purpose: Purpose, at: usize) -> Self {
+        let mut unit = Self::new(purpose, Steps::USER, at);
+        unit.autocommit = true;
+        unit
+    }
+
+    /// Makes it ready to be sent again. What the application has not been given piece by piece need
+    /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {
         self.sent = false;
         self.user_done = false;
         if !self.answered && !self.streamed {
             self.seen = Seen::default();
+            self.columns_told = false;
         }
         self.replayed = (self.seen.count > 0 || self.answered).then(Seen::default);
     }
+
+    /// Whether what it returns may have to be compared with a later attempt.
+    pub fn is_tracked(&self) -> bool {
+        self.streamed || !self.autocommit
+    }
+
+    /// Takes note of a message that carries meaning, and says what is to become of it.
+    pub fn track(&mut self, tag: u8, body: &[u8]) -> Track {
+        if let Some(replayed) = &mut self.replayed {
+            if replayed.count < self.seen.count {
+                replayed.update(tag, body);
+                let differs = replayed.count == self.seen.count && *replayed != self.seen;
+                return if differs {
+                    Track::Diverged
+                } else {
+                    Track::Seen
+                };
+            }
+            if self.answered {
+                return Track::Diverged;
+            }
+            replayed.update(tag, body);
+        }
+        if self.is_tracked() {
+            self.seen.update(tag, body);
+        }
+        Track::New
+    }
+
+    /// Whether the present attempt has given all that the application has seen.
+    pub fn has_caught_up(&self) -> bool {
+        self.replayed
+            .is_none_or(|replayed| replayed.count >= self.seen.count)
+    }
+}
+
+/// What a tracked message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Track {
+    /// The application has not seen it yet.
+    New,
+    /// The application has seen it on an earlier link.
+    Seen,
+    /// The application has seen something else.
+    Diverged,
 }
 
 /// Where a COPY FROM STDIN stands.
@@ -203,7 +277,9 @@ mod tests {
     fn the_digest_tells_order_tag_and_content() {
         let digest = |messages: &[(u8, &[u8])]| {
             let mut seen = Seen::default();
-            messages.iter().for_each(|(tag, body)| seen.update(*tag, body));
+            messages
+                .iter()
+                .for_each(|(tag, body)| seen.update(*tag, body));
             seen
         };
         let base = digest(&[(b'D', b"a"), (b'D', b"b")]);

@@ -1,0 +1,126 @@
+//! The named statements that are prepared on the session's present link.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use super::statement::{Description, Statement};
+use super::unit::Steps;
+
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// By number; what the server says of it, once this link has been asked.
+    statements: HashMap<u32, Option<Arc<Description>>>,
+    /// The order in which they were prepared; the oldest makes room.
+    order: VecDeque<u32>,
+    /// Names that may be taken on the link by something that must be closed first.
+    stale: HashSet<u32>,
+}
+
+impl Prepared {
+    /// On a new link: `numbers` were prepared on it ahead of time.
+    pub fn reset(&mut self, numbers: &[u32]) {
+        self.clear();
+        self.statements
+            .extend(numbers.iter().map(|number| (*number, None)));
+        self.order.extend(numbers);
+    }
+
+    pub fn clear(&mut self) {
+        self.statements.clear();
+        self.order.clear();
+        self.stale.clear();
+    }
+
+    pub fn description(&self, number: u32) -> Option<Arc<Description>> {
+        self.statements.get(&number)?.clone()
+    }
+
+    /// Writes what must go ahead of the statement's Bind; returns the steps that this adds.
+    pub fn ready(&mut self, statement: &Statement, cache_size: usize, out: &mut BytesMut) -> u8 {
+        let mut steps = Steps::DESCRIBE;
+        match self.statements.get(&statement.id) {
+            Some(Some(_)) => return 0,
+            Some(None) => {}
+            None => {
+                self.make_room(cache_size, out);
+                if self.stale.remove(&statement.id) {
+                    close(statement.id, out);
+                }
+                let types = statement.param_oids.iter().copied();
+                // A text with a NUL byte was refused when the statement was made.
+                let _ = frontend::parse(&statement.name, &statement.sql, types, out);
+                self.statements.insert(statement.id, None);
+                self.order.push_back(statement.id);
+                steps |= Steps::PARSE;
+            }
+        }
+        let _ = frontend::describe(b'S', &statement.name, out);
+        steps
+    }
+
+    fn make_room(&mut self, cache_size: usize, out: &mut BytesMut) {
+        while self.statements.len() >= cache_size.max(1) {
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            if self.statements.remove(&oldest).is_some() {
+                close(oldest, out);
+            }
+        }
+    }
+
+    pub fn described(&mut self, number: u32, description: &Arc<Description>) {
+        if let Some(known) = self.statements.get_mut(&number) {
+            *known = Some(Arc::clone(description));
+        }
+    }
+
+    /// Its Parse failed, or was skipped behind another failure: the name is not taken for sure.
+    pub fn forget(&mut self, number: u32) {
+        if self.statements.remove(&number).is_some() {
+            self.order.retain(|known| *known != number);
+        }
+        self.stale.insert(number);
+    }
+}
+
+fn close(number: u32, out: &mut BytesMut) {
+    let _ = frontend::close(b'S', &super::statement::name_of(number), out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_once_and_makes_room() {
+        let mut prepared = Prepared::default();
+        let mut out = BytesMut::new();
+        let one = Statement::new(1, "SELECT 1", &[], true).unwrap();
+        let two = Statement::new(2, "SELECT 2", &[], true).unwrap();
+        assert_eq!(
+            prepared.ready(&one, 1, &mut out),
+            Steps::PARSE | Steps::DESCRIBE
+        );
+        prepared.described(1, &Arc::default());
+        out.clear();
+        assert_eq!(prepared.ready(&one, 1, &mut out), 0);
+        assert!(out.is_empty());
+        prepared.ready(&two, 1, &mut out);
+        assert_eq!(out[0], b'C', "the first is closed to make room");
+        assert!(prepared.description(1).is_none());
+    }
+
+    #[test]
+    fn a_statement_prepared_ahead_is_described_only() {
+        let mut prepared = Prepared::default();
+        prepared.reset(&[1]);
+        let mut out = BytesMut::new();
+        let one = Statement::new(1, "SELECT 1", &[], true).unwrap();
+        assert_eq!(prepared.ready(&one, 8, &mut out), Steps::DESCRIBE);
+        assert_eq!(out[0], b'D');
+    }
+}

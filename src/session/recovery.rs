@@ -1,0 +1,797 @@
+//! Brings a session to another link: restores its state, asks the ledger what became of commits that
+//! were in flight, and runs the in-flight units again.
+//!
+//! Invariants: a sealed unit that has been on a lost link is not run again before the ledger has been
+//! asked on the new one; COMMIT is not sent before all that the application has seen has matched.
+
+use std::collections::VecDeque;
+
+use postgres_protocol::message::frontend;
+
+use super::classify::Effect;
+use super::internals::LedgerAccess;
+use super::seals::LedgerRow;
+use super::transaction::Transaction;
+use super::unit::{CopyIn, Purpose, Verdict};
+use super::{Event, LinkReady, Phase, Session, internals};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
+use crate::wire::Malformed;
+use crate::wire::frame::{Frame, Status};
+
+/// What a new link is asked and told before the session goes on; each step ends with ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Internals,
+    Terminate,
+    Settings,
+    Look,
+    OpenRow,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    steps: VecDeque<Step>,
+    rows: Vec<LedgerRow>,
+    /// The units are on their way already, behind the questions.
+    replays: bool,
+    /// The ledger has been asked, and has answered.
+    looked: bool,
+    /// The step in front has failed.
+    failed: bool,
+}
+
+/// What is to be done once the link is free of a failed attempt.
+#[derive(Debug)]
+pub(super) enum Finish {
+    /// Tell the application; nothing is committed.
+    Fail(Error),
+    /// Run it again.
+    Again,
+    /// Ask the ledger, then decide.
+    Recheck,
+    /// An earlier attempt of the unit in front has committed.
+    Committed,
+}
+
+/// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
+const REPLAY_ATTEMPTS: u32 = 5;
+/// So many backends are remembered that may still be at work.
+const ZOMBIES: usize = 8;
+
+impl Session {
+    /// The link is lost, or is given up; whatever was still readable has been handed over.
+    pub fn handle_link_lost(&mut self) {
+        if self.wants_link() {
+            return;
+        }
+        self.phase = Phase::Lost;
+        self.output.clear();
+        self.reset_reply();
+        self.give_up_link = false;
+        self.status = Status::Idle;
+        self.internals_ready = false;
+        self.prepared.clear();
+        if self.zombies.len() == ZOMBIES {
+            self.zombies.remove(0);
+        }
+        self.zombies.push(std::mem::take(&mut self.link));
+        self.seals.unconfirm(false);
+        self.forget_own_units();
+        for unit in self.units.range_mut(self.front..) {
+            unit.losses += u32::from(unit.sent);
+        }
+        if self
+            .units
+            .back()
+            .is_some_and(|unit| unit.purpose == Purpose::Rollback)
+        {
+            self.rolled_back_by_loss();
+            return;
+        }
+        self.judge_without_ledger();
+        self.take_verdicts();
+        if let Some(error) = self.replay_blocker() {
+            let asks_ledger = self
+                .units
+                .range(self.front..)
+                .any(|unit| unit.seal.is_some());
+            if !asks_ledger {
+                self.fail_outstanding(&error);
+            }
+        }
+    }
+
+    /// A transaction that was being rolled back ends with its link.
+    fn rolled_back_by_loss(&mut self) {
+        let error = Error::new(
+            ErrorKind::ProtectionLost,
+            "the server was lost while the transaction was being rolled back; nothing of it is committed",
+        );
+        while self.front + 1 < self.units.len() {
+            self.emit(Event::Error(error.clone()));
+            self.emit(Event::Ready(Status::Failed));
+            self.front += 1;
+        }
+        self.settings.roll_back();
+        self.finish_transaction(false);
+    }
+
+    /// Decides what needs no question to the ledger.
+    fn judge_without_ledger(&mut self) {
+        let commit_in_front = self.front + 1 == self.units.len();
+        for unit in self.units.range_mut(self.front..) {
+            if unit.losses == 0 || unit.seal.is_some() {
+                continue;
+            }
+            let reads = unit.effect <= Effect::Reads;
+            if unit.purpose == Purpose::Commit {
+                if reads && commit_in_front {
+                    // It has read only, and all it has read was seen.
+                    unit.verdict = Some(Verdict::Committed);
+                } else if !reads {
+                    unit.verdict = Some(Verdict::Failed(unknown("the commit")));
+                }
+            } else if unit.autocommit && unit.copy == CopyIn::Open {
+                // Its end was never sent.
+            } else if unit.autocommit && (!reads || unit.unprotected.is_some()) {
+                unit.verdict = Some(Verdict::Failed(unknown("the statement")));
+            }
+        }
+    }
+
+    /// Why the open transaction or the session cannot go on elsewhere.
+    fn replay_blocker(&mut self) -> Option<Error> {
+        if let Some(reason) = self.unrestorable.take() {
+            let error = Error::new(
+                ErrorKind::ProtectionLost,
+                format!(
+                    "the server was lost, and with it state of the session that cannot be restored: {reason}; \
+                     the transaction is not committed: set the state up again and run it again"
+                ),
+            );
+            self.pending_error = Some(error);
+        }
+        if let Some(error) = &self.pending_error {
+            return Some(error.clone());
+        }
+        match &self.transaction {
+            Transaction::Open(open) => open.unprotected.map(|reason| {
+                Error::new(
+                    ErrorKind::ProtectionLost,
+                    format!(
+                        "the server was lost and the transaction could not be replayed: {reason}; \
+                         it is not committed: run the whole transaction again"
+                    ),
+                )
+            }),
+            _ => None,
+        }
+    }
+
+    /// Gives the session a link; its state goes ahead of the units that are run again.
+    pub fn handle_link_ready(&mut self, link: LinkReady) -> Result<()> {
+        if !self.wants_link() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the session has a link already",
+            ));
+        }
+        if link.timeline < self.timeline_floor {
+            return Err(Error::new(
+                ErrorKind::Connect,
+                format!(
+                    "server {} is on timeline {}, but this session has seen timeline {}: it is never used again",
+                    link.server, link.timeline, self.timeline_floor
+                ),
+            ));
+        }
+        self.timeline_floor = link.timeline;
+        self.ledger_access = link.ledger;
+        self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
+        self.prepared.reset(&link.prepared);
+        self.internals_ready = link.prepared.contains(&internals::STATEMENT_NUMBER);
+        self.parameters.extend(link.parameters.iter().cloned());
+        let mut adoption = Adoption::default();
+        self.write_questions(&link, &mut adoption);
+        self.link = link;
+        let sealed = self
+            .units
+            .range(self.front..)
+            .any(|unit| unit.seal.is_some());
+        if !sealed && self.seals_are_ready(&adoption) && self.pending_error.is_none() {
+            adoption.replays = true;
+            self.rewind();
+            self.send_ready();
+        }
+        self.phase = Phase::Adopting(adoption);
+        self.adopt_if_answered();
+        Ok(())
+    }
+
+    /// Whether the seals of what is sent next have a row to stand in.
+    fn seals_are_ready(&self, adoption: &Adoption) -> bool {
+        !self.seals.enabled || self.seals.is_confirmed() || adoption.steps.contains(&Step::OpenRow)
+    }
+
+    fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
+        let out = &mut self.output;
+        let mut step = |step: Step, out: &mut bytes::BytesMut| {
+            frontend::sync(out);
+            adoption.steps.push_back(step);
+        };
+        if !self.internals_ready {
+            self.internals_ready = true;
+            internals::write_internals(link.ledger, out);
+            step(Step::Internals, out);
+        }
+        for zombie in self
+            .zombies
+            .iter()
+            .filter(|zombie| zombie.server == link.server)
+        {
+            internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
+            step(Step::Terminate, out);
+        }
+        if self.settings.restorable().len() > 0 {
+            for bytes in self.settings.restorable() {
+                out.extend_from_slice(bytes);
+            }
+            step(Step::Settings, out);
+        }
+        if !self.seals.enabled {
+            return;
+        }
+        if self.seals.is_confirmed() {
+            internals::write_look(self.seals.rows(), out);
+            step(Step::Look, out);
+        } else if self
+            .units
+            .range(self.front..)
+            .all(|unit| unit.seal.is_none())
+        {
+            let (open, retire) = self.seals.open();
+            internals::write_open(open, retire, out);
+            step(Step::OpenRow, out);
+        } else {
+            // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
+            internals::write_look(self.seals.rows(), out);
+            step(Step::Look, out);
+        }
+    }
+
+    pub(super) fn adoption_reply(&mut self, frame: &Frame) -> Result<(), Malformed> {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return Ok(());
+        };
+        let Some(&step) = adoption.steps.front() else {
+            return Err(Malformed("a reply that nobody has asked for"));
+        };
+        match frame.tag() {
+            b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
+            b'Z' => {
+                let status = Status::from_body(frame.body())?;
+                if status != Status::Idle {
+                    return Err(Malformed("a transaction is open on a link that is new"));
+                }
+                let failed = std::mem::take(&mut adoption.failed);
+                adoption.steps.pop_front();
+                adoption.looked |= step == Step::Look && !failed;
+                if step == Step::OpenRow && !failed {
+                    self.seals.opened();
+                }
+                self.adopt_if_answered();
+            }
+            b'1' | b'2' | b'C' | b'T' | b't' | b'n' | b'D' | b'I' => {}
+            _ => return Err(Malformed("a message that does not answer what was asked")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn adoption_error(&mut self, error: ServerError) -> Result<(), Malformed> {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return Ok(());
+        };
+        adoption.failed = true;
+        match adoption.steps.front() {
+            Some(Step::Settings) => {
+                self.pending_error = Some(
+                    Error::new(
+                        ErrorKind::ProtectionLost,
+                        "the session moved to another server, which refused one of its settings; \
+                         nothing is committed: set them up again and run the transaction again",
+                    )
+                    .with_server_error(error),
+                );
+            }
+            Some(Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
+            // An internal statement that cannot be parsed fails where it is used; a backend that may
+            // not be ended keeps its locks until it ends by itself.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn adopt_if_answered(&mut self) {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return;
+        };
+        if !adoption.steps.is_empty() {
+            return;
+        }
+        let adoption = std::mem::take(adoption);
+        self.zombies
+            .retain(|zombie| zombie.server != self.link.server);
+        self.adopted(adoption);
+    }
+
+    /// All questions are answered: decide what became of what was in flight.
+    fn adopted(&mut self, adoption: Adoption) {
+        let row_is_missing = self.compare_ledger(&adoption);
+        if row_is_missing {
+            if adoption.replays {
+                self.phase = if self.any_answered() {
+                    Phase::Replaying
+                } else {
+                    Phase::Live
+                };
+                self.begin_discarding(Finish::Recheck);
+                return;
+            }
+            let (open, retire) = self.seals.open();
+            internals::write_open(open, retire, &mut self.output);
+            frontend::sync(&mut self.output);
+            let steps = VecDeque::from([Step::OpenRow]);
+            self.judge(&adoption.rows);
+            self.phase = Phase::Adopting(Adoption {
+                steps,
+                ..Adoption::default()
+            });
+            return;
+        }
+        if !adoption.replays && (adoption.looked || !self.seals.enabled) {
+            self.judge(&adoption.rows);
+        }
+        if let Some(error) = self.replay_blocker() {
+            if adoption.replays {
+                self.phase = Phase::Live;
+                self.begin_discarding(Finish::Fail(error));
+                return;
+            }
+            self.phase = Phase::Live;
+            self.take_verdicts();
+            self.fail_outstanding(&error);
+            return;
+        }
+        if adoption.replays {
+            self.enter_replay();
+        } else {
+            self.start_replay();
+        }
+    }
+
+    /// Reports acknowledged commits that are gone. Returns whether a row must be opened first.
+    fn compare_ledger(&mut self, adoption: &Adoption) -> bool {
+        if !self.seals.enabled {
+            return false;
+        }
+        let rows = &adoption.rows;
+        if adoption.looked && self.seals.is_confirmed() {
+            for lost in self.seals.lost(rows) {
+                self.emit(Event::CommitsLost {
+                    session: lost.row,
+                    from: lost.from,
+                    to: lost.to,
+                });
+            }
+            self.seals.forget_lost(rows);
+            if !self.seals.is_present(rows) {
+                self.seals.unconfirm(true);
+            }
+        }
+        !self.seals.is_confirmed()
+    }
+
+    /// What the ledger says of the sealed units that were on their way.
+    fn judge(&mut self, rows: &[LedgerRow]) {
+        let blocked =
+            matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_some());
+        for index in self.front..self.units.len() {
+            let unit = &mut self.units[index];
+            let Some(seal) = unit.seal else { continue };
+            if unit.losses == 0 || unit.verdict.is_some() {
+                continue;
+            }
+            if !self.seals.enabled {
+                unit.verdict = Some(Verdict::Failed(unknown("the commit")));
+                continue;
+            }
+            let row = rows.iter().find(|row| row.id == seal.row);
+            if row.is_some_and(|row| row.has(seal.number)) {
+                unit.verdict = Some(Verdict::Committed);
+                continue;
+            }
+            if unit.autocommit && unit.unprotected.is_some() && !blocked {
+                unit.verdict = Some(Verdict::Failed(Error::new(
+                    ErrorKind::ProtectionLost,
+                    "the server was lost and the COPY was too large to be kept; nothing of it is \
+                     committed: run it again",
+                )));
+            } else if row.is_none() {
+                // Its row never reached this server, so its number can stand in another as well.
+                unit.seal = Some(self.seals.allot(seal.guarded));
+            }
+        }
+    }
+
+    fn any_answered(&self) -> bool {
+        self.units
+            .iter()
+            .any(|unit| unit.answered && unit.replayed.is_some())
+    }
+
+    fn start_replay(&mut self) {
+        self.rewind();
+        self.enter_replay();
+        self.send_ready();
+    }
+
+    /// Makes every unit that is kept ready to be sent again.
+    fn rewind(&mut self) {
+        let told = self
+            .units
+            .get(self.front)
+            .is_some_and(|unit| unit.told && !unit.streamed && unit.verdict.is_none());
+        if told {
+            self.units[self.front].told = false;
+            self.emit(Event::Restarted);
+        }
+        // What is before the first verdict's end is answered; autocommit units are not kept.
+        self.front = 0;
+        for unit in &mut self.units {
+            if unit.verdict.is_none() {
+                unit.rewind();
+            }
+        }
+    }
+
+    fn enter_replay(&mut self) {
+        if self.any_answered() {
+            let statements = self.units.iter().filter(|unit| unit.answered).count();
+            self.emit(Event::ReplayStarted { statements });
+            self.phase = Phase::Replaying;
+        } else {
+            self.phase = Phase::Live;
+            self.take_verdicts();
+        }
+    }
+
+    /// Sends what may be sent: COMMIT only once all before it has matched.
+    pub(super) fn send_ready(&mut self) {
+        let mut unmatched = false;
+        for index in self.front..self.units.len() {
+            let unit = &self.units[index];
+            if unit.purpose == Purpose::Commit && unmatched {
+                return;
+            }
+            unmatched |= unit.replayed.is_some();
+            if !unit.sent && unit.verdict.is_none() {
+                self.send(index);
+            }
+        }
+    }
+
+    /// The unit in front has been dealt with.
+    pub(super) fn go_live_if_caught_up(&mut self) {
+        let next_is_new = self.units.get(self.front).is_none_or(|unit| !unit.answered);
+        if matches!(self.phase, Phase::Replaying) && next_is_new {
+            self.phase = Phase::Live;
+            self.emit(Event::ReplayFinished);
+        }
+        if matches!(self.phase, Phase::Live) {
+            self.take_verdicts();
+            if self.units.range(self.front..).any(|unit| !unit.sent) {
+                self.send_ready();
+            }
+        }
+    }
+
+    /// Tells the application of the units in front whose fate is known without running them.
+    fn take_verdicts(&mut self) {
+        while let Some(verdict) = self
+            .units
+            .get_mut(self.front)
+            .and_then(|u| u.verdict.take())
+        {
+            let unit = &mut self.units[self.front];
+            let (commit, seal, user_done) =
+                (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
+            match verdict {
+                Verdict::Committed => {
+                    if let Some(seal) = seal {
+                        self.seals.acknowledge(seal);
+                    }
+                    if commit {
+                        self.settings.commit();
+                        self.finish_transaction(true);
+                        return;
+                    }
+                    self.settings.commit();
+                    if !user_done {
+                        self.emit(Event::Error(reply_lost()));
+                    }
+                    self.emit(Event::Ready(Status::Idle));
+                }
+                Verdict::Failed(error) => {
+                    self.emit(Event::Error(error));
+                    self.emit(Event::Ready(Status::Idle));
+                    self.settings.roll_back();
+                    if commit {
+                        self.end_transaction();
+                        return;
+                    }
+                }
+            }
+            self.units[self.front].answered = true;
+            self.front += 1;
+            self.compact();
+        }
+    }
+
+    /// Fails every request that is unanswered; an open transaction must then be rolled back.
+    fn fail_outstanding(&mut self, error: &Error) {
+        self.settings.roll_back();
+        let mut told = false;
+        let mut ended = !matches!(self.transaction, Transaction::Open(_));
+        while let Some(unit) = self.units.get_mut(self.front) {
+            let (users, autocommit) = (unit.purpose.is_users(), unit.autocommit);
+            let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+            let error = match unit.verdict.take() {
+                Some(Verdict::Failed(own)) => own,
+                _ => error.clone(),
+            };
+            self.front += 1;
+            if users {
+                ended |= ends;
+                told = true;
+                self.emit(Event::Error(error));
+                let idle = ends || autocommit;
+                self.emit(Event::Ready(if idle {
+                    Status::Idle
+                } else {
+                    Status::Failed
+                }));
+            }
+        }
+        let in_transaction = !ended;
+        if in_transaction {
+            self.end_transaction();
+            self.transaction = Transaction::Doomed(error.clone());
+        } else if matches!(self.transaction, Transaction::Open(_)) {
+            self.end_transaction();
+        } else {
+            self.units.clear();
+            self.front = 0;
+            self.clear_journal();
+        }
+        if told || in_transaction {
+            self.pending_error = None;
+        }
+    }
+
+    /// What the application has seen is not what the replay gives.
+    pub(super) fn diverge(&mut self) {
+        let statement = self
+            .units
+            .range(..=self.front)
+            .filter(|u| u.purpose.is_users())
+            .count();
+        if let Some(error) = self.unit_error.take() {
+            if self.is_read_only_by_surprise(&error) {
+                self.give_up_link = true;
+                return;
+            }
+            if is_conflict(&error) && self.replay_attempts < REPLAY_ATTEMPTS {
+                self.replay_attempts += 1;
+                self.begin_discarding(Finish::Again);
+                return;
+            }
+        }
+        self.emit(Event::ReplayDiverged { statement });
+        let error = self.diverged_error(statement);
+        self.begin_discarding(Finish::Fail(error));
+    }
+
+    /// What can be done about an error other than telling it.
+    pub(super) fn second_chance(&mut self, error: &ServerError) -> Option<Finish> {
+        let unit = &self.units[self.front];
+        let again = unit.losses > 0 || self.replay_attempts > 0;
+        if self.is_fence(error) && again {
+            return Some(Finish::Committed);
+        }
+        if is_conflict(error)
+            && again
+            && unit.seal.is_some()
+            && self.replay_attempts < REPLAY_ATTEMPTS
+        {
+            self.replay_attempts += 1;
+            return Some(Finish::Recheck);
+        }
+        let last = self.front + 1 == self.units.len();
+        let replayable = match &self.transaction {
+            Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
+            _ => unit.autocommit && last && unit.unprotected.is_none(),
+        };
+        if !replayable || (unit.streamed && unit.told) {
+            return None;
+        }
+        if is_stale_plan(error) && self.replay_attempts < REPLAY_ATTEMPTS {
+            self.replay_attempts += 1;
+            if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
+                self.prepared.forget(statement.id);
+            }
+            // It may be one of Segue's own that is gone.
+            self.internals_ready &= error.code != "26000";
+            return Some(Finish::Again);
+        }
+        if is_conflict(error) && self.conflict_retries < self.options.retry_conflicts {
+            self.conflict_retries += 1;
+            return Some(Finish::Again);
+        }
+        None
+    }
+
+    /// The server refuses to write although nobody has asked it to: it is no primary any more.
+    pub(super) fn is_read_only_by_surprise(&self, error: &ServerError) -> bool {
+        let asked_for = match &self.transaction {
+            Transaction::Open(open) => open.begin.read_only || open.sets_mode,
+            _ => false,
+        };
+        error.code == "25006"
+            && self.options.writes
+            && !asked_for
+            && self
+                .units
+                .get(self.front)
+                .is_some_and(|unit| unit.losses < 3)
+            && ![
+                "default_transaction_read_only",
+                "transaction_read_only",
+                "session characteristics",
+            ]
+            .iter()
+            .any(|name| self.settings.contains(name))
+    }
+
+    /// From here on replies are passed over until the link is quiet.
+    pub(super) fn begin_discarding(&mut self, finish: Finish) {
+        self.discards = self
+            .units
+            .range(self.front..)
+            .filter(|unit| unit.sent)
+            .count();
+        if self
+            .units
+            .back()
+            .is_some_and(|unit| unit.copy == CopyIn::Open && unit.sent)
+        {
+            let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);
+            frontend::sync(&mut self.output);
+        }
+        self.reset_reply();
+        self.phase = Phase::Discarding(finish);
+        if self.discards == 0 {
+            self.discarded(Status::Idle);
+        }
+    }
+
+    /// A ReadyForQuery of what is passed over.
+    pub(super) fn passed_over(&mut self, status: Status) {
+        self.status = status;
+        if matches!(self.phase, Phase::RollingBack(_)) {
+            self.discarded(Status::Idle);
+            return;
+        }
+        self.discards = self.discards.saturating_sub(1);
+        if self.discards == 0 {
+            self.discarded(status);
+        }
+    }
+
+    fn discarded(&mut self, status: Status) {
+        let (Phase::Discarding(finish) | Phase::RollingBack(finish)) =
+            std::mem::replace(&mut self.phase, Phase::Live)
+        else {
+            return;
+        };
+        if status != Status::Idle {
+            let _ = frontend::query("ROLLBACK", &mut self.output);
+            self.phase = Phase::RollingBack(finish);
+            return;
+        }
+        self.status = Status::Idle;
+        self.reset_reply();
+        self.forget_own_units();
+        self.seals.unconfirm(false);
+        match finish {
+            Finish::Fail(error) => self.fail_outstanding(&error),
+            Finish::Again => {
+                self.restore_internals();
+                self.start_replay();
+            }
+            Finish::Recheck => {
+                for unit in self.units.range_mut(self.front..) {
+                    unit.losses = unit.losses.max(1);
+                }
+                let mut adoption = Adoption::default();
+                let link = self.link.clone();
+                self.write_questions(&link, &mut adoption);
+                self.phase = Phase::Adopting(adoption);
+                self.adopt_if_answered();
+            }
+            Finish::Committed => {
+                self.units[self.front].verdict = Some(Verdict::Committed);
+                self.take_verdicts();
+                if !self.units.is_empty() {
+                    self.start_replay();
+                }
+            }
+        }
+    }
+
+    fn restore_internals(&mut self) {
+        if !self.internals_ready {
+            self.internals_ready = true;
+            let at = self.journal_base;
+            self.units
+                .insert(0, super::unit::Unit::own(Purpose::Internals, at));
+            self.front += 1;
+        }
+    }
+
+    fn forget_own_units(&mut self) {
+        let before = self.front.min(self.units.len());
+        let own = |unit: &super::unit::Unit| !unit.purpose.is_users();
+        let gone = self.units.range(..before).filter(|unit| own(unit)).count();
+        self.front -= gone;
+        self.units.retain(|unit| !own(unit));
+    }
+
+    fn reset_reply(&mut self) {
+        self.withheld = None;
+        self.unit_error = None;
+        self.seal_missing = false;
+        self.rolled_back = false;
+        self.copy_failed = false;
+        self.pending_param_oids.clear();
+    }
+}
+
+fn is_conflict(error: &ServerError) -> bool {
+    matches!(error.code.as_str(), "40001" | "40P01")
+}
+
+/// A named statement is gone, or its result has another shape since it was prepared.
+fn is_stale_plan(error: &ServerError) -> bool {
+    error.code == "26000"
+        || (error.code == "0A000" && error.routine.as_deref() == Some("RevalidateCachedQuery"))
+}
+
+fn unknown(what: &str) -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        format!(
+            "the server was lost while {what} was in flight, and no ledger can tell whether it is \
+             committed: look for its effects before running it again"
+        ),
+    )
+    .with_outcome(Outcome::Unknown)
+}
+
+fn reply_lost() -> Error {
+    Error::new(
+        ErrorKind::ReplyLost,
+        "the server was lost; the statement is committed, exactly once, but what it returned is \
+         lost: do not run it again",
+    )
+    .with_outcome(Outcome::Committed)
+}

@@ -1,0 +1,697 @@
+//! Turns requests into units: records them in the journal and puts them on the wire.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend::{self, BindError};
+
+use super::classify::{Effect, StatementKind};
+use super::statement::Statement;
+use super::transaction::{BeginOptions, Open, Transaction};
+use super::unit::{CopyIn, Purpose, Steps, Unit};
+use super::{Event, Session, internals, seals};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::frame::Status;
+
+/// The values of a statement's parameters, encoded one by one.
+pub trait Parameters {
+    fn count(&self) -> usize;
+    /// 0 for text, 1 for binary.
+    fn format(&self, index: usize) -> i16;
+    /// Appends the value. An error's text must not contain it.
+    fn encode(
+        &self,
+        index: usize,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Send + Sync>>;
+}
+
+/// For statements without parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct NoParameters;
+
+impl Parameters for NoParameters {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn format(&self, _: usize) -> i16 {
+        1
+    }
+
+    fn encode(
+        &self,
+        _: usize,
+        _: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Send + Sync>> {
+        Ok(IsNull::Yes)
+    }
+}
+
+/// One execution of a statement.
+pub struct Execute<'a> {
+    pub statement: &'a Arc<Statement>,
+    pub parameters: &'a dyn Parameters,
+    /// Whether results come as text rather than binary.
+    pub text_results: bool,
+    /// Whether the application takes the reply piece by piece.
+    pub streamed: bool,
+}
+
+impl Session {
+    /// Whether another request may be made before the outstanding ones are answered.
+    pub fn accepts_requests(&self) -> bool {
+        let mut sealed = 0;
+        for unit in self.units.range(self.front..) {
+            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) {
+                return false;
+            }
+            sealed += usize::from(unit.seal.is_some());
+        }
+        self.is_live() && sealed < seals::WINDOW
+    }
+
+    /// Executes a statement. Statements that control the transaction are recognised.
+    pub fn execute(&mut self, request: Execute<'_>) -> Result<()> {
+        self.check_live()?;
+        let statement = request.statement;
+        match &statement.class.kind {
+            StatementKind::Begin { read_only } if matches!(self.transaction, Transaction::None) => {
+                self.begin(BeginOptions {
+                    sql: statement.sql.clone(),
+                    read_only: *read_only,
+                })
+            }
+            StatementKind::Commit { chain } if !matches!(self.transaction, Transaction::None) => {
+                self.commit(*chain)
+            }
+            StatementKind::Rollback { chain } if !matches!(self.transaction, Transaction::None) => {
+                self.rollback(*chain)
+            }
+            StatementKind::Several(_) if request.parameters.count() > 0 => Err(Error::new(
+                ErrorKind::Usage,
+                "a string of several statements takes no parameters; nothing was sent",
+            )),
+            StatementKind::Several(_) => self.execute_several(&request),
+            _ => self.execute_one(&request),
+        }
+    }
+
+    /// Has a statement prepared and described, without running it.
+    pub fn prepare(&mut self, statement: &Arc<Statement>) -> Result<()> {
+        self.check_live()?;
+        if self.refuse_if_doomed() {
+            return Ok(());
+        }
+        self.ensure_internals();
+        let mut unit = self.new_unit(Purpose::User, 0, false);
+        if statement.is_named() {
+            unit.all_steps |= Steps::DESCRIBE;
+        } else {
+            unit.all_steps |= Steps::PARSE | Steps::DESCRIBE;
+            self.record(&mut unit, |out| write_parse(statement, out))?;
+        }
+        unit.statement = Some(Arc::clone(statement));
+        self.push(unit);
+        Ok(())
+    }
+
+    /// Begins a transaction; nothing is sent before its first statement.
+    pub fn begin(&mut self, options: BeginOptions) -> Result<()> {
+        self.check_live()?;
+        self.check_quiet()?;
+        if !matches!(self.transaction, Transaction::None) {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a transaction is open already; commit it or roll it back first, or use a savepoint",
+            ));
+        }
+        self.transaction = Transaction::Pending(options);
+        self.emit_local("BEGIN", Status::Open);
+        Ok(())
+    }
+
+    /// Commits the transaction, its seal with it.
+    pub fn commit(&mut self, chain: bool) -> Result<()> {
+        self.check_live()?;
+        match &self.transaction {
+            Transaction::None => Err(no_transaction()),
+            Transaction::Pending(_) => {
+                self.check_quiet()?;
+                self.end_locally(chain, "COMMIT");
+                Ok(())
+            }
+            Transaction::Doomed(error) => {
+                let error = error.clone();
+                self.transaction = Transaction::None;
+                self.emit(Event::Error(error));
+                self.emit(Event::Ready(Status::Idle));
+                Ok(())
+            }
+            Transaction::Open(_) => {
+                self.ensure_internals();
+                // Nothing can be sealed in a failed transaction: COMMIT rolls it back.
+                let failed = self.is_quiet() && self.status == Status::Failed;
+                let mut steps = Steps::COMMIT;
+                let mut unit = self.new_unit(Purpose::Commit, 0, false);
+                if let Transaction::Open(open) = &mut self.transaction {
+                    open.chain = chain;
+                    if self.seals.enabled && open.effect > Effect::Reads && !failed {
+                        // Even a transaction declared READ ONLY may have been made writable since.
+                        let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
+                        unit.seal = Some(self.seals.allot(guarded));
+                        steps |= Steps::SEAL;
+                    }
+                    unit.effect = open.effect;
+                }
+                unit.all_steps = steps;
+                self.push(unit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Rolls the transaction back.
+    pub fn rollback(&mut self, chain: bool) -> Result<()> {
+        self.check_live()?;
+        match &self.transaction {
+            Transaction::None => Err(no_transaction()),
+            Transaction::Pending(_) | Transaction::Doomed(_) => {
+                self.check_quiet()?;
+                self.end_locally(chain, "ROLLBACK");
+                Ok(())
+            }
+            Transaction::Open(_) => {
+                self.ensure_internals();
+                if let Transaction::Open(open) = &mut self.transaction {
+                    open.chain = chain;
+                }
+                let unit = self.new_unit(Purpose::Rollback, Steps::COMMIT, false);
+                self.push(unit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends data of COPY FROM STDIN.
+    pub fn copy_data(&mut self, data: &[u8]) -> Result<()> {
+        self.check_live()?;
+        let unit = self.open_copy()?;
+        let Ok(message) = frontend::CopyData::new(data) else {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a piece of COPY data larger than 1 GiB",
+            ));
+        };
+        let start = self.output.len();
+        message.write(&mut self.output);
+        if self.units[unit].unprotected.is_none() {
+            self.journal.extend_from_slice(&self.output[start..]);
+            self.units[unit].end = self.journal_base + self.journal.len();
+            self.enforce_journal_limit();
+        }
+        Ok(())
+    }
+
+    /// Ends COPY FROM STDIN; `error` makes it fail.
+    pub fn copy_end(&mut self, error: Option<&str>) -> Result<()> {
+        self.check_live()?;
+        let index = self.open_copy()?;
+        let start = self.output.len();
+        match error {
+            None => frontend::copy_done(&mut self.output),
+            Some(text) => frontend::copy_fail(text, &mut self.output)
+                .map_err(|_| Error::new(ErrorKind::Usage, "the reason contains a NUL byte"))?,
+        }
+        self.journal.extend_from_slice(&self.output[start..]);
+        let unit = &mut self.units[index];
+        unit.end = self.journal_base + self.journal.len();
+        unit.copy = CopyIn::Done;
+        if unit.all_steps & Steps::SEAL != 0 {
+            if let Some(seal) = unit.seal {
+                internals::write_seal(seal, &mut self.output);
+            }
+        }
+        frontend::sync(&mut self.output);
+        Ok(())
+    }
+
+    fn open_copy(&self) -> Result<usize> {
+        match self.units.back() {
+            Some(unit) if unit.copy == CopyIn::Open => Ok(self.units.len() - 1),
+            _ => Err(Error::new(
+                ErrorKind::Usage,
+                "no COPY FROM STDIN is under way",
+            )),
+        }
+    }
+
+    /// Whether a COPY FROM STDIN still takes data.
+    pub fn copies_in(&self) -> bool {
+        self.units
+            .back()
+            .is_some_and(|unit| unit.copy == CopyIn::Open)
+    }
+
+    fn execute_one(&mut self, request: &Execute<'_>) -> Result<()> {
+        if self.refuse_if_doomed() {
+            return Ok(());
+        }
+        self.ensure_internals();
+        let statement = request.statement;
+        let class = &statement.class;
+        self.rotate_if_due(class.effect);
+        let mut unit = self.new_unit(Purpose::User, Steps::USER, request.streamed);
+        let begins = matches!(self.transaction, Transaction::Pending(_));
+        if begins {
+            self.record_begin(&mut unit)?;
+        }
+        if !statement.is_named() {
+            unit.all_steps |= Steps::PARSE | Steps::DESCRIBE;
+        }
+        self.record(&mut unit, |out| {
+            if !statement.is_named() {
+                write_parse(statement, out)?;
+                frontend::describe(b'S', "", out).map_err(nul)?;
+            }
+            write_bind(statement, request, out)?;
+            frontend::execute("", 0, out).map_err(nul)
+        })?;
+        unit.statement = Some(Arc::clone(statement));
+        unit.effect = class.effect;
+        if class.kind == StatementKind::CopyIn {
+            unit.copy = CopyIn::Open;
+        }
+        self.enter(&mut unit, begins);
+        if unit.autocommit && class.effect > Effect::Reads {
+            self.seal_or_say_why_not(&mut unit, class.outside_transaction.then_some(OUTSIDE));
+        }
+        self.enlist(unit);
+        Ok(())
+    }
+
+    /// A string of several statements goes out as it is, as a simple query: one implicit
+    /// transaction, as its author expects, which takes a seal at its end.
+    fn execute_several(&mut self, request: &Execute<'_>) -> Result<()> {
+        if self.refuse_if_doomed() {
+            return Ok(());
+        }
+        self.ensure_internals();
+        let class = &request.statement.class;
+        self.rotate_if_due(class.effect);
+        let mut unit = self.new_unit(Purpose::Simple, Steps::USER, request.streamed);
+        let begins = matches!(self.transaction, Transaction::Pending(_));
+        if begins {
+            unit.all_steps |= Steps::BEGIN;
+        }
+        let sql = &request.statement.sql;
+        if sql.contains('\0') {
+            return Err(nul_in_statement());
+        }
+        self.record(&mut unit, |out| {
+            out.extend_from_slice(sql.as_bytes());
+            Ok(())
+        })?;
+        unit.statement = Some(Arc::clone(request.statement));
+        unit.effect = class.effect;
+        self.enter(&mut unit, begins);
+        let controls = controls_transaction(&class.kind);
+        if unit.autocommit {
+            let reason = if controls {
+                Some(CONTROLS)
+            } else {
+                class.outside_transaction.then_some(OUTSIDE)
+            };
+            if class.effect > Effect::Reads || controls {
+                self.seal_or_say_why_not(&mut unit, reason);
+            }
+        } else if controls {
+            self.lose_protection(&mut unit, CONTROLS);
+        }
+        self.enlist(unit);
+        Ok(())
+    }
+
+    /// A statement of the application's goes on its way.
+    fn enlist(&mut self, mut unit: Unit) {
+        if let Some(class) = unit
+            .statement
+            .clone()
+            .map(|statement| statement.class.clone())
+        {
+            if let Transaction::Open(open) = &mut self.transaction {
+                open.effect = open.effect.max(class.effect);
+                open.sets_mode |= matches!(&class.kind,
+                    StatementKind::Set { name, .. } if name.starts_with("transaction"));
+            }
+            if let Some(reason) = class.unprotected {
+                self.lose_protection(&mut unit, reason);
+            }
+        }
+        self.push(unit);
+        self.enforce_journal_limit();
+    }
+
+    fn new_unit(&self, purpose: Purpose, steps: u8, streamed: bool) -> Unit {
+        let mut unit = Unit::new(purpose, steps, self.journal_base + self.journal.len());
+        unit.streamed = streamed;
+        unit.autocommit = matches!(
+            self.transaction,
+            Transaction::None | Transaction::Pending(_)
+        );
+        unit
+    }
+
+    /// A statement follows BEGIN, so the transaction is open from here on.
+    fn enter(&mut self, unit: &mut Unit, begins: bool) {
+        if !begins {
+            return;
+        }
+        unit.autocommit = false;
+        if let Transaction::Pending(options) = &mut self.transaction {
+            let options = std::mem::take(options);
+            self.transaction = Transaction::Open(Open::new(options));
+            self.conflict_retries = 0;
+            self.replay_attempts = 0;
+        }
+    }
+
+    fn seal_or_say_why_not(&mut self, unit: &mut Unit, reason: Option<&'static str>) {
+        if let Some(reason) = reason {
+            unit.unprotected = Some(reason);
+        } else if self.seals.enabled {
+            unit.seal = Some(self.seals.allot(unit.effect == Effect::MayWrite));
+            unit.all_steps |= Steps::SEAL;
+        } else {
+            unit.unprotected = Some(NO_LEDGER);
+        }
+    }
+
+    fn record_begin(&mut self, unit: &mut Unit) -> Result<()> {
+        let Transaction::Pending(options) = &self.transaction else {
+            return Ok(());
+        };
+        let start = self.journal.len();
+        let written = if options.sql.is_empty() {
+            internals::write_call(internals::BEGIN, &mut self.journal);
+            Ok(())
+        } else {
+            frontend::parse("", &options.sql, [], &mut self.journal).map(|()| {
+                internals::write_call("", &mut self.journal);
+            })
+        };
+        if written.is_err() {
+            self.journal.truncate(start);
+            return Err(nul_in_statement());
+        }
+        unit.all_steps |= Steps::BEGIN;
+        unit.begin_len = self.journal.len() - start;
+        unit.end = self.journal_base + self.journal.len();
+        Ok(())
+    }
+
+    /// Appends to the journal what `write` writes; on an error the journal is as before the unit.
+    fn record(
+        &mut self,
+        unit: &mut Unit,
+        write: impl FnOnce(&mut BytesMut) -> Result<()>,
+    ) -> Result<()> {
+        if let Err(error) = write(&mut self.journal) {
+            self.journal.truncate(unit.start - self.journal_base);
+            return Err(error);
+        }
+        unit.end = self.journal_base + self.journal.len();
+        Ok(())
+    }
+
+    /// A unit of Segue's own, ahead of the application's.
+    pub(super) fn push_own(&mut self, purpose: Purpose) {
+        self.push(Unit::own(purpose, self.journal_base + self.journal.len()));
+    }
+
+    fn ensure_internals(&mut self) {
+        if !self.internals_ready && self.status != Status::Failed {
+            self.internals_ready = true;
+            self.push_own(Purpose::Internals);
+        }
+    }
+
+    fn rotate_if_due(&mut self, effect: Effect) {
+        let idle = self.status == Status::Idle && !matches!(self.transaction, Transaction::Open(_));
+        let seals = effect > Effect::Reads && self.options.writes;
+        if idle && seals && self.seals.rotation_is_due() {
+            self.push_own(Purpose::OpenRow);
+        }
+    }
+
+    fn push(&mut self, unit: Unit) {
+        self.units.push_back(unit);
+        self.send(self.units.len() - 1);
+    }
+
+    /// Puts a unit on the wire, in the form that the present link needs.
+    pub(super) fn send(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        unit.sent = true;
+        let at = |position: usize| position - self.journal_base;
+        let bytes = &self.journal[at(unit.start)..at(unit.end)];
+        let out = &mut self.output;
+        let mut steps = unit.all_steps;
+        match unit.purpose {
+            Purpose::Internals => {
+                internals::write_internals(self.ledger_access, out);
+                frontend::sync(out);
+            }
+            Purpose::OpenRow => {
+                let (open, retire) = self.seals.open();
+                internals::write_open(open, retire, out);
+                frontend::sync(out);
+            }
+            Purpose::Simple => {
+                let begin = match &self.transaction {
+                    Transaction::Open(open) if steps & Steps::BEGIN != 0 => Some(&open.begin),
+                    _ => None,
+                };
+                internals::write_simple(
+                    begin.map(|begin| begin.sql.as_str()),
+                    bytes,
+                    unit.seal,
+                    out,
+                );
+            }
+            Purpose::User => {
+                let (begin, user) = bytes.split_at(unit.begin_len);
+                out.extend_from_slice(begin);
+                if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
+                    steps |= self
+                        .prepared
+                        .ready(statement, self.options.statement_cache_size, out);
+                    unit.description = self.prepared.description(statement.id);
+                    if steps & (Steps::PARSE | Steps::DESCRIBE) != 0 {
+                        unit.description = None;
+                    }
+                } else if steps & Steps::USER == 0 {
+                    // Prepared without a name: described only.
+                    out.extend_from_slice(user);
+                    let _ = frontend::describe(b'S', "", out);
+                }
+                if steps & Steps::USER != 0 {
+                    out.extend_from_slice(user);
+                }
+                match unit.copy {
+                    CopyIn::Open => frontend::flush(out),
+                    _ => {
+                        if let Some(seal) = unit.seal {
+                            // The reply leaves the server before the commit is written, so that
+                            // it is at hand if the server dies between the two.
+                            if unit.copy == CopyIn::No {
+                                frontend::flush(out);
+                            }
+                            internals::write_seal(seal, out);
+                        }
+                        frontend::sync(out);
+                    }
+                }
+            }
+            Purpose::Commit => {
+                if let Some(seal) = unit.seal {
+                    internals::write_seal(seal, out);
+                }
+                internals::write_call(internals::COMMIT, out);
+                frontend::sync(out);
+            }
+            Purpose::Rollback => {
+                internals::write_call(internals::ROLLBACK, out);
+                frontend::sync(out);
+            }
+        }
+        unit.steps = Steps::new(steps);
+    }
+
+    /// Refuses a request in a transaction that has ended under the application's feet.
+    fn refuse_if_doomed(&mut self) -> bool {
+        let (error, status) = match (&self.transaction, self.pending_error.take()) {
+            (Transaction::Doomed(error), _) => (error.clone(), Status::Failed),
+            (_, Some(error)) => (error, Status::Idle),
+            (_, None) => return false,
+        };
+        if let Transaction::Pending(_) = self.transaction {
+            self.transaction = Transaction::Doomed(error.clone());
+        }
+        self.emit(Event::Error(error));
+        self.emit(Event::Ready(status));
+        true
+    }
+
+    fn end_locally(&mut self, chain: bool, tag: &'static str) {
+        let options = match std::mem::replace(&mut self.transaction, Transaction::None) {
+            Transaction::Pending(options) => options,
+            _ => BeginOptions::default(),
+        };
+        if chain {
+            self.transaction = Transaction::Pending(options);
+        }
+        self.emit_local(tag, if chain { Status::Open } else { Status::Idle });
+    }
+
+    fn emit_local(&mut self, tag: &'static str, status: Status) {
+        let mut body = BytesMut::from(tag.as_bytes());
+        body.extend_from_slice(&[0]);
+        self.emit(Event::Complete(body.freeze()));
+        self.emit(Event::Ready(status));
+    }
+
+    fn check_quiet(&self) -> Result<()> {
+        if self.is_quiet() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Usage,
+            "earlier requests are not answered yet: read their replies before this call",
+        ))
+    }
+
+    /// The transaction, or an autocommit unit by itself, cannot be replayed from here on.
+    fn lose_protection(&mut self, unit: &mut Unit, reason: &'static str) {
+        if unit.autocommit {
+            unit.unprotected.get_or_insert(reason);
+        } else if let Transaction::Open(open) = &mut self.transaction {
+            if open.unprotected.is_none() {
+                open.unprotected = Some(reason);
+                self.emit(Event::ProtectionLost(reason.to_owned()));
+            }
+        }
+    }
+
+    fn enforce_journal_limit(&mut self) {
+        if self.journal.len() <= self.options.journal_bytes_max {
+            return;
+        }
+        let reason = "the transaction is larger than journal_bytes_max";
+        match &mut self.transaction {
+            Transaction::Open(open) if open.unprotected.is_none() => {
+                open.unprotected = Some(reason);
+                self.emit(Event::ProtectionLost(reason.to_owned()));
+            }
+            Transaction::None => {
+                if let Some(unit) = self.units.back_mut().filter(|unit| unit.copy != CopyIn::No) {
+                    if unit.unprotected.is_none() {
+                        unit.unprotected = Some(reason);
+                        self.emit(Event::ProtectionLost(reason.to_owned()));
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let Some(unit) = self
+            .units
+            .back_mut()
+            .filter(|unit| unit.copy == CopyIn::Open)
+        {
+            // Its data is not kept any longer; only what has been sent counts.
+            if unit.sent {
+                unit.unprotected = Some(reason);
+                unit.end = unit.start;
+                self.journal.truncate(unit.start - self.journal_base);
+            }
+        }
+        self.compact();
+    }
+}
+
+const OUTSIDE: &str =
+    "the statement does not run inside a transaction, or may commit inside itself";
+const CONTROLS: &str = "the string of several statements controls the transaction itself";
+pub(super) const NO_LEDGER: &str = "the ledger is not in use";
+
+fn controls_transaction(kind: &StatementKind) -> bool {
+    match kind {
+        StatementKind::Several(parts) => parts.iter().any(|part| controls_transaction(&part.kind)),
+        StatementKind::Begin { .. }
+        | StatementKind::Commit { .. }
+        | StatementKind::Rollback { .. }
+        | StatementKind::Savepoint(_)
+        | StatementKind::Release(_)
+        | StatementKind::RollbackTo(_) => true,
+        _ => false,
+    }
+}
+
+fn no_transaction() -> Error {
+    Error::new(ErrorKind::Usage, "no transaction is open; nothing was sent")
+}
+
+fn nul_in_statement() -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        "the statement contains a NUL byte; nothing was sent",
+    )
+}
+
+fn nul(_: std::io::Error) -> Error {
+    nul_in_statement()
+}
+
+fn write_parse(statement: &Statement, out: &mut BytesMut) -> Result<()> {
+    frontend::parse(
+        &statement.name,
+        &statement.sql,
+        statement.param_oids.iter().copied(),
+        out,
+    )
+    .map_err(nul)
+}
+
+fn write_bind(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
+    let parameters = request.parameters;
+    let count = parameters.count();
+    if count > usize::from(u16::MAX) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "more than 65535 parameters; nothing was sent",
+        ));
+    }
+    frontend::bind(
+        "",
+        &statement.name,
+        (0..count).map(|index| parameters.format(index)),
+        0..count,
+        |index, out| parameters.encode(index, out),
+        [i16::from(!request.text_results)],
+        out,
+    )
+    .map_err(|error| match error {
+        BindError::Conversion(source) => Error::new(
+            ErrorKind::Conversion,
+            "a parameter could not be converted to its PostgreSQL type; nothing was sent",
+        )
+        .with_source(source),
+        BindError::Serialization(source) => Error::new(
+            ErrorKind::Limit,
+            "the parameters are larger than a message may be; nothing was sent",
+        )
+        .with_source(source),
+    })
+}

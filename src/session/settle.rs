@@ -1,0 +1,319 @@
+//! The end of a unit: what it has done is decided, noted and told.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::classify::{Discard, Effect, StatementKind};
+use super::recovery::Finish;
+use super::transaction::{Open, Transaction};
+use super::unit::{Purpose, Seal, Steps};
+use super::{BeginOptions, Event, Phase, Session};
+use crate::error::{Error, Outcome, ServerError};
+use crate::wire::frame::Status;
+
+impl Session {
+    /// ReadyForQuery: the unit in front has ended, and with it what it did is decided.
+    pub(super) fn end_unit(&mut self, status: Status) {
+        self.status = status;
+        let error = self.unit_error.take();
+        self.copy_failed = false;
+        let unit = &self.units[self.front];
+        if !unit.has_caught_up() {
+            self.diverge();
+            if matches!(self.phase, Phase::Discarding(_)) {
+                self.passed_over(status);
+            }
+            return;
+        }
+        if matches!(self.phase, Phase::Replaying) && unit.answered {
+            self.units[self.front].replayed = None;
+            self.front += 1;
+            self.go_live_if_caught_up();
+            return;
+        }
+        if let Some(error) = &error {
+            if self.is_read_only_by_surprise(error) {
+                self.give_up_link = true;
+                return;
+            }
+            if let Some(finish) = self.second_chance(error) {
+                self.begin_discarding(finish);
+                self.passed_over(status);
+                return;
+            }
+        }
+        match self.units[self.front].purpose {
+            Purpose::User | Purpose::Simple => self.end_users(status, error),
+            Purpose::Commit => self.end_commit(status, error),
+            Purpose::Rollback => self.end_rollback(error),
+            Purpose::OpenRow => {
+                match error {
+                    None => self.seals.opened(),
+                    Some(error) => self.refuse_ledger(&error),
+                }
+                self.drop_front();
+            }
+            Purpose::Internals => {
+                self.internals_ready = error.is_none();
+                self.drop_front();
+            }
+        }
+    }
+
+    fn end_users(&mut self, status: Status, error: Option<ServerError>) {
+        let failed = error.is_some();
+        if failed {
+            self.release_withheld();
+        }
+        self.withheld = None;
+        let unit = &mut self.units[self.front];
+        let autocommit = unit.autocommit;
+        let seal = unit.seal;
+        if !failed && unit.purpose == Purpose::User {
+            self.note_success();
+        }
+        if autocommit {
+            if failed {
+                self.settings.roll_back();
+            } else {
+                self.settings.commit();
+                if let Some(seal) = seal {
+                    self.acknowledge(seal);
+                }
+            }
+        }
+        if let Some(error) = error {
+            self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+        }
+        self.seal_missing = false;
+        let unit = &mut self.units[self.front];
+        unit.answered = true;
+        unit.replayed = None;
+        self.emit(Event::Ready(status));
+        self.front += 1;
+        if self.front == self.units.len() {
+            self.reconcile(status);
+        } else if self.units[self.front].verdict.is_some() || !self.units[self.front].sent {
+            self.go_live_if_caught_up();
+        }
+        self.compact();
+    }
+
+    /// What only the text could not tell: a function or a string of several statements may have
+    /// begun or ended a transaction.
+    fn reconcile(&mut self, status: Status) {
+        match (&self.transaction, status) {
+            (Transaction::None, Status::Open | Status::Failed) => {
+                let mut open = Open::new(BeginOptions::default());
+                open.unprotected = Some("it was begun inside a string of several statements");
+                open.effect = Effect::MayWrite;
+                self.transaction = Transaction::Open(open);
+                self.emit(Event::ProtectionLost(
+                    "the transaction was begun inside a string of several statements".into(),
+                ));
+            }
+            (Transaction::Open(_), Status::Idle) => {
+                self.settings.commit();
+                self.end_transaction();
+            }
+            _ => {}
+        }
+    }
+
+    /// The user's statement has succeeded: what does it change in the session?
+    fn note_success(&mut self) {
+        let unit = &self.units[self.front];
+        let Some(statement) = unit.statement.clone() else {
+            return;
+        };
+        if unit.all_steps & Steps::USER == 0 {
+            return;
+        }
+        let class = &statement.class;
+        let at = |position: usize| position - self.journal_base;
+        let bytes = &self.journal[at(unit.start) + unit.begin_len..at(unit.end)];
+        self.settings.note(class, bytes);
+        match &class.kind {
+            StatementKind::Savepoint(name) => {
+                let mark = self.settings.mark();
+                if let Transaction::Open(open) = &mut self.transaction {
+                    open.savepoints.push((name.clone(), mark));
+                }
+            }
+            StatementKind::Release(name) => {
+                if let Transaction::Open(open) = &mut self.transaction {
+                    if let Some(position) = open.savepoints.iter().rposition(|(n, _)| n == name) {
+                        open.savepoints.truncate(position);
+                    }
+                }
+            }
+            StatementKind::RollbackTo(name) => {
+                if let Transaction::Open(open) = &mut self.transaction {
+                    if let Some(position) = open.savepoints.iter().rposition(|(n, _)| n == name) {
+                        self.settings.roll_back_to(open.savepoints[position].1);
+                        open.savepoints.truncate(position + 1);
+                    }
+                }
+            }
+            StatementKind::Deallocate(None) | StatementKind::Discard(Discard::All) => {
+                self.prepared.clear();
+                self.internals_ready = false;
+                if class.kind == StatementKind::Discard(Discard::All) {
+                    self.unrestorable = None;
+                }
+            }
+            _ => {}
+        }
+        if let Some(reason) = class.unrestorable {
+            match &mut self.transaction {
+                Transaction::Open(open) => {
+                    open.unrestorable.get_or_insert(reason);
+                }
+                _ => self.become_unrestorable(reason),
+            }
+        }
+    }
+
+    fn become_unrestorable(&mut self, reason: &'static str) {
+        if self.unrestorable.is_none() {
+            self.unrestorable = Some(reason);
+            self.emit(Event::ProtectionLost(reason.to_owned()));
+        }
+    }
+
+    fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
+        let unit = &self.units[self.front];
+        match error {
+            Some(error) if status != Status::Idle => {
+                // The seal or COMMIT has failed inside the transaction, which must still be ended.
+                let outcome = Outcome::NotCommitted;
+                self.begin_discarding(Finish::Fail(Error::server(error, outcome)));
+                self.passed_over(status);
+            }
+            Some(error) => {
+                self.settings.roll_back();
+                self.end_transaction();
+                self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+                self.emit(Event::Ready(Status::Idle));
+            }
+            None => {
+                let rolled_back = std::mem::take(&mut self.rolled_back);
+                let seal = unit.seal;
+                if rolled_back {
+                    self.settings.roll_back();
+                } else {
+                    self.settings.commit();
+                    if let Some(seal) = seal {
+                        self.acknowledge(seal);
+                    }
+                }
+                self.finish_transaction(!rolled_back);
+            }
+        }
+    }
+
+    /// The transaction has ended as the application wished, or has failed earlier.
+    pub(super) fn finish_transaction(&mut self, committed: bool) {
+        let (chain, begin, unrestorable) = match &mut self.transaction {
+            Transaction::Open(open) => (
+                open.chain,
+                std::mem::take(&mut open.begin),
+                open.unrestorable,
+            ),
+            _ => (false, BeginOptions::default(), None),
+        };
+        self.end_transaction();
+        if let (true, Some(reason)) = (committed, unrestorable) {
+            self.become_unrestorable(reason);
+        }
+        if chain {
+            self.transaction = Transaction::Pending(begin);
+        }
+        let tag: &'static [u8] = if committed {
+            b"COMMIT\0"
+        } else {
+            b"ROLLBACK\0"
+        };
+        self.emit(Event::Complete(Bytes::from_static(tag)));
+        self.emit(Event::Ready(if chain {
+            Status::Open
+        } else {
+            Status::Idle
+        }));
+    }
+
+    fn end_rollback(&mut self, error: Option<ServerError>) {
+        self.settings.roll_back();
+        match error {
+            None => self.finish_transaction(false),
+            Some(error) => {
+                self.end_transaction();
+                self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+                self.emit(Event::Ready(Status::Idle));
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, seal: Seal) {
+        if std::mem::take(&mut self.seal_missing) {
+            self.seals.unconfirm(true);
+            self.emit(Event::ProtectionLost(
+                "the session's row was missing from the ledger: the last commit stands, unsealed"
+                    .into(),
+            ));
+        } else {
+            self.seals.acknowledge(seal);
+        }
+    }
+
+    pub(super) fn refuse_ledger(&mut self, error: &ServerError) {
+        self.seals.unconfirm(false);
+        self.seals.enabled = false;
+        self.emit(Event::ProtectionLost(format!(
+            "the ledger cannot be used: {error}"
+        )));
+    }
+
+    /// Forgets the transaction and all that was kept for it.
+    pub(super) fn end_transaction(&mut self) {
+        self.transaction = Transaction::None;
+        self.replay_attempts = 0;
+        self.conflict_retries = 0;
+        // Nothing is requested behind a COMMIT or ROLLBACK before it is answered.
+        self.units.clear();
+        self.front = 0;
+        self.clear_journal();
+    }
+
+    fn drop_front(&mut self) {
+        debug_assert_eq!(self.units[self.front].start, self.units[self.front].end);
+        self.units.remove(self.front);
+        self.go_live_if_caught_up();
+    }
+
+    /// Lets go of what need not be kept any longer.
+    pub(super) fn compact(&mut self) {
+        let kept = |transaction: &Transaction| matches!(transaction, Transaction::Open(open) if open.unprotected.is_none());
+        while let Some(unit) = self.units.front() {
+            if !unit.answered || (!unit.autocommit && kept(&self.transaction)) {
+                return;
+            }
+            let used = unit.end.max(self.journal_base) - self.journal_base;
+            let used_here = used.min(self.journal.len());
+            self.journal.advance(used_here);
+            self.journal_base += used;
+            self.units.pop_front();
+            self.front = self.front.saturating_sub(1);
+        }
+        self.clear_journal();
+    }
+
+    pub(super) fn clear_journal(&mut self) {
+        const KEEP: usize = 64 * 1024;
+        self.journal_base = 0;
+        if self.journal.capacity() > KEEP {
+            self.journal = BytesMut::new();
+        } else {
+            self.journal.clear();
+        }
+    }
+}
