@@ -251,15 +251,13 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut d = f.debug_struct("Error");
-        d.field("kind", &self.0.kind)
-            .field("outcome", &self.0.outcome);
+        d.field("kind", &self.0.kind).field("outcome", &self.0.outcome);
         if !self.0.message.is_empty() {
             d.field("message", &self.0.message);
         }
         if let Some(server) = &self.0.server {
             // Detail may carry the values of a row; it is left out of Debug output.
-            d.field("sqlstate", &server.code)
-                .field("server_message", &server.message);
+            d.field("sqlstate", &server.code).field("server_message", &server.message);
         }
         if let Some(source) = &self.0.source {
             d.field("source", source);

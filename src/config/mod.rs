@@ -220,11 +220,7 @@ impl fmt::Debug for Secret {
 
 impl Host {
     pub fn new(address: Address, port: u16) -> Self {
-        Self {
-            address,
-            port,
-            password: None,
-        }
+        Self { address, port, password: None }
     }
 }
 

@@ -98,22 +98,14 @@ pub(super) fn read_look(body: &[u8]) -> Result<LedgerRow, Malformed> {
     let id = Uuid::from_slice(next()?).map_err(|_| BAD)?;
     let seq = i64::from_be_bytes(next()?.try_into().map_err(|_| BAD)?);
     let recent = i64::from_be_bytes(next()?.try_into().map_err(|_| BAD)?);
-    Ok(LedgerRow {
-        id,
-        seq: u64::try_from(seq).unwrap_or(0),
-        recent: recent.cast_unsigned(),
-    })
+    Ok(LedgerRow { id, seq: u64::try_from(seq).unwrap_or(0), recent: recent.cast_unsigned() })
 }
 
 /// Ends the backend that a session has left behind, and waits until it is gone.
 pub(super) fn write_terminate(pid: i32, backend_start: &str, out: &mut BytesMut) {
     parse("", ledger::TERMINATE, &[INT4, TEXT, INT8], out);
     let timeout = TERMINATE_TIMEOUT_MS.to_be_bytes();
-    bind(
-        "",
-        &[&pid.to_be_bytes(), backend_start.as_bytes(), &timeout],
-        out,
-    );
+    bind("", &[&pid.to_be_bytes(), backend_start.as_bytes(), &timeout], out);
 }
 
 /// A simple query: BEGIN where one is due (`Some`, empty for a plain one), the application's string,
@@ -129,11 +121,7 @@ pub(super) fn write_simple(
     out.put_i32(0);
     if let Some(begin) = begin {
         let begin = begin.trim_end_matches([';', ' ', '\n', '\t', '\r']);
-        out.put_slice(if begin.is_empty() {
-            b"BEGIN"
-        } else {
-            begin.as_bytes()
-        });
+        out.put_slice(if begin.is_empty() { b"BEGIN" } else { begin.as_bytes() });
         out.put_slice(b"\n;");
     }
     out.put_slice(sql);

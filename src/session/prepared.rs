@@ -23,8 +23,7 @@ impl Prepared {
     /// On a new link: `numbers` were prepared on it ahead of time.
     pub fn reset(&mut self, numbers: &[u32]) {
         self.clear();
-        self.statements
-            .extend(numbers.iter().map(|number| (*number, None)));
+        self.statements.extend(numbers.iter().map(|number| (*number, None)));
         self.order.extend(numbers);
     }
 
@@ -101,10 +100,7 @@ mod tests {
         let mut out = BytesMut::new();
         let one = Statement::new(1, "SELECT 1", &[], true).unwrap();
         let two = Statement::new(2, "SELECT 2", &[], true).unwrap();
-        assert_eq!(
-            prepared.ready(&one, 1, &mut out),
-            Steps::PARSE | Steps::DESCRIBE
-        );
+        assert_eq!(prepared.ready(&one, 1, &mut out), Steps::PARSE | Steps::DESCRIBE);
         prepared.described(1, &Arc::default());
         out.clear();
         assert_eq!(prepared.ready(&one, 1, &mut out), 0);

@@ -80,21 +80,14 @@ impl Session {
         for unit in self.units.range_mut(self.front..) {
             unit.losses += u32::from(unit.sent);
         }
-        if self
-            .units
-            .back()
-            .is_some_and(|unit| unit.purpose == Purpose::Rollback)
-        {
+        if self.units.back().is_some_and(|unit| unit.purpose == Purpose::Rollback) {
             self.rolled_back_by_loss();
             return;
         }
         self.judge_without_ledger();
         self.take_verdicts();
         if let Some(error) = self.replay_blocker() {
-            let asks_ledger = self
-                .units
-                .range(self.front..)
-                .any(|unit| unit.seal.is_some());
+            let asks_ledger = self.units.range(self.front..).any(|unit| unit.seal.is_some());
             if !asks_ledger {
                 self.fail_outstanding(&error);
             }
@@ -171,10 +164,7 @@ impl Session {
     /// Gives the session a link; its state goes ahead of the units that are run again.
     pub fn handle_link_ready(&mut self, link: LinkReady) -> Result<()> {
         if !self.wants_link() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "the session has a link already",
-            ));
+            return Err(Error::new(ErrorKind::Usage, "the session has a link already"));
         }
         if link.timeline < self.timeline_floor {
             return Err(Error::new(
@@ -194,10 +184,7 @@ impl Session {
         let mut adoption = Adoption::default();
         self.write_questions(&link, &mut adoption);
         self.link = link;
-        let sealed = self
-            .units
-            .range(self.front..)
-            .any(|unit| unit.seal.is_some());
+        let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
         if !sealed && self.seals_are_ready(&adoption) && self.pending_error.is_none() {
             adoption.replays = true;
             self.rewind();
@@ -224,11 +211,7 @@ impl Session {
             internals::write_internals(link.ledger, out);
             step(Step::Internals, out);
         }
-        for zombie in self
-            .zombies
-            .iter()
-            .filter(|zombie| zombie.server == link.server)
-        {
+        for zombie in self.zombies.iter().filter(|zombie| zombie.server == link.server) {
             internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
             step(Step::Terminate, out);
         }
@@ -244,11 +227,7 @@ impl Session {
         if self.seals.is_confirmed() {
             internals::write_look(self.seals.rows(), out);
             step(Step::Look, out);
-        } else if self
-            .units
-            .range(self.front..)
-            .all(|unit| unit.seal.is_none())
-        {
+        } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
             let (open, retire) = self.seals.open();
             internals::write_open(open, retire, out);
             step(Step::OpenRow, out);
@@ -319,8 +298,7 @@ impl Session {
             return;
         }
         let adoption = std::mem::take(adoption);
-        self.zombies
-            .retain(|zombie| zombie.server != self.link.server);
+        self.zombies.retain(|zombie| zombie.server != self.link.server);
         self.adopted(adoption);
     }
 
@@ -329,11 +307,7 @@ impl Session {
         let row_is_missing = self.compare_ledger(&adoption);
         if row_is_missing {
             if adoption.replays {
-                self.phase = if self.any_answered() {
-                    Phase::Replaying
-                } else {
-                    Phase::Live
-                };
+                self.phase = if self.any_answered() { Phase::Replaying } else { Phase::Live };
                 self.begin_discarding(Finish::Recheck);
                 return;
             }
@@ -342,10 +316,7 @@ impl Session {
             frontend::sync(&mut self.output);
             let steps = VecDeque::from([Step::OpenRow]);
             self.judge(&adoption.rows);
-            self.phase = Phase::Adopting(Adoption {
-                steps,
-                ..Adoption::default()
-            });
+            self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
             return;
         }
         if !adoption.replays && (adoption.looked || !self.seals.enabled) {
@@ -377,11 +348,7 @@ impl Session {
         let rows = &adoption.rows;
         if adoption.looked && self.seals.is_confirmed() {
             for lost in self.seals.lost(rows) {
-                self.emit(Event::CommitsLost {
-                    session: lost.row,
-                    from: lost.from,
-                    to: lost.to,
-                });
+                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to: lost.to });
             }
             self.seals.forget_lost(rows);
             if !self.seals.is_present(rows) {
@@ -424,9 +391,7 @@ impl Session {
     }
 
     fn any_answered(&self) -> bool {
-        self.units
-            .iter()
-            .any(|unit| unit.answered && unit.replayed.is_some())
+        self.units.iter().any(|unit| unit.answered && unit.replayed.is_some())
     }
 
     fn start_replay(&mut self) {
@@ -497,11 +462,7 @@ impl Session {
 
     /// Tells the application of the units in front whose fate is known without running them.
     fn take_verdicts(&mut self) {
-        while let Some(verdict) = self
-            .units
-            .get_mut(self.front)
-            .and_then(|u| u.verdict.take())
-        {
+        while let Some(verdict) = self.units.get_mut(self.front).and_then(|u| u.verdict.take()) {
             let unit = &mut self.units[self.front];
             let (commit, seal, user_done) =
                 (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
@@ -555,11 +516,7 @@ impl Session {
                 told = true;
                 self.emit(Event::Error(error));
                 let idle = ends || autocommit;
-                self.emit(Event::Ready(if idle {
-                    Status::Idle
-                } else {
-                    Status::Failed
-                }));
+                self.emit(Event::Ready(if idle { Status::Idle } else { Status::Failed }));
             }
         }
         let in_transaction = !ended;
@@ -580,11 +537,7 @@ impl Session {
 
     /// What the application has seen is not what the replay gives.
     pub(super) fn diverge(&mut self) {
-        let statement = self
-            .units
-            .range(..=self.front)
-            .filter(|u| u.purpose.is_users())
-            .count();
+        let statement = self.units.range(..=self.front).filter(|u| u.purpose.is_users()).count();
         if let Some(error) = self.unit_error.take() {
             if self.is_read_only_by_surprise(&error) {
                 self.give_up_link = true;
@@ -649,10 +602,7 @@ impl Session {
         error.code == "25006"
             && self.options.writes
             && !asked_for
-            && self
-                .units
-                .get(self.front)
-                .is_some_and(|unit| unit.losses < 3)
+            && self.units.get(self.front).is_some_and(|unit| unit.losses < 3)
             && ![
                 "default_transaction_read_only",
                 "transaction_read_only",
@@ -664,16 +614,8 @@ impl Session {
 
     /// From here on replies are passed over until the link is quiet.
     pub(super) fn begin_discarding(&mut self, finish: Finish) {
-        self.discards = self
-            .units
-            .range(self.front..)
-            .filter(|unit| unit.sent)
-            .count();
-        if self
-            .units
-            .back()
-            .is_some_and(|unit| unit.copy == CopyIn::Open && unit.sent)
-        {
+        self.discards = self.units.range(self.front..).filter(|unit| unit.sent).count();
+        if self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open && unit.sent) {
             let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);
             frontend::sync(&mut self.output);
         }
@@ -742,8 +684,7 @@ impl Session {
         if !self.internals_ready {
             self.internals_ready = true;
             let at = self.journal_base;
-            self.units
-                .insert(0, super::unit::Unit::own(Purpose::Internals, at));
+            self.units.insert(0, super::unit::Unit::own(Purpose::Internals, at));
             self.front += 1;
         }
     }

@@ -91,9 +91,7 @@ impl Session {
                 self.emit(event);
             }
             _ => {
-                return Err(Malformed(
-                    "an asynchronous message of another shape than its tag",
-                ));
+                return Err(Malformed("an asynchronous message of another shape than its tag"));
             }
         }
         Ok(())
@@ -126,10 +124,7 @@ impl Session {
                 let columns = columns(&frame)?;
                 self.release_withheld();
                 let unit = &mut self.units[front];
-                unit.description = Some(Arc::new(Description {
-                    param_oids: Vec::new(),
-                    columns,
-                }));
+                unit.description = Some(Arc::new(Description { param_oids: Vec::new(), columns }));
                 unit.columns_told = false;
                 Ok(())
             }
@@ -188,10 +183,7 @@ impl Session {
 
     fn described(&mut self, columns: Arc<[Column]>) {
         let param_oids = std::mem::take(&mut self.pending_param_oids);
-        let description = Arc::new(Description {
-            param_oids,
-            columns,
-        });
+        let description = Arc::new(Description { param_oids, columns });
         let unit = &mut self.units[self.front];
         if let Some(statement) = &unit.statement {
             if statement.is_named() {
@@ -205,10 +197,7 @@ impl Session {
 
     fn handle_row(&mut self, body: Bytes) -> Result<(), Malformed> {
         let unit = &mut self.units[self.front];
-        let columns = unit
-            .description
-            .as_ref()
-            .map(|description| description.columns.len());
+        let columns = unit.description.as_ref().map(|description| description.columns.len());
         if !unit.purpose.is_users() {
             return Ok(());
         }
@@ -234,8 +223,7 @@ impl Session {
         unit.columns_told = true;
         if let Some(description) = &unit.description {
             if !description.columns.is_empty() {
-                self.events
-                    .push_back(Event::Columns(Arc::clone(&description.columns)));
+                self.events.push_back(Event::Columns(Arc::clone(&description.columns)));
             }
         }
     }
@@ -246,11 +234,7 @@ impl Session {
     }
 
     fn handle_complete(&mut self, frame: Frame) -> Result<(), Malformed> {
-        let body = if frame.tag() == b'I' {
-            Bytes::from_static(b"\0")
-        } else {
-            frame.into_body()
-        };
+        let body = if frame.tag() == b'I' { Bytes::from_static(b"\0") } else { frame.into_body() };
         let unit = &mut self.units[self.front];
         let simple = unit.purpose == Purpose::Simple;
         match unit.steps.current() {
@@ -279,9 +263,7 @@ impl Session {
                 unit.steps.advance();
             }
             _ => {
-                return Err(Malformed(
-                    "a command tag that does not answer what was asked",
-                ));
+                return Err(Malformed("a command tag that does not answer what was asked"));
             }
         }
         Ok(())

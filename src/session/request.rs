@@ -79,10 +79,7 @@ impl Session {
         let statement = request.statement;
         match &statement.class.kind {
             StatementKind::Begin { read_only } if matches!(self.transaction, Transaction::None) => {
-                self.begin(BeginOptions {
-                    sql: statement.sql.clone(),
-                    read_only: *read_only,
-                })
+                self.begin(BeginOptions { sql: statement.sql.clone(), read_only: *read_only })
             }
             StatementKind::Commit { chain } if !matches!(self.transaction, Transaction::None) => {
                 self.commit(*chain)
@@ -200,10 +197,7 @@ impl Session {
         self.check_live()?;
         let unit = self.open_copy()?;
         let Ok(message) = frontend::CopyData::new(data) else {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "a piece of COPY data larger than 1 GiB",
-            ));
+            return Err(Error::new(ErrorKind::Usage, "a piece of COPY data larger than 1 GiB"));
         };
         let start = self.output.len();
         message.write(&mut self.output);
@@ -241,18 +235,13 @@ impl Session {
     fn open_copy(&self) -> Result<usize> {
         match self.units.back() {
             Some(unit) if unit.copy == CopyIn::Open => Ok(self.units.len() - 1),
-            _ => Err(Error::new(
-                ErrorKind::Usage,
-                "no COPY FROM STDIN is under way",
-            )),
+            _ => Err(Error::new(ErrorKind::Usage, "no COPY FROM STDIN is under way")),
         }
     }
 
     /// Whether a COPY FROM STDIN still takes data.
     pub fn copies_in(&self) -> bool {
-        self.units
-            .back()
-            .is_some_and(|unit| unit.copy == CopyIn::Open)
+        self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open)
     }
 
     fn execute_one(&mut self, request: &Execute<'_>) -> Result<()> {
@@ -336,11 +325,7 @@ impl Session {
 
     /// A statement of the application's goes on its way.
     fn enlist(&mut self, mut unit: Unit) {
-        if let Some(class) = unit
-            .statement
-            .clone()
-            .map(|statement| statement.class.clone())
-        {
+        if let Some(class) = unit.statement.clone().map(|statement| statement.class.clone()) {
             if let Transaction::Open(open) = &mut self.transaction {
                 open.effect = open.effect.max(class.effect);
                 open.sets_mode |= matches!(&class.kind,
@@ -357,10 +342,7 @@ impl Session {
     fn new_unit(&self, purpose: Purpose, steps: u8, streamed: bool) -> Unit {
         let mut unit = Unit::new(purpose, steps, self.journal_base + self.journal.len());
         unit.streamed = streamed;
-        unit.autocommit = matches!(
-            self.transaction,
-            Transaction::None | Transaction::Pending(_)
-        );
+        unit.autocommit = matches!(self.transaction, Transaction::None | Transaction::Pending(_));
         unit
     }
 
@@ -485,9 +467,7 @@ impl Session {
                 let (begin, user) = bytes.split_at(unit.begin_len);
                 out.extend_from_slice(begin);
                 if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
-                    steps |= self
-                        .prepared
-                        .ready(statement, self.options.statement_cache_size, out);
+                    steps |= self.prepared.ready(statement, self.options.statement_cache_size, out);
                     unit.description = self.prepared.description(statement.id);
                     if steps & (Steps::PARSE | Steps::DESCRIBE) != 0 {
                         unit.description = None;
@@ -605,11 +585,7 @@ impl Session {
             }
             _ => {}
         }
-        if let Some(unit) = self
-            .units
-            .back_mut()
-            .filter(|unit| unit.copy == CopyIn::Open)
-        {
+        if let Some(unit) = self.units.back_mut().filter(|unit| unit.copy == CopyIn::Open) {
             // Its data is not kept any longer; only what has been sent counts.
             if unit.sent {
                 unit.unprotected = Some(reason);
@@ -644,10 +620,7 @@ fn no_transaction() -> Error {
 }
 
 fn nul_in_statement() -> Error {
-    Error::new(
-        ErrorKind::Usage,
-        "the statement contains a NUL byte; nothing was sent",
-    )
+    Error::new(ErrorKind::Usage, "the statement contains a NUL byte; nothing was sent")
 }
 
 fn nul(_: std::io::Error) -> Error {
@@ -655,23 +628,15 @@ fn nul(_: std::io::Error) -> Error {
 }
 
 fn write_parse(statement: &Statement, out: &mut BytesMut) -> Result<()> {
-    frontend::parse(
-        &statement.name,
-        &statement.sql,
-        statement.param_oids.iter().copied(),
-        out,
-    )
-    .map_err(nul)
+    frontend::parse(&statement.name, &statement.sql, statement.param_oids.iter().copied(), out)
+        .map_err(nul)
 }
 
 fn write_bind(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
     let parameters = request.parameters;
     let count = parameters.count();
     if count > usize::from(u16::MAX) {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "more than 65535 parameters; nothing was sent",
-        ));
+        return Err(Error::new(ErrorKind::Usage, "more than 65535 parameters; nothing was sent"));
     }
     frontend::bind(
         "",

@@ -72,11 +72,7 @@ impl Seals {
             generated: 0,
             rotate_commits: u64::from(rotate_commits.max(1)),
             enabled: false,
-            current: Row {
-                id: Uuid::nil(),
-                acknowledged: 0,
-                next: 1,
-            },
+            current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
             previous: None,
             opening: None,
             confirmed: false,
@@ -94,19 +90,12 @@ impl Seals {
     pub fn allot(&mut self, guarded: bool) -> Seal {
         let number = self.current.next;
         self.current.next += 1;
-        Seal {
-            row: self.current.id,
-            number,
-            guarded,
-        }
+        Seal { row: self.current.id, number, guarded }
     }
 
     /// The server has acknowledged the commit that carried `seal`.
     pub fn acknowledge(&mut self, seal: Seal) {
-        for row in [Some(&mut self.current), self.previous.as_mut()]
-            .into_iter()
-            .flatten()
-        {
+        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
             if row.id == seal.row {
                 row.acknowledged = row.acknowledged.max(seal.number);
             }
@@ -122,17 +111,9 @@ impl Seals {
 
     /// The row to open, and the one to delete by the same call.
     pub fn open(&mut self) -> (Uuid, Uuid) {
-        let id = if self.confirmed {
-            self.generate()
-        } else {
-            self.current.id
-        };
+        let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
-        let retire = if self.confirmed {
-            self.previous.map(|row| row.id)
-        } else {
-            None
-        };
+        let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
         (id, retire.unwrap_or(Uuid::nil()))
     }
 
@@ -142,11 +123,7 @@ impl Seals {
         };
         if id != self.current.id {
             self.previous = Some(self.current);
-            self.current = Row {
-                id,
-                acknowledged: 0,
-                next: 1,
-            };
+            self.current = Row { id, acknowledged: 0, next: 1 };
         }
         self.confirmed = true;
     }
@@ -158,11 +135,7 @@ impl Seals {
             // A fresh name: the numbers of the old one may yet be decided by another server.
             self.previous = Some(self.current);
             let id = self.generate();
-            self.current = Row {
-                id,
-                acknowledged: 0,
-                next: 1,
-            };
+            self.current = Row { id, acknowledged: 0, next: 1 };
             self.confirmed = false;
         }
     }
@@ -173,9 +146,7 @@ impl Seals {
 
     /// The rows whose numbers may have to be asked for.
     pub fn rows(&self) -> impl Iterator<Item = Uuid> {
-        [Some(self.current.id), self.previous.map(|row| row.id)]
-            .into_iter()
-            .flatten()
+        [Some(self.current.id), self.previous.map(|row| row.id)].into_iter().flatten()
     }
 
     /// Whether the row that takes the seals at present stands in `ledger`.
@@ -201,10 +172,7 @@ impl Seals {
 
     /// What was lost has been told; it is not told again.
     pub fn forget_lost(&mut self, ledger: &[LedgerRow]) {
-        for row in [Some(&mut self.current), self.previous.as_mut()]
-            .into_iter()
-            .flatten()
-        {
+        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
             row.acknowledged = row.acknowledged.min(survived(ledger, row.id));
         }
     }
@@ -223,10 +191,7 @@ impl Seals {
 }
 
 fn survived(ledger: &[LedgerRow], id: Uuid) -> u64 {
-    ledger
-        .iter()
-        .find(|row| row.id == id)
-        .map_or(0, |row| row.seq)
+    ledger.iter().find(|row| row.id == id).map_or(0, |row| row.seq)
 }
 
 #[cfg(test)]
@@ -234,20 +199,12 @@ mod tests {
     use super::*;
 
     fn row(id: Uuid, seq: u64) -> LedgerRow {
-        LedgerRow {
-            id,
-            seq,
-            recent: u64::MAX,
-        }
+        LedgerRow { id, seq, recent: u64::MAX }
     }
 
     #[test]
     fn the_bitmap_tells_a_failed_number_from_a_committed_one() {
-        let row = LedgerRow {
-            id: Uuid::nil(),
-            seq: 70,
-            recent: 0b1011,
-        };
+        let row = LedgerRow { id: Uuid::nil(), seq: 70, recent: 0b1011 };
         let has = |n| row.has(n);
         assert!(has(70) && has(69) && !has(68) && has(67) && !has(66));
         assert!(!has(71));
@@ -272,11 +229,7 @@ mod tests {
         assert!(seals.rotation_is_due());
         let (second, retired) = seals.open();
         assert_eq!(retired, Uuid::nil(), "nothing precedes the first row");
-        assert_eq!(
-            seals.row(),
-            first,
-            "the old row serves until the new one is confirmed"
-        );
+        assert_eq!(seals.row(), first, "the old row serves until the new one is confirmed");
         seals.opened();
         assert_eq!(seals.row(), second);
         seals.allot(false);
@@ -293,22 +246,8 @@ mod tests {
             seals.acknowledge(seal);
         }
         assert_eq!(seals.lost(&[row(id, 3)]), []);
-        assert_eq!(
-            seals.lost(&[row(id, 1)]),
-            [Lost {
-                row: id,
-                from: 2,
-                to: 3
-            }]
-        );
-        assert_eq!(
-            seals.lost(&[]),
-            [Lost {
-                row: id,
-                from: 1,
-                to: 3
-            }]
-        );
+        assert_eq!(seals.lost(&[row(id, 1)]), [Lost { row: id, from: 2, to: 3 }]);
+        assert_eq!(seals.lost(&[]), [Lost { row: id, from: 1, to: 3 }]);
         seals.forget_lost(&[row(id, 1)]);
         assert_eq!(seals.lost(&[row(id, 1)]), []);
     }

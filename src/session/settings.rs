@@ -32,12 +32,8 @@ impl Settings {
     /// Takes note of a statement that has succeeded inside a transaction or as one of its own.
     /// `bytes` are its Parse, Bind and Execute.
     pub fn note(&mut self, class: &Classified, bytes: &[u8]) {
-        let put = |key: Option<String>| {
-            Change::Put(Entry {
-                key,
-                bytes: Bytes::copy_from_slice(bytes),
-            })
-        };
+        let put =
+            |key: Option<String>| Change::Put(Entry { key, bytes: Bytes::copy_from_slice(bytes) });
         let change = match &class.kind {
             StatementKind::Set { name, local: false } => put(Some(format!("set {name}"))),
             StatementKind::Reset(name) if name.eq_ignore_ascii_case("all") => {
@@ -80,9 +76,7 @@ impl Settings {
                 Change::Remove(key) => self.committed.retain(|old| old.key.as_ref() != Some(&key)),
                 Change::RemovePrefix(prefix) => self.committed.retain(|old| {
                     // What was set through a function has no key; RESET ALL undoes it as well.
-                    old.key
-                        .as_ref()
-                        .map_or(prefix != "set ", |key| !key.starts_with(prefix))
+                    old.key.as_ref().map_or(prefix != "set ", |key| !key.starts_with(prefix))
                 }),
                 Change::RemoveAll => self.committed.clear(),
             }
@@ -92,9 +86,7 @@ impl Settings {
     /// Whether the application has set `name` itself.
     pub fn contains(&self, name: &str) -> bool {
         let is = |key: &str| key.strip_prefix("set ") == Some(name);
-        self.committed
-            .iter()
-            .any(|entry| entry.key.as_deref().is_some_and(is))
+        self.committed.iter().any(|entry| entry.key.as_deref().is_some_and(is))
             || self.pending.iter().any(
                 |change| matches!(change, Change::Put(Entry { key: Some(key), .. }) if is(key)),
             )

@@ -214,11 +214,9 @@ impl Session {
     /// The transaction has ended as the application wished, or has failed earlier.
     pub(super) fn finish_transaction(&mut self, committed: bool) {
         let (chain, begin, unrestorable) = match &mut self.transaction {
-            Transaction::Open(open) => (
-                open.chain,
-                std::mem::take(&mut open.begin),
-                open.unrestorable,
-            ),
+            Transaction::Open(open) => {
+                (open.chain, std::mem::take(&mut open.begin), open.unrestorable)
+            }
             _ => (false, BeginOptions::default(), None),
         };
         self.end_transaction();
@@ -228,17 +226,9 @@ impl Session {
         if chain {
             self.transaction = Transaction::Pending(begin);
         }
-        let tag: &'static [u8] = if committed {
-            b"COMMIT\0"
-        } else {
-            b"ROLLBACK\0"
-        };
+        let tag: &'static [u8] = if committed { b"COMMIT\0" } else { b"ROLLBACK\0" };
         self.emit(Event::Complete(Bytes::from_static(tag)));
-        self.emit(Event::Ready(if chain {
-            Status::Open
-        } else {
-            Status::Idle
-        }));
+        self.emit(Event::Ready(if chain { Status::Open } else { Status::Idle }));
     }
 
     fn end_rollback(&mut self, error: Option<ServerError>) {
@@ -268,9 +258,7 @@ impl Session {
     pub(super) fn refuse_ledger(&mut self, error: &ServerError) {
         self.seals.unconfirm(false);
         self.seals.enabled = false;
-        self.emit(Event::ProtectionLost(format!(
-            "the ledger cannot be used: {error}"
-        )));
+        self.emit(Event::ProtectionLost(format!("the ledger cannot be used: {error}")));
     }
 
     /// Forgets the transaction and all that was kept for it.

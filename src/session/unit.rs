@@ -95,9 +95,7 @@ impl Seen {
         // An odd multiplier makes the order of the messages count.
         const MULTIPLIER: u128 = 0x2d35_8dcc_aa6c_78a5_8bb8_4b93_962e_acc9;
         let message = xxh3_128(body) ^ (u128::from(tag) << 64);
-        self.digest = (self.digest ^ message)
-            .wrapping_mul(MULTIPLIER)
-            .rotate_left(47);
+        self.digest = (self.digest ^ message).wrapping_mul(MULTIPLIER).rotate_left(47);
         self.count += 1;
     }
 }
@@ -213,11 +211,7 @@ impl Unit {
             if replayed.count < self.seen.count {
                 replayed.update(tag, body);
                 let differs = replayed.count == self.seen.count && *replayed != self.seen;
-                return if differs {
-                    Track::Diverged
-                } else {
-                    Track::Seen
-                };
+                return if differs { Track::Diverged } else { Track::Seen };
             }
             if self.answered {
                 return Track::Diverged;
@@ -232,8 +226,7 @@ impl Unit {
 
     /// Whether the present attempt has given all that the application has seen.
     pub fn has_caught_up(&self) -> bool {
-        self.replayed
-            .is_none_or(|replayed| replayed.count >= self.seen.count)
+        self.replayed.is_none_or(|replayed| replayed.count >= self.seen.count)
     }
 }
 
@@ -277,9 +270,7 @@ mod tests {
     fn the_digest_tells_order_tag_and_content() {
         let digest = |messages: &[(u8, &[u8])]| {
             let mut seen = Seen::default();
-            messages
-                .iter()
-                .for_each(|(tag, body)| seen.update(*tag, body));
+            messages.iter().for_each(|(tag, body)| seen.update(*tag, body));
             seen
         };
         let base = digest(&[(b'D', b"a"), (b'D', b"b")]);
