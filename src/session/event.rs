@@ -34,13 +34,28 @@ pub enum Event {
     /// it since the last `Ready` is void. Only for requests that are not streamed.
     Restarted,
     Notice(ServerError),
-    Notification { process_id: i32, channel: String, payload: String },
-    Parameter { name: String, value: String },
+    Notification {
+        process_id: i32,
+        channel: String,
+        payload: String,
+    },
+    Parameter {
+        name: String,
+        value: String,
+    },
     /// The session or its transaction is from here on without protection.
     ProtectionLost(String),
     /// Commits that were acknowledged are not on the server that took over.
-    CommitsLost { session: Uuid, from: u64, to: u64 },
-    ReplayStarted { statements: usize },
+    CommitsLost {
+        session: Uuid,
+        from: u64,
+        to: u64,
+    },
+    ReplayStarted {
+        statements: usize,
+    },
     ReplayFinished,
-    ReplayDiverged { statement: usize },
+    ReplayDiverged {
+        statement: usize,
+    },
 }

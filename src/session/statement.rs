@@ -49,7 +49,11 @@ impl Statement {
         let named = cache && class.prepare && !class.sets_config;
         Self {
             id,
-            name: if named { format!("segue_{id}") } else { String::new() },
+            name: if named {
+                format!("segue_{id}")
+            } else {
+                String::new()
+            },
             sql: sql.to_owned(),
             param_oids: param_oids.to_owned(),
             class,
@@ -63,11 +67,17 @@ impl Statement {
 
     /// What a server last said of it, if any session has had it described.
     pub fn description(&self) -> Option<Arc<Description>> {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn set_description(&self, description: &Arc<Description>) {
-        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *described = Some(Arc::clone(description));
     }
 }
