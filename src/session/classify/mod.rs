@@ -2,6 +2,17 @@
 //!
 //! A mistake here must cost speed, never correctness: what is not understood counts as a statement
 //! that may write and may be replayed only as part of what it is in.
+//!
+//! What a text cannot show, and what is therefore taken on trust:
+//! - a function, operator or cast of the user's that passes for a built-in one by its name;
+//! - what views, row security policies, rules and column defaults call behind a plain SELECT;
+//! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
+//! - `standard_conforming_strings = on`, without which strings end elsewhere.
+
+mod functions;
+mod lexer;
+mod scan;
+mod statements;
 
 /// The most that a statement may do to the database, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,8 +107,72 @@ pub struct Classified {
     pub unrestorable: Option<&'static str>,
 }
 
+impl Classified {
+    fn new(kind: StatementKind, effect: Effect) -> Self {
+        Self {
+            kind,
+            effect,
+            prepare: false,
+            sets_config: false,
+            outside_transaction: false,
+            unprotected: None,
+            unrestorable: None,
+        }
+    }
+
+    fn outside_transaction(mut self) -> Self {
+        self.outside_transaction = true;
+        self
+    }
+
+    fn unprotected(mut self, why: &'static str) -> Self {
+        self.unprotected = Some(why);
+        self
+    }
+
+    fn unrestorable(mut self, why: &'static str) -> Self {
+        self.unrestorable = Some(why);
+        self
+    }
+
+    fn several(parts: Vec<Self>) -> Self {
+        let mut all = Self::new(StatementKind::Several(Vec::new()), Effect::None);
+        for part in &parts {
+            all.effect = all.effect.max(part.effect);
+            all.sets_config |= part.sets_config;
+            all.outside_transaction |= part.outside_transaction;
+            all.unprotected = all.unprotected.or(part.unprotected);
+            all.unrestorable = all.unrestorable.or(part.unrestorable);
+        }
+        all.kind = StatementKind::Several(parts);
+        all
+    }
+}
+
 /// Reads what `sql` does off its text.
 pub fn classify(sql: &str) -> Classified {
-    let _ = sql;
-    todo!()
+    let mut rest = sql.as_bytes();
+    let mut only = None;
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let (found, behind) = scan::scan(rest);
+        rest = behind;
+        if found.is_empty {
+            continue;
+        }
+        let statement = statements::classify_one(&found);
+        match only.take() {
+            Some(first) => parts.extend([first, statement]),
+            None if parts.is_empty() => only = Some(statement),
+            None => parts.push(statement),
+        }
+    }
+    match only {
+        Some(statement) => statement,
+        None if parts.is_empty() => Classified::new(StatementKind::Empty, Effect::None),
+        None => Classified::several(parts),
+    }
 }
+
+#[cfg(test)]
+mod tests;

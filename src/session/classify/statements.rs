@@ -1,0 +1,597 @@
+//! Tells by the first words of one statement what it is and what it does to its session.
+
+use super::lexer::{Lexer, Token, fold};
+use super::scan::{Scan, Verb, scan, starts_temporary};
+use super::{Classified, Discard, Effect, StatementKind};
+
+const TWO_PHASE: &str = "two-phase commit";
+const SNAPSHOT: &str = "an exported or imported snapshot";
+const TEMPORARY: &str = "a temporary table, view, sequence or function";
+const ESCAPED_NAME: &str = "a name written with Unicode escapes (U&\"...\")";
+
+/// Reads off its text what one statement does.
+pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
+    use Effect::{MayWrite, Reads, Writes};
+    use StatementKind::Other;
+    if found.is_unterminated {
+        return Classified::new(Other, MayWrite);
+    }
+    let mut head = Head::new(found.text);
+    let mut verb = head.next();
+    while verb == Token::Symbol(b'(') {
+        verb = head.next();
+    }
+    let Token::Word(word) = verb else {
+        return Classified::new(Other, MayWrite);
+    };
+    let mut buffer = [0; 63];
+    match fold(word, &mut buffer).unwrap_or_default() {
+        b"select" | b"values" | b"table" => query(found, Some(Verb::Reading)),
+        b"with" => query(found, found.main_verb),
+        b"insert" | b"update" | b"delete" | b"merge" => query(found, Some(Verb::Modifying)),
+        b"begin" | b"start" => Classified::new(
+            StatementKind::Begin {
+                read_only: head.read_only(),
+            },
+            Effect::None,
+        ),
+        b"commit" | b"end" => end(&mut head, true),
+        b"rollback" | b"abort" => end(&mut head, false),
+        b"savepoint" => savepoint(&head.peek(), StatementKind::Savepoint),
+        b"release" => savepoint(&head.savepoint(), StatementKind::Release),
+        b"prepare" if head.accept("transaction") => {
+            Classified::new(Other, MayWrite).unprotected(TWO_PHASE)
+        }
+        b"prepare" => Classified::new(Other, Effect::None).unrestorable("PREPARE"),
+        b"execute" => with_calls(Classified::new(Other, MayWrite), found),
+        b"deallocate" => deallocate(&mut head),
+        b"set" => set(&mut head),
+        b"reset" => reset(&mut head),
+        b"show" => Classified::new(Other, Reads),
+        b"explain" => explain(&mut head),
+        b"fetch" | b"move" => Classified::new(Other, Reads),
+        b"close" => Classified::new(Other, Effect::None),
+        b"declare" => declare(&mut head, found),
+        b"listen" => channel(&head.peek(), StatementKind::Listen),
+        b"unlisten" if head.peek() == Token::Symbol(b'*') => {
+            Classified::new(StatementKind::Unlisten("*".to_owned()), Effect::None)
+        }
+        b"unlisten" => channel(&head.peek(), StatementKind::Unlisten),
+        b"discard" => discard(&head.peek()),
+        b"copy" => copy(&mut head),
+        b"call" => with_calls(
+            Classified::new(Other, MayWrite).outside_transaction(),
+            found,
+        ),
+        b"do" => Classified::new(Other, MayWrite).outside_transaction(),
+        b"load" => Classified::new(Other, Effect::None).unrestorable("LOAD"),
+        b"vacuum" => Classified::new(Other, MayWrite).outside_transaction(),
+        b"reindex" => reindex(&mut head),
+        b"cluster" => cluster(&mut head),
+        b"create" => create(&mut head, found),
+        b"alter" => alter(&mut head),
+        b"drop" => drop_object(&mut head),
+        b"truncate" | b"grant" | b"revoke" | b"comment" | b"refresh" | b"import" | b"security"
+        | b"reassign" => Classified::new(Other, Writes),
+        _ => Classified::new(Other, MayWrite),
+    }
+}
+
+/// The words of a statement, one after the other, from its first.
+struct Head<'a>(Lexer<'a>);
+
+const NOTHING: Token<'static> = Token::Symbol(0);
+
+impl<'a> Head<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self(Lexer::new(text))
+    }
+
+    fn next(&mut self) -> Token<'a> {
+        self.0.next().unwrap_or(NOTHING)
+    }
+
+    fn peek(&self) -> Token<'a> {
+        Self(self.0).next()
+    }
+
+    /// Moves behind `keyword` if it comes next.
+    fn accept(&mut self, keyword: &str) -> bool {
+        self.accept_any(&[keyword])
+    }
+
+    fn accept_any(&mut self, keywords: &[&str]) -> bool {
+        let is_next = self.peek().is_any(keywords);
+        if is_next {
+            self.next();
+        }
+        is_next
+    }
+
+    /// Whether one of the words to come is `keyword`, without quotes.
+    fn contains(&self, keyword: &str) -> bool {
+        let mut rest = self.0;
+        rest.any(|token| token.is(keyword))
+    }
+
+    /// Whether `keywords` follow one another somewhere.
+    fn contains_phrase(&self, keywords: &[&str]) -> bool {
+        let mut rest = Self(self.0);
+        while rest.peek() != NOTHING {
+            let mut here = Self(rest.0);
+            if keywords.iter().all(|keyword| here.accept(keyword)) {
+                return true;
+            }
+            rest.next();
+        }
+        false
+    }
+
+    /// Moves behind the parenthesis that closes the one behind which it stands, and gives what is
+    /// between them.
+    fn skip_parenthesis(&mut self) -> &'a [u8] {
+        let inside = self.0.rest();
+        let start = self.0.position();
+        let mut depth = 1_usize;
+        loop {
+            let len = self.0.position() - start;
+            match self.next() {
+                Token::Symbol(b'(') => depth += 1,
+                Token::Symbol(b')') => depth -= 1,
+                NOTHING => return inside,
+                _ => {}
+            }
+            if depth == 0 {
+                return inside.get(..len).unwrap_or_default();
+            }
+        }
+    }
+
+    /// The last of READ ONLY and READ WRITE wins.
+    fn read_only(&mut self) -> bool {
+        let mut read_only = false;
+        loop {
+            match self.next() {
+                NOTHING => return read_only,
+                token if token.is("read") => {
+                    // READ COMMITTED and READ UNCOMMITTED are isolation levels.
+                    if self.accept("only") {
+                        read_only = true;
+                    } else if self.accept("write") {
+                        read_only = false;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// `[SAVEPOINT] name`; `savepoint` is a name, too.
+    fn savepoint(&mut self) -> Token<'a> {
+        let word = self.next();
+        let name = self.peek();
+        if word.is("savepoint") && name != NOTHING {
+            name
+        } else {
+            word
+        }
+    }
+
+    /// The name of a setting, with its dots, in lower case as the server compares it.
+    fn setting(&mut self) -> Option<String> {
+        let mut name = self.next().identifier()?.to_ascii_lowercase();
+        while self.peek() == Token::Symbol(b'.') {
+            self.next();
+            name.push('.');
+            name.push_str(&self.next().identifier()?.to_ascii_lowercase());
+        }
+        Some(name)
+    }
+}
+
+/// What SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES and TABLE do, with or without WITH.
+fn query(found: &Scan<'_>, verb: Option<Verb>) -> Classified {
+    let modifies = verb == Some(Verb::Modifying);
+    let makes_table = found.into && !modifies;
+    let doubtful = found.may_write
+        || found.locks_rows
+        || found.sets_config
+        || found.sets_config_locally
+        || verb.is_none();
+    let effect = if modifies || makes_table || found.modifying_with {
+        Effect::Writes
+    } else if doubtful {
+        Effect::MayWrite
+    } else {
+        Effect::Reads
+    };
+    let mut class = Classified::new(StatementKind::Other, effect);
+    class.prepare = !makes_table;
+    if makes_table && found.into_temporary {
+        class.unrestorable = Some(TEMPORARY);
+    }
+    with_calls(class, found)
+}
+
+/// Adds what the statement's calls do to the session.
+fn with_calls(mut class: Classified, found: &Scan<'_>) -> Classified {
+    if found.sets_config {
+        // The setting is restored by running the statement again: it must do nothing else.
+        let does_more = found.may_write || found.locks_rows || class.effect == Effect::Writes;
+        class.sets_config = !does_more;
+        if does_more {
+            class = class.unrestorable("set_config() in a statement that may write");
+        }
+    }
+    if found.locks_session {
+        class = class.unrestorable("a session advisory lock");
+    } else if found.seeds_random {
+        class = class.unrestorable("setseed()");
+    } else if found.sets_origin {
+        class = class.unrestorable("a replication origin");
+    }
+    if found.exports_snapshot {
+        class = class.unprotected(SNAPSHOT);
+    }
+    class
+}
+
+fn end(head: &mut Head<'_>, commit: bool) -> Classified {
+    if head.accept("prepared") {
+        return Classified::new(StatementKind::Other, Effect::MayWrite)
+            .outside_transaction()
+            .unprotected(TWO_PHASE);
+    }
+    head.accept_any(&["work", "transaction"]);
+    if !commit && head.accept("to") {
+        return savepoint(&head.savepoint(), StatementKind::RollbackTo);
+    }
+    let chain = head.accept("and") && head.accept("chain");
+    let kind = if commit {
+        StatementKind::Commit { chain }
+    } else {
+        StatementKind::Rollback { chain }
+    };
+    Classified::new(kind, Effect::None)
+}
+
+fn savepoint(name: &Token<'_>, kind: fn(String) -> StatementKind) -> Classified {
+    match name.identifier() {
+        Some(name) => Classified::new(kind(name), Effect::None),
+        None => Classified::new(StatementKind::Other, Effect::None).unprotected(ESCAPED_NAME),
+    }
+}
+
+fn channel(name: &Token<'_>, kind: fn(String) -> StatementKind) -> Classified {
+    match name.identifier() {
+        Some(name) => Classified::new(kind(name), Effect::None),
+        None => Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME),
+    }
+}
+
+fn deallocate(head: &mut Head<'_>) -> Classified {
+    let word = head.next();
+    let name = head.peek();
+    let name = if word.is("prepare") && name != NOTHING {
+        name
+    } else {
+        word
+    };
+    let kind = match name.identifier() {
+        _ if name.is("all") => StatementKind::Deallocate(None),
+        Some(name) => StatementKind::Deallocate(Some(name)),
+        None => StatementKind::Other,
+    };
+    Classified::new(kind, Effect::None)
+}
+
+fn discard(what: &Token<'_>) -> Classified {
+    let (what, effect) = if what.is("all") {
+        (Discard::All, Effect::None)
+    } else if what.is("plans") {
+        (Discard::Plans, Effect::None)
+    } else if what.is("sequences") {
+        (Discard::Sequences, Effect::None)
+    } else if what.is_any(&["temp", "temporary"]) {
+        // Dropping the tables takes a transaction id.
+        (Discard::Temp, Effect::MayWrite)
+    } else {
+        return Classified::new(StatementKind::Other, Effect::MayWrite);
+    };
+    let class = Classified::new(StatementKind::Discard(what), effect);
+    if what.is_all() {
+        class.outside_transaction()
+    } else {
+        class
+    }
+}
+
+fn set(head: &mut Head<'_>) -> Classified {
+    let before_scope = head.0;
+    let mut local = head.accept("local");
+    let session = !local && head.accept("session");
+    let named = |name: &str, local| {
+        let kind = StatementKind::Set {
+            name: name.to_owned(),
+            local,
+        };
+        Classified::new(kind, Effect::None)
+    };
+    if session && head.accept("characteristics") {
+        return named("session characteristics", false);
+    }
+    if session && head.peek().is("authorization") {
+        return named("session_authorization", false);
+    }
+    if session && matches!(head.peek(), Token::Symbol(b'=' | b'.')) {
+        // No setting is called so, but an extension's might be.
+        head.0 = before_scope;
+    }
+    if head.peek().is("session") {
+        let mut ahead = Head(head.0);
+        if ahead.accept("session") && ahead.accept("authorization") {
+            return named("session_authorization", local);
+        }
+    }
+    let first = head.peek();
+    let Some(name) = head.setting() else {
+        return Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME);
+    };
+    let assigns = head.peek() == Token::Symbol(b'=') || head.peek().is("to");
+    if matches!(first, Token::Word(_)) && !assigns {
+        let name = match name.as_str() {
+            "transaction" => {
+                let class = named("transaction", true);
+                let snapshot = head.peek().is("snapshot");
+                return if snapshot {
+                    class.unprotected(SNAPSHOT)
+                } else {
+                    class
+                };
+            }
+            "constraints" => return named("constraints", true),
+            "time" => "timezone",
+            "names" => "client_encoding",
+            "schema" => "search_path",
+            "xml" => "xmloption",
+            other => other,
+        };
+        return seed_aside(named(name, local));
+    }
+    // These hold for one transaction at most, however they are set.
+    local |= matches!(
+        name.as_str(),
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+    );
+    seed_aside(named(&name, local))
+}
+
+/// How far random() had come since SET SEED cannot be restored.
+fn seed_aside(class: Classified) -> Classified {
+    match &class.kind {
+        StatementKind::Set { name, .. } if name == "seed" => class.unrestorable("SET SEED"),
+        _ => class,
+    }
+}
+
+fn reset(head: &mut Head<'_>) -> Classified {
+    let first = head.peek();
+    let Some(name) = head.setting() else {
+        return Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME);
+    };
+    let name = match (first, name.as_str()) {
+        (Token::Word(_), "time") if head.accept("zone") => "timezone".to_owned(),
+        (Token::Word(_), "session") if head.accept("authorization") => {
+            "session_authorization".to_owned()
+        }
+        (Token::Word(_), "transaction") => "transaction_isolation".to_owned(),
+        _ => name,
+    };
+    Classified::new(StatementKind::Reset(name), Effect::None)
+}
+
+fn explain(head: &mut Head<'_>) -> Classified {
+    let mut analyze = false;
+    if head.peek() == Token::Symbol(b'(') {
+        // Either options or the query itself in parentheses.
+        let mut ahead = Head(head.0);
+        ahead.next();
+        let begins_query = ahead.peek() == Token::Symbol(b'(')
+            || ahead.peek().is_any(&["select", "with", "values", "table"]);
+        if !begins_query {
+            let options = Head::new(ahead.skip_parenthesis());
+            analyze = options.contains("analyze") || options.contains("analyse");
+            head.0 = ahead.0;
+        }
+    } else {
+        analyze = head.accept_any(&["analyze", "analyse"]);
+        head.accept("verbose");
+    }
+    if !analyze {
+        return Classified::new(StatementKind::Other, Effect::Reads);
+    }
+    let mut class = executed_inside(head.0.rest());
+    class.effect = class.effect.max(Effect::Reads);
+    class
+}
+
+/// What a statement does that another one executes: COPY (...), EXPLAIN ANALYZE.
+fn executed_inside(text: &[u8]) -> Classified {
+    let (found, _) = scan(text);
+    let first = Head::new(text).next();
+    // Neither may stand inside the other or itself, and so the recursion ends.
+    if first.is_any(&["explain", "copy"]) {
+        return Classified::new(StatementKind::Other, Effect::MayWrite);
+    }
+    let class = classify_one(&found);
+    Classified {
+        kind: StatementKind::Other,
+        prepare: false,
+        ..class
+    }
+}
+
+fn declare(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
+    let cursor = Head(head.0);
+    while !matches!(head.next(), token if token == NOTHING || token.is("for")) {}
+    let holds = {
+        let query = head.0.position();
+        let mut options = cursor.0;
+        let mut last = NOTHING;
+        let mut holds = false;
+        while options.position() < query {
+            let Some(token) = options.next() else { break };
+            holds |= token.is("hold") && last.is("with");
+            last = token;
+        }
+        holds
+    };
+    let verb = match head.peek() {
+        token if token.is("with") => found.main_verb,
+        token if token == Token::Symbol(b'(') || token.is_any(&["select", "values", "table"]) => {
+            Some(Verb::Reading)
+        }
+        _ => None,
+    };
+    let mut class = query(found, verb);
+    class.prepare = false;
+    if holds {
+        class.unrestorable("a cursor WITH HOLD")
+    } else {
+        class
+    }
+}
+
+fn copy(head: &mut Head<'_>) -> Classified {
+    let mut class = if head.peek() == Token::Symbol(b'(') {
+        head.next();
+        executed_inside(head.skip_parenthesis())
+    } else {
+        Classified::new(StatementKind::Other, Effect::Reads)
+    };
+    loop {
+        match head.next() {
+            NOTHING => return Classified::new(StatementKind::Other, Effect::MayWrite),
+            Token::Symbol(b'(') => {
+                head.skip_parenthesis();
+            }
+            token if token.is("from") => {
+                let stdin = head.peek().is_any(&["stdin", "stdout"]);
+                let kind = if stdin {
+                    StatementKind::CopyIn
+                } else {
+                    StatementKind::Other
+                };
+                return Classified::new(kind, Effect::Writes);
+            }
+            token if token.is("to") => {
+                if head.peek().is_any(&["stdin", "stdout"]) {
+                    class.kind = StatementKind::CopyOut;
+                } else {
+                    // It writes a file on the server, or runs a program there.
+                    class.effect = class.effect.max(Effect::MayWrite);
+                }
+                return class;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn create(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
+    let class = Classified::new(StatementKind::Other, Effect::Writes);
+    if head.accept("or") {
+        head.accept("replace");
+    }
+    let temporary = starts_temporary(head.0) || in_temporary_schema(head.0);
+    head.accept("unique");
+    let object = head.next();
+    if object.is_any(&["database", "tablespace", "subscription"])
+        || (object.is("index") && head.accept("concurrently"))
+    {
+        return class.outside_transaction();
+    }
+    let class = if temporary && !head.contains_phrase(&["on", "commit", "drop"]) {
+        class.unrestorable(TEMPORARY)
+    } else {
+        class
+    };
+    // The query of CREATE TABLE AS is executed; that of a view or a rule is only kept.
+    let executes = object.is_any(&["table", "temp", "temporary", "unlogged", "local", "global"])
+        || object.is("materialized");
+    if executes {
+        with_calls(class, found)
+    } else {
+        class
+    }
+}
+
+/// Whether some name is qualified with `pg_temp`.
+fn in_temporary_schema(tokens: Lexer<'_>) -> bool {
+    let mut last = NOTHING;
+    for token in tokens {
+        if token == Token::Symbol(b'.') && last.identifier_is("pg_temp") {
+            return true;
+        }
+        last = token;
+    }
+    false
+}
+
+fn alter(head: &mut Head<'_>) -> Classified {
+    let writes = Classified::new(StatementKind::Other, Effect::Writes);
+    let object = head.next();
+    if object.is("system") {
+        return Classified::new(StatementKind::Other, Effect::MayWrite).outside_transaction();
+    }
+    let alone = object.is("subscription")
+        || (object.is("database") && head.contains_phrase(&["set", "tablespace"]))
+        || (object.is("table") && head.contains("detach") && head.contains("concurrently"));
+    if alone {
+        writes.outside_transaction()
+    } else {
+        writes
+    }
+}
+
+fn drop_object(head: &mut Head<'_>) -> Classified {
+    let class = Classified::new(StatementKind::Other, Effect::Writes);
+    let object = head.next();
+    let alone = object.is_any(&["database", "tablespace", "subscription"])
+        || (object.is("index") && head.peek().is("concurrently"));
+    if alone {
+        class.outside_transaction()
+    } else {
+        class
+    }
+}
+
+fn reindex(head: &mut Head<'_>) -> Classified {
+    // Allowed in READ ONLY transactions, and so not among what surely writes there.
+    let class = Classified::new(StatementKind::Other, Effect::MayWrite);
+    let concurrently = head.contains("concurrently");
+    if head.peek() == Token::Symbol(b'(') {
+        head.next();
+        head.skip_parenthesis();
+    }
+    let many = head.peek().is_any(&["database", "system", "schema"]);
+    if concurrently || many {
+        class.outside_transaction()
+    } else {
+        class
+    }
+}
+
+fn cluster(head: &mut Head<'_>) -> Classified {
+    let class = Classified::new(StatementKind::Other, Effect::MayWrite);
+    if head.peek() == Token::Symbol(b'(') {
+        head.next();
+        head.skip_parenthesis();
+    }
+    head.accept("verbose");
+    if head.peek() == NOTHING {
+        class.outside_transaction()
+    } else {
+        class
+    }
+}
