@@ -1,0 +1,297 @@
+//! Drives one pure session: sends what it wants sent, reads what answers, and finds it another link
+//! when it has lost one. All of it on the application's own thread.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::Inner;
+use super::event::ClientEvent;
+use crate::cluster::{Handover, Want};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{Link, LinkInfo};
+use crate::session::{self, Event};
+
+/// What a broken link may still have to say is waited for so long.
+const LAST_WORDS: Duration = Duration::from_millis(5);
+/// More than this is sent while reading, lest both sides wait for each other.
+const SEND_ALONE: usize = 8 * 1024;
+
+/// A message of NOTIFY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notification {
+    /// The backend that sent it.
+    pub process_id: i32,
+    pub channel: String,
+    pub payload: String,
+}
+
+pub(super) struct Driver {
+    pub inner: Arc<Inner>,
+    pub core: session::Session,
+    pub id: u64,
+    link: Option<Link>,
+    input: BytesMut,
+    pub notifications: VecDeque<Notification>,
+    /// When the link was lost that has not been replaced yet.
+    lost_at: Option<Instant>,
+    /// The server whose link was lost last.
+    lost: Option<usize>,
+    timeout: Duration,
+    writes: bool,
+}
+
+impl Driver {
+    pub fn new(inner: Arc<Inner>, core: session::Session, id: u64, writes: bool) -> Self {
+        let timeout = inner.config.failover.timeout;
+        Self {
+            inner,
+            core,
+            id,
+            link: None,
+            input: BytesMut::with_capacity(8 * 1024),
+            notifications: VecDeque::new(),
+            lost_at: None,
+            lost: None,
+            timeout,
+            writes,
+        }
+    }
+
+    pub fn link_info(&self) -> Option<&LinkInfo> {
+        self.link.as_ref().map(Link::info)
+    }
+
+    /// The next event that concerns the request in hand; waits for it.
+    pub fn next(&mut self) -> Result<Event> {
+        loop {
+            while let Some(event) = self.core.poll_event() {
+                if let Some(event) = self.pass_on(event) {
+                    return Ok(event);
+                }
+            }
+            self.step(None)?;
+        }
+    }
+
+    /// Gets ready for a request: there is a link, and earlier requests leave room.
+    pub fn ready(&mut self) -> Result<()> {
+        self.inner.check_process()?;
+        while !self.core.is_live() {
+            self.pass_events();
+            self.step(None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `deadline` for something to arrive, NOTIFY for instance.
+    pub fn wait(&mut self, deadline: Instant) -> Result<()> {
+        self.step(Some(deadline))?;
+        self.pass_events();
+        Ok(())
+    }
+
+    /// Hands over what can be handed over without a request waiting for it.
+    fn pass_events(&mut self) {
+        while let Some(event) = self.core.poll_event() {
+            let _ = self.pass_on(event);
+        }
+    }
+
+    /// One step nearer to the next event: a link, a write, or a read.
+    fn step(&mut self, deadline: Option<Instant>) -> Result<()> {
+        if self.core.gives_up_link() {
+            self.lose_link();
+            return Ok(());
+        }
+        if self.core.wants_link() {
+            return self.find_link();
+        }
+        let Some(link) = self.link.as_mut() else {
+            self.core.handle_link_lost();
+            return Ok(());
+        };
+        if !self.core.output().is_empty() {
+            let output = self.core.output();
+            let sent = if output.len() <= SEND_ALONE {
+                link.send(output)
+            } else {
+                link.exchange(output, &mut self.input)
+            };
+            match sent {
+                Ok(()) => self.core.handle_sent(),
+                Err(_) => {
+                    self.lose_link();
+                    return Ok(());
+                }
+            }
+            if !self.input.is_empty() {
+                return Ok(self.take_input());
+            }
+        }
+        let received = match deadline {
+            None => link.recv(&mut self.input),
+            Some(deadline) => match link.recv_deadline(&mut self.input, deadline) {
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Ok(()),
+                received => received,
+            },
+        };
+        match received {
+            Ok(0) | Err(_) => self.lose_link(),
+            Ok(_) => self.take_input(),
+        }
+        Ok(())
+    }
+
+    /// Sends what there is without waiting for a reply, for data that the server only takes in.
+    pub fn flush(&mut self) -> Result<()> {
+        while !self.core.output().is_empty() {
+            let Some(link) = self.link.as_mut() else { break };
+            match link.exchange(self.core.output(), &mut self.input) {
+                Ok(()) => self.core.handle_sent(),
+                Err(_) => self.lose_link(),
+            }
+            if !self.input.is_empty() {
+                self.take_input();
+            }
+            self.restore()?;
+        }
+        Ok(())
+    }
+
+    /// Finds another link if the session has lost its own, and brings it to where it was.
+    fn restore(&mut self) -> Result<()> {
+        while !self.core.is_live() {
+            self.step(None)?;
+        }
+        Ok(())
+    }
+
+    fn take_input(&mut self) {
+        if let Err(malformed) = self.core.handle_input(&mut self.input) {
+            tracing::warn!(session = self.id, server = self.core.server(), %malformed, "link closed");
+            self.input.clear();
+            self.drop_link();
+        }
+    }
+
+    /// The link is broken: hears its last words, then lets go of it.
+    fn lose_link(&mut self) {
+        if let Some(link) = self.link.as_mut() {
+            if !self.core.gives_up_link() {
+                link.drain(&mut self.input, LAST_WORDS);
+                let _ = self.core.handle_input(&mut self.input);
+            }
+        }
+        self.input.clear();
+        self.drop_link();
+    }
+
+    fn drop_link(&mut self) {
+        if self.link.take().is_some() {
+            self.inner.cluster.deregister(self.id);
+            self.lost = Some(self.core.server());
+            self.inner.cluster.report_lost(
+                self.core.server(),
+                self.core.last_words().map(|words| words.code.as_str()),
+            );
+            let code = self.core.last_words().map(|words| words.code.as_str()).unwrap_or_default();
+            tracing::debug!(session = self.id, server = self.core.server(), code, "link lost");
+        }
+        self.lost_at.get_or_insert_with(Instant::now);
+        self.core.handle_link_lost();
+    }
+
+    /// Asks the cluster for a link, and waits for it.
+    fn find_link(&mut self) -> Result<()> {
+        let since = *self.lost_at.get_or_insert_with(Instant::now);
+        let want = Want {
+            session: self.id,
+            timeline_floor: self.core.timeline_floor(),
+            writes: self.writes,
+            lost: self.lost,
+            deadline: since + self.timeout,
+        };
+        match self.inner.cluster.acquire(&want) {
+            Ok(handover) => self.take_link(handover),
+            Err(error) => {
+                self.lost_at = None;
+                self.core.handle_no_link(&error);
+                // If a request is waiting, its events tell; otherwise the caller is told here.
+                if self.core.has_events() { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    fn take_link(&mut self, handover: Handover) -> Result<()> {
+        let Handover { link, server, facts, prepared } = handover;
+        let ready = session::LinkReady {
+            server,
+            timeline: facts.timeline,
+            backend_pid: link.info().backend_pid,
+            backend_start: facts.backend_start.clone(),
+            prepared,
+            parameters: link.info().parameters.clone(),
+            ledger: self.inner.ledger_access(&facts),
+        };
+        self.inner.cluster.register(self.id, server, link.waker());
+        self.core.handle_link_ready(ready)?;
+        self.link = Some(link);
+        if let Some(since) = self.lost_at.take() {
+            if self.lost.take().is_some() {
+                let pause = since.elapsed();
+                self.inner.emit(&ClientEvent::SessionMoved { session: self.id, server, pause });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps for itself what concerns the client rather than the request in hand.
+    fn pass_on(&mut self, event: Event) -> Option<Event> {
+        let session = self.id;
+        let event = match event {
+            Event::Parameter { .. } => return None,
+            Event::Notification { process_id, channel, payload } => {
+                self.notifications.push_back(Notification { process_id, channel, payload });
+                return None;
+            }
+            Event::Notice(notice) => ClientEvent::Notice { session, notice },
+            Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
+            Event::CommitsLost { session: ledger_row, from, to } => {
+                ClientEvent::CommitsLost { session, ledger_row, from, to }
+            }
+            Event::ReplayStarted { statements } => ClientEvent::ReplayStarted { session, statements },
+            Event::ReplayFinished => ClientEvent::ReplayFinished { session },
+            Event::ReplayDiverged { statement } => {
+                ClientEvent::ReplayDiverged { session, statement }
+            }
+            other => return Some(other),
+        };
+        self.inner.emit(&event);
+        None
+    }
+
+    /// Ends the session on the server in an orderly way.
+    pub fn close(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            self.inner.cluster.deregister(self.id);
+            if self.inner.check_process().is_ok() {
+                let _ = link.send(b"X\0\0\0\x04");
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The error of a call on a handle in a state that the call does not fit.
+pub(super) fn usage(message: &str) -> Error {
+    Error::new(ErrorKind::Usage, message)
+}

@@ -1,0 +1,106 @@
+//! What a client tells of itself: through callbacks, and as `tracing` events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::cluster::ClusterEvent;
+use crate::error::ServerError;
+
+/// Something that an operator may want to know. None carries a secret or a parameter's value.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ClientEvent {
+    /// A server was found suspect, was lost, was promoted, came back.
+    Cluster(ClusterEvent),
+    /// A session's in-flight transaction is being run again on another link.
+    ReplayStarted { session: u64, statements: usize },
+    /// All that the application has seen has matched.
+    ReplayFinished { session: u64 },
+    /// The replay gave something else at this statement (counted from 1); it was rolled back.
+    ReplayDiverged { session: u64, statement: usize },
+    /// The session has a link again; so long was it without one.
+    SessionMoved { session: u64, server: usize, pause: Duration },
+    /// The session, or its open transaction, goes on without protection.
+    ProtectionLost { session: u64, reason: String },
+    /// Commits that were acknowledged are not on the server that took over.
+    CommitsLost { session: u64, ledger_row: Uuid, from: u64, to: u64 },
+    /// A warning of the server's.
+    Notice { session: u64, notice: ServerError },
+}
+
+type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
+
+/// Passes events on to whoever has asked for them.
+#[derive(Default)]
+pub(super) struct Events {
+    next: AtomicU64,
+    callbacks: Mutex<Vec<(u64, Callback)>>,
+}
+
+impl Events {
+    pub fn emit(&self, event: &ClientEvent) {
+        trace(event);
+        let callbacks: Vec<Callback> = {
+            let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+            if callbacks.is_empty() {
+                return;
+            }
+            callbacks.iter().map(|(_, callback)| Arc::clone(callback)).collect()
+        };
+        for callback in callbacks {
+            callback(event);
+        }
+    }
+
+    pub fn subscribe(self: &Arc<Self>, callback: Callback) -> Subscription {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push((id, callback));
+        Subscription { id, events: Arc::downgrade(self) }
+    }
+}
+
+/// Keeps a callback in place; dropping it removes the callback.
+#[must_use = "the callback is removed when this is dropped"]
+pub struct Subscription {
+    id: u64,
+    events: Weak<Events>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(events) = self.events.upgrade() {
+            let mut callbacks = events.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+            callbacks.retain(|(id, _)| *id != self.id);
+        }
+    }
+}
+
+fn trace(event: &ClientEvent) {
+    match event {
+        // The cluster traces its own.
+        ClientEvent::Cluster(_) => {}
+        ClientEvent::ReplayStarted { session, statements } => {
+            tracing::info!(session, statements, "replay started");
+        }
+        ClientEvent::ReplayFinished { session } => tracing::info!(session, "replay finished"),
+        ClientEvent::ReplayDiverged { session, statement } => {
+            tracing::warn!(session, statement, "replay diverged; the transaction was rolled back");
+        }
+        ClientEvent::SessionMoved { session, server, pause } => {
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(session, server, pause_ms, "session moved");
+        }
+        ClientEvent::ProtectionLost { session, reason } => {
+            tracing::warn!(session, %reason, "protection lost");
+        }
+        ClientEvent::CommitsLost { session, ledger_row, from, to } => {
+            tracing::error!(session, %ledger_row, from, to, "acknowledged commits are lost");
+        }
+        ClientEvent::Notice { session, notice } => {
+            tracing::debug!(session, code = %notice.code, "notice: {}", notice.message);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Snapshots of what a client and a session know.
+
+use uuid::Uuid;
+
+use crate::cluster::ClusterStatus;
+
+/// A client: its servers and how it is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientStatus {
+    pub cluster: ClusterStatus,
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Why the ledger could not be installed, if it could not.
+    pub ledger_problem: Option<String>,
+}
+
+/// A session: where it is and what protects it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionStatus {
+    pub session: u64,
+    /// Index of its server in the configuration, and its address.
+    pub server: usize,
+    pub address: Option<String>,
+    /// It never goes to a server of an older timeline.
+    pub timeline: u32,
+    pub backend_pid: Option<i32>,
+    pub tls_version: Option<&'static str>,
+    pub in_transaction: bool,
+    pub transaction_failed: bool,
+    /// Whether its commits are sealed.
+    pub ledger: bool,
+    /// Its present row in the ledger. It is a capability: whoever knows it can seal in its name.
+    pub(crate) ledger_row: Uuid,
+    /// Why the open transaction, or the session's state, would not survive its server.
+    pub protection_lost: Option<String>,
+}
