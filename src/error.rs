@@ -51,6 +51,8 @@ pub enum ErrorKind {
     FailoverTimeout,
     /// `ledger=require`, and the server's ledger is missing or may not be used.
     Ledger,
+    /// COMMIT was asked for in a transaction that had failed earlier: it was rolled back.
+    TransactionFailed,
     /// The call does not fit the state of the handle.
     Usage,
     /// A value could not be converted to or from its PostgreSQL type.
@@ -212,6 +214,7 @@ impl Error {
             ErrorKind::ReplyLost => "02000",
             ErrorKind::ProtectionLost | ErrorKind::FailoverTimeout => "08006",
             ErrorKind::Ledger => "55000",
+            ErrorKind::TransactionFailed => "25P02",
             ErrorKind::Usage => "HY010",
             ErrorKind::Conversion => "22023",
             ErrorKind::Limit => "54000",

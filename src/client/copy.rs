@@ -33,9 +33,6 @@ impl<'a> CopyIn<'a> {
                         usage("the statement is no COPY FROM STDIN; it was executed")
                     }));
                 }
-                _ if session.driver.core.copy_has_failed() => {
-                    session.driver.core.copy_end(Some("the COPY has failed"))?;
-                }
                 _ => {}
             }
         }
@@ -43,11 +40,7 @@ impl<'a> CopyIn<'a> {
 
     /// Sends a piece of data; pieces need not end where rows do.
     pub fn send(&mut self, data: &[u8]) -> Result<()> {
-        let core = &mut self.session.driver.core;
-        if core.copy_has_failed() || !core.copies_in() {
-            return Err(Error::new(ErrorKind::Usage, "the COPY has failed: finish() tells why"));
-        }
-        self.session.driver.ready_to_copy()?;
+        self.session.driver.restore()?;
         let core = &mut self.session.driver.core;
         if !core.copies_in() {
             return Err(Error::new(ErrorKind::Usage, "the COPY has failed: finish() tells why"));
@@ -73,7 +66,7 @@ impl<'a> CopyIn<'a> {
         if std::mem::replace(&mut self.done, true) {
             return Ok(0);
         }
-        self.session.driver.ready_to_copy()?;
+        self.session.driver.restore()?;
         if self.session.driver.core.copies_in() {
             self.session.driver.core.copy_end(reason)?;
         }

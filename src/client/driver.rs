@@ -2,17 +2,19 @@
 //! when it has lost one. All of it on the application's own thread.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::Inner;
+use super::cancel::{CancelHandle, Whereabouts};
 use super::event::ClientEvent;
 use crate::cluster::{Handover, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
-use crate::session::{self, Event};
+use crate::session::{self, Event, LedgerAccess};
 
 /// What a broken link may still have to say is waited for so long.
 const LAST_WORDS: Duration = Duration::from_millis(5);
@@ -38,6 +40,7 @@ pub(super) struct Driver {
     pub notifications: VecDeque<Notification>,
     /// When the link was lost that has not been replaced yet.
     lost_at: Option<Instant>,
+    whereabouts: Whereabouts,
     /// The server whose link was lost last.
     lost: Option<usize>,
     timeout: Duration,
@@ -47,6 +50,7 @@ pub(super) struct Driver {
 impl Driver {
     pub fn new(inner: Arc<Inner>, core: session::Session, id: u64, writes: bool) -> Self {
         let timeout = inner.config.failover.timeout;
+        inner.sessions.fetch_add(1, Ordering::Relaxed);
         Self {
             inner,
             core,
@@ -55,10 +59,22 @@ impl Driver {
             input: BytesMut::with_capacity(8 * 1024),
             notifications: VecDeque::new(),
             lost_at: None,
+            whereabouts: Whereabouts::default(),
             lost: None,
             timeout,
             writes,
         }
+    }
+
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle {
+            inner: Arc::clone(&self.inner),
+            whereabouts: Arc::clone(&self.whereabouts),
+        }
+    }
+
+    fn set_whereabouts(&self, at: Option<(usize, LinkInfo)>) {
+        *self.whereabouts.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     pub fn link_info(&self) -> Option<&LinkInfo> {
@@ -68,13 +84,21 @@ impl Driver {
     /// The next event that concerns the request in hand; waits for it.
     pub fn next(&mut self) -> Result<Event> {
         loop {
-            while let Some(event) = self.core.poll_event() {
-                if let Some(event) = self.pass_on(event) {
-                    return Ok(event);
-                }
+            if let Some(event) = self.poll() {
+                return Ok(event);
             }
             self.step(None)?;
         }
+    }
+
+    /// The next event that concerns the request in hand, if there is one already.
+    pub fn poll(&mut self) -> Option<Event> {
+        while let Some(event) = self.core.poll_event() {
+            if let Some(event) = self.pass_on(event) {
+                return Some(event);
+            }
+        }
+        None
     }
 
     /// Gets ready for a request: there is a link, and earlier requests leave room.
@@ -96,9 +120,7 @@ impl Driver {
 
     /// Hands over what can be handed over without a request waiting for it.
     fn pass_events(&mut self) {
-        while let Some(event) = self.core.poll_event() {
-            let _ = self.pass_on(event);
-        }
+        while self.poll().is_some() {}
     }
 
     /// One step nearer to the next event: a link, a write, or a read.
@@ -148,22 +170,27 @@ impl Driver {
 
     /// Sends what there is without waiting for a reply, for data that the server only takes in.
     pub fn flush(&mut self) -> Result<()> {
-        while !self.core.output().is_empty() {
-            let Some(link) = self.link.as_mut() else { break };
-            match link.exchange(self.core.output(), &mut self.input) {
-                Ok(()) => self.core.handle_sent(),
-                Err(_) => self.lose_link(),
-            }
-            if !self.input.is_empty() {
-                self.take_input();
-            }
+        while !self.core.output().is_empty() && self.link.is_some() {
+            self.send_while_reading();
             self.restore()?;
         }
         Ok(())
     }
 
+    /// Puts what has gathered on the wire, and takes in what has arrived meanwhile.
+    pub fn send_while_reading(&mut self) {
+        let Some(link) = self.link.as_mut() else { return };
+        match link.exchange(self.core.output(), &mut self.input) {
+            Ok(()) => {
+                self.core.handle_sent();
+                self.take_input();
+            }
+            Err(_) => self.lose_link(),
+        }
+    }
+
     /// Finds another link if the session has lost its own, and brings it to where it was.
-    fn restore(&mut self) -> Result<()> {
+    pub fn restore(&mut self) -> Result<()> {
         while !self.core.is_live() {
             self.step(None)?;
         }
@@ -192,12 +219,9 @@ impl Driver {
 
     fn drop_link(&mut self) {
         if self.link.take().is_some() {
+            self.set_whereabouts(None);
             self.inner.cluster.deregister(self.id);
             self.lost = Some(self.core.server());
-            self.inner.cluster.report_lost(
-                self.core.server(),
-                self.core.last_words().map(|words| words.code.as_str()),
-            );
             let code = self.core.last_words().map(|words| words.code.as_str()).unwrap_or_default();
             tracing::debug!(session = self.id, server = self.core.server(), code, "link lost");
         }
@@ -228,6 +252,11 @@ impl Driver {
 
     fn take_link(&mut self, handover: Handover) -> Result<()> {
         let Handover { link, server, facts, prepared } = handover;
+        let mut access = self.inner.ledger_access(&facts);
+        let usable = self.writes && !facts.read_only && !facts.in_recovery;
+        if usable && access == LedgerAccess::None && self.inner.install_once()? {
+            access = LedgerAccess::Table;
+        }
         let ready = session::LinkReady {
             server,
             timeline: facts.timeline,
@@ -235,10 +264,11 @@ impl Driver {
             backend_start: facts.backend_start.clone(),
             prepared,
             parameters: link.info().parameters.clone(),
-            ledger: self.inner.ledger_access(&facts),
+            ledger: access,
         };
         self.inner.cluster.register(self.id, server, link.waker());
         self.core.handle_link_ready(ready)?;
+        self.set_whereabouts(Some((server, link.info().clone())));
         self.link = Some(link);
         if let Some(since) = self.lost_at.take() {
             if self.lost.take().is_some() {
@@ -288,6 +318,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
+        self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

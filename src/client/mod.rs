@@ -1,1 +1,226 @@
 //! The Rust API: joins session, cluster and link.
+//!
+//! A [`Client`] is what an application opens once per cluster; a [`Session`] is one logical
+//! connection that outlives the servers it uses. The thread that calls a session does its I/O.
+
+mod cancel;
+mod copy;
+mod driver;
+mod event;
+mod parameter;
+mod pipeline;
+mod registry;
+mod result;
+mod row;
+mod session;
+mod setup;
+mod status;
+mod stream;
+mod transaction;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use bytes::BytesMut;
+
+pub use cancel::CancelHandle;
+pub use copy::{CopyIn, CopyOut};
+pub use driver::Notification;
+pub use event::{ClientEvent, Subscription};
+pub use parameter::{Raw, ToSql, Typed};
+pub use pipeline::Pipeline;
+pub use result::QueryResult;
+pub use row::{Row, RowIndex};
+pub use session::{Prepared, Query, Session};
+pub use setup::SetupOptions;
+pub use status::{ClientStatus, SessionStatus};
+pub use stream::RowStream;
+pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
+
+use crate::cluster::{self, Cluster, Facts};
+use crate::config::{Config, LedgerMode, TargetSessionAttrs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::{LedgerAccess, internals, ledger};
+use event::Events;
+use registry::Registry;
+
+/// What an application opens once per cluster. Cloning it is cheap, and clients opened with the same
+/// configuration in one process are one client: they share servers, warm links and one thread.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+/// How a session is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Whether it belongs on a server that can be written to; by default as
+    /// `target_session_attrs` says.
+    pub writes: bool,
+}
+
+pub(crate) struct Inner {
+    pub config: Arc<Config>,
+    pub cluster: Arc<Cluster>,
+    pub registry: Arc<Registry>,
+    events: Arc<Events>,
+    pub next_session: AtomicU64,
+    pub sessions: AtomicUsize,
+    /// The process that opened the client: a child of fork() shares its sockets but must not use them.
+    process: u32,
+    setup: Mutex<setup::State>,
+}
+
+static CLIENTS: LazyLock<Mutex<HashMap<Config, Weak<Inner>>>> = LazyLock::new(Mutex::default);
+
+impl Client {
+    /// Opens a client for a URI or a keyword string; see `docs/configuration.md`.
+    ///
+    /// Returns at once: the first session waits for a server.
+    pub fn connect(conninfo: &str) -> Result<Self> {
+        Self::open(Config::parse(conninfo)?)
+    }
+
+    pub fn open(config: Config) -> Result<Self> {
+        let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
+            // A child of fork() needs a client, and a thread, of its own.
+            if inner.check_process().is_ok() {
+                return Ok(Self(inner));
+            }
+        }
+        clients.retain(|_, inner| inner.strong_count() > 0);
+        let inner = Arc::new(Inner::open(config.clone())?);
+        clients.insert(config, Arc::downgrade(&inner));
+        Ok(Self(inner))
+    }
+
+    /// Opens a session; waits for a server for at most `failover_timeout_ms`.
+    pub fn session(&self) -> Result<Session> {
+        self.session_with(&self.session_options())
+    }
+
+    /// The options that [`session`](Self::session) uses.
+    pub fn session_options(&self) -> SessionOptions {
+        SessionOptions {
+            writes: self.0.config.target_session_attrs == TargetSessionAttrs::ReadWrite,
+        }
+    }
+
+    pub fn session_with(&self, options: &SessionOptions) -> Result<Session> {
+        Session::open(Arc::clone(&self.0), options.clone())
+    }
+
+    /// Calls `callback` for every event, on the thread where it happens, until the subscription is
+    /// dropped. It must not block, and must not call this client's sessions.
+    pub fn on_event(
+        &self,
+        callback: impl Fn(&ClientEvent) + Send + Sync + 'static,
+    ) -> Subscription {
+        self.0.events.subscribe(Arc::new(callback))
+    }
+
+    /// What is known of the servers.
+    pub fn status(&self) -> ClientStatus {
+        self.0.status()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Installs or upgrades the ledger on the primary. Usually the first session does that by itself,
+    /// where its role may.
+    pub fn setup(&self, options: &SetupOptions) -> Result<()> {
+        self.0.install(options)
+    }
+
+    /// Removes the ledger. Sessions in use lose their protection.
+    pub fn remove_ledger(&self) -> Result<()> {
+        self.0.remove_ledger()
+    }
+}
+
+impl Inner {
+    fn open(config: Config) -> Result<Self> {
+        let config = Arc::new(config);
+        let registry = Arc::new(Registry::new(config.limits.statement_cache_size));
+        let events = Arc::new(Events::default());
+        let preparations = Arc::new(Preparations {
+            registry: Arc::clone(&registry),
+            ledger: config.ledger.mode != LedgerMode::Off,
+            ledger_access: ledger::ACCESS.to_owned(),
+        });
+        let sink = Arc::clone(&events);
+        let cluster = Cluster::open(
+            Arc::clone(&config),
+            preparations,
+            Arc::new(move |event| sink.emit(&ClientEvent::Cluster(event))),
+        )?;
+        Ok(Self {
+            config,
+            cluster,
+            registry,
+            events,
+            next_session: AtomicU64::new(1),
+            sessions: AtomicUsize::new(0),
+            process: std::process::id(),
+            setup: Mutex::default(),
+        })
+    }
+
+    fn emit(&self, event: &ClientEvent) {
+        self.events.emit(event);
+    }
+
+    /// Refuses to go on in a child of fork(), which would share sockets with its parent.
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Forked,
+            "the client was opened before fork(): open another in the child process",
+        ))
+    }
+
+    /// What a session may seal with on a server of these facts.
+    fn ledger_access(&self, facts: &Facts) -> LedgerAccess {
+        if self.config.ledger.mode == LedgerMode::Off {
+            return LedgerAccess::None;
+        }
+        session_access(facts.ledger)
+    }
+}
+
+fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
+    match access {
+        cluster::LedgerAccess::None => LedgerAccess::None,
+        cluster::LedgerAccess::Table => LedgerAccess::Table,
+        cluster::LedgerAccess::Function => LedgerAccess::Function,
+    }
+}
+
+/// What warm links are given ahead of time.
+struct Preparations {
+    registry: Arc<Registry>,
+    ledger: bool,
+    ledger_access: String,
+}
+
+impl cluster::Preparations for Preparations {
+    fn prepare(&self, facts: &Facts, already: &[u32], out: &mut BytesMut) -> Vec<u32> {
+        let access = if self.ledger { session_access(facts.ledger) } else { LedgerAccess::None };
+        let mut numbers = internals::prepare(access, already, out);
+        numbers.extend(self.registry.prepare(already, out));
+        numbers
+    }
+
+    fn ledger_access_sql(&self) -> &str {
+        if self.ledger { &self.ledger_access } else { "'none'" }
+    }
+
+    fn backend_start_sql(&self) -> &str {
+        ledger::BACKEND_START
+    }
+}

@@ -30,7 +30,7 @@ impl<'a> Pipeline<'a> {
     /// Adds a statement. An error here is one of the call itself: nothing was added.
     pub fn add<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<()> {
         self.make_room()?;
-        if self.session.driver.core.controls_transaction(query.text()) {
+        if self.session.controls_transaction(query, params)? {
             return Err(usage(
                 "a pipeline takes no statements that begin or end transactions; nothing was sent",
             ));

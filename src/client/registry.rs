@@ -38,7 +38,7 @@ impl Registry {
         Self {
             cache: statement_cache_size > 0,
             warm_max: statement_cache_size,
-            next: AtomicU32::new(internals::STATEMENT_NUMBER + 1),
+            next: AtomicU32::new(internals::FIRST_STATEMENT),
             statements: Mutex::default(),
         }
     }

@@ -231,6 +231,19 @@ impl Session {
         Ok(statement.is_several())
     }
 
+    pub(super) fn controls_transaction<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+    ) -> Result<bool> {
+        if let Some(prepared) = query.prepared() {
+            return Ok(prepared.statement.class.kind.controls_transaction());
+        }
+        self.oids.clear();
+        self.oids.extend(params.iter().map(|value| value.type_oid()));
+        Ok(self.statement(query.text())?.class.kind.controls_transaction())
+    }
+
     /// The statement with this text and the types in hand.
     fn statement(&mut self, sql: &str) -> Result<Arc<Statement>> {
         let key = registry::key(sql, &self.oids);

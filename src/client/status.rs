@@ -1,14 +1,16 @@
 //! Snapshots of what a client and a session know.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use crate::cluster::ClusterStatus;
+use crate::cluster;
 
 /// A client: its servers and how it is set up.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientStatus {
-    pub cluster: ClusterStatus,
+    pub cluster: Arc<cluster::Status>,
     /// Sessions that are open.
     pub sessions: usize,
     /// Why the ledger could not be installed, if it could not.

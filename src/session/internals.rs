@@ -24,8 +24,8 @@ pub enum LedgerAccess {
     Function,
 }
 
-/// The number under which the internal statements are counted among the prepared ones.
-pub const STATEMENT_NUMBER: u32 = 0;
+/// The numbers below this one are those of the internal statements.
+pub const FIRST_STATEMENT: u32 = 5;
 
 pub(super) const BEGIN: &str = "segue_begin";
 pub(super) const COMMIT: &str = "segue_commit";
@@ -42,18 +42,56 @@ const TEXT: u32 = 25;
 /// How long a reconnected session waits for its former backend to end, in milliseconds.
 const TERMINATE_TIMEOUT_MS: i64 = 5000;
 
-/// Parse for every internal statement that `access` allows; the Sync is left to the caller.
-pub fn write_internals(access: LedgerAccess, out: &mut BytesMut) {
-    parse(BEGIN, "BEGIN", &[], out);
-    parse(COMMIT, "COMMIT", &[], out);
-    parse(ROLLBACK, "ROLLBACK", &[], out);
+/// The internal statements that `access` allows: name, text, types of the parameters.
+fn statements(
+    access: LedgerAccess,
+) -> impl Iterator<Item = (u32, &'static str, &'static str, &'static [u32])> {
     let (seal, guarded) = match access {
-        LedgerAccess::None => return,
+        LedgerAccess::None => ("", ""),
         LedgerAccess::Table => (ledger::SEAL_TABLE, ledger::SEAL_TABLE_GUARDED),
         LedgerAccess::Function => (ledger::SEAL_FUNCTION, ledger::SEAL_FUNCTION_GUARDED),
     };
-    parse(SEAL, seal, &[UUID, INT8], out);
-    parse(SEAL_GUARDED, guarded, &[UUID, INT8], out);
+    let seal_types: &[u32] = &[UUID, INT8];
+    [
+        (BEGIN, "BEGIN", &[][..]),
+        (COMMIT, "COMMIT", &[]),
+        (ROLLBACK, "ROLLBACK", &[]),
+        (SEAL, seal, seal_types),
+        (SEAL_GUARDED, guarded, seal_types),
+    ]
+    .into_iter()
+    .zip(0..)
+    .filter(|((_, sql, _), _)| !sql.is_empty())
+    .map(|((name, sql, types), number)| (number, name, sql, types))
+}
+
+/// Prepares every internal statement anew, whatever has become of it; the Sync is the caller's.
+pub(super) fn write_internals(access: LedgerAccess, out: &mut BytesMut) {
+    for name in [BEGIN, COMMIT, ROLLBACK, SEAL, SEAL_GUARDED] {
+        // Closing what does not exist is no error.
+        let written = frontend::close(b'S', name, out);
+        debug_assert!(written.is_ok());
+    }
+    for (_, name, sql, types) in statements(access) {
+        parse(name, sql, types, out);
+    }
+}
+
+/// Appends Parse for the internal statements that are not among `already`, for a link that is
+/// prepared ahead of time; returns their numbers.
+pub fn prepare(access: LedgerAccess, already: &[u32], out: &mut BytesMut) -> Vec<u32> {
+    let missing = statements(access).filter(|(number, ..)| !already.contains(number));
+    missing
+        .map(|(number, name, sql, types)| {
+            parse(name, sql, types, out);
+            number
+        })
+        .collect()
+}
+
+/// Whether all internal statements are among those that are prepared on a link.
+pub(super) fn are_prepared(access: LedgerAccess, prepared: &[u32]) -> bool {
+    statements(access).all(|(number, ..)| prepared.contains(&number))
 }
 
 /// Bind and Execute of a prepared statement without parameters; of the unnamed one if `name` is empty.

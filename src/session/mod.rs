@@ -130,7 +130,6 @@ pub struct Session {
     seal_missing: bool,
     /// COMMIT was answered with ROLLBACK.
     rolled_back: bool,
-    copy_failed: bool,
     /// So many ReadyForQuery are to be passed over.
     discards: usize,
     prepared: Prepared,
@@ -175,7 +174,6 @@ impl Session {
             unit_error: None,
             seal_missing: false,
             rolled_back: false,
-            copy_failed: false,
             discards: 0,
             prepared: Prepared::default(),
             internals_ready: false,
@@ -189,6 +187,11 @@ impl Session {
             conflict_retries: 0,
             replay_attempts: 0,
         }
+    }
+
+    /// Whether there is something to tell the application.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// The next thing to tell the application.
@@ -281,6 +284,11 @@ impl Session {
         (self.options.writes && !self.seals.enabled).then(|| {
             "the ledger is not in use: a commit in flight at a failure ends unknown".into()
         })
+    }
+
+    /// How commits are sealed on the present server.
+    pub fn ledger_access(&self) -> LedgerAccess {
+        self.ledger_access
     }
 
     /// Whether commits are sealed.

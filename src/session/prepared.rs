@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
+use super::internals::FIRST_STATEMENT;
 use super::statement::{Description, Statement};
 use super::unit::Steps;
 
@@ -23,8 +24,11 @@ impl Prepared {
     /// On a new link: `numbers` were prepared on it ahead of time.
     pub fn reset(&mut self, numbers: &[u32]) {
         self.clear();
-        self.statements.extend(numbers.iter().map(|number| (*number, None)));
-        self.order.extend(numbers);
+        let users = numbers.iter().filter(|number| **number >= FIRST_STATEMENT);
+        for number in users {
+            self.statements.insert(*number, None);
+            self.order.push_back(*number);
+        }
     }
 
     pub fn clear(&mut self) {
@@ -98,24 +102,24 @@ mod tests {
     fn parses_once_and_makes_room() {
         let mut prepared = Prepared::default();
         let mut out = BytesMut::new();
-        let one = Statement::new(1, "SELECT 1", &[], true).unwrap();
-        let two = Statement::new(2, "SELECT 2", &[], true).unwrap();
+        let one = Statement::new(11, "SELECT 1", &[], true).unwrap();
+        let two = Statement::new(12, "SELECT 2", &[], true).unwrap();
         assert_eq!(prepared.ready(&one, 1, &mut out), Steps::PARSE | Steps::DESCRIBE);
-        prepared.described(1, &Arc::default());
+        prepared.described(11, &Arc::default());
         out.clear();
         assert_eq!(prepared.ready(&one, 1, &mut out), 0);
         assert!(out.is_empty());
         prepared.ready(&two, 1, &mut out);
         assert_eq!(out[0], b'C', "the first is closed to make room");
-        assert!(prepared.description(1).is_none());
+        assert!(prepared.description(11).is_none());
     }
 
     #[test]
     fn a_statement_prepared_ahead_is_described_only() {
         let mut prepared = Prepared::default();
-        prepared.reset(&[1]);
+        prepared.reset(&[11]);
         let mut out = BytesMut::new();
-        let one = Statement::new(1, "SELECT 1", &[], true).unwrap();
+        let one = Statement::new(11, "SELECT 1", &[], true).unwrap();
         assert_eq!(prepared.ready(&one, 8, &mut out), Steps::DESCRIBE);
         assert_eq!(out[0], b'D');
     }

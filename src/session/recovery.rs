@@ -94,6 +94,19 @@ impl Session {
         }
     }
 
+    /// No link can be had: what is waiting for one ends with `error`, whose outcome is that of a
+    /// transaction that never reached COMMIT.
+    pub fn handle_no_link(&mut self, error: &Error) {
+        for unit in self.units.range_mut(self.front..) {
+            if unit.losses > 0 && unit.seal.is_some() && unit.verdict.is_none() {
+                let unknown = error.clone().with_outcome(Outcome::Unknown);
+                unit.verdict = Some(Verdict::Failed(unknown));
+            }
+        }
+        self.take_verdicts();
+        self.fail_outstanding(error);
+    }
+
     /// A transaction that was being rolled back ends with its link.
     fn rolled_back_by_loss(&mut self) {
         let error = Error::new(
@@ -179,7 +192,7 @@ impl Session {
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.prepared.reset(&link.prepared);
-        self.internals_ready = link.prepared.contains(&internals::STATEMENT_NUMBER);
+        self.internals_ready = internals::are_prepared(link.ledger, &link.prepared);
         self.parameters.extend(link.parameters.iter().cloned());
         let mut adoption = Adoption::default();
         self.write_questions(&link, &mut adoption);
@@ -260,7 +273,7 @@ impl Session {
                 }
                 self.adopt_if_answered();
             }
-            b'1' | b'2' | b'C' | b'T' | b't' | b'n' | b'D' | b'I' => {}
+            b'1' | b'2' | b'3' | b'C' | b'T' | b't' | b'n' | b'D' | b'I' => {}
             _ => return Err(Malformed("a message that does not answer what was asked")),
         }
         Ok(())
@@ -574,7 +587,7 @@ impl Session {
             Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
             _ => unit.autocommit && last && unit.unprotected.is_none(),
         };
-        if !replayable || (unit.streamed && unit.told) {
+        if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
             return None;
         }
         if is_stale_plan(error) && self.replay_attempts < REPLAY_ATTEMPTS {
@@ -702,7 +715,6 @@ impl Session {
         self.unit_error = None;
         self.seal_missing = false;
         self.rolled_back = false;
-        self.copy_failed = false;
         self.pending_param_oids.clear();
     }
 }

@@ -157,7 +157,7 @@ impl Session {
                         let text = "COPY FROM STDIN must be the only statement of its request";
                         let _ = frontend::copy_fail(text, &mut self.output);
                     }
-                    _ if unit.replayed.is_none() && unit.losses == 0 => self.tell(Event::CopyIn),
+                    _ if !unit.told => self.tell(Event::CopyIn),
                     _ => {}
                 }
                 Ok(())
@@ -319,8 +319,9 @@ impl Session {
             }
         }
         if unit.copy == CopyIn::Open {
-            // The data that still comes is passed over by the server; the end must still be sent.
-            self.copy_failed = true;
+            // The server passes over all data up to a Sync, which has not been sent yet.
+            unit.copy = CopyIn::Failed;
+            frontend::sync(&mut self.output);
         }
         self.unit_error = Some(error);
         Ok(())
@@ -329,11 +330,6 @@ impl Session {
     /// The error that a commit brings because an earlier attempt of it stands.
     pub(super) fn is_fence(&self, error: &ServerError) -> bool {
         error.code == ledger::FENCED_SQLSTATE && self.units[self.front].seal.is_some()
-    }
-
-    /// Whether COPY FROM STDIN has failed, so that sending more data is of no use.
-    pub fn copy_has_failed(&self) -> bool {
-        self.copy_failed
     }
 
     pub(super) fn diverged_error(&self, statement: usize) -> Error {

@@ -306,7 +306,7 @@ impl Session {
         unit.statement = Some(Arc::clone(request.statement));
         unit.effect = class.effect;
         self.enter(&mut unit, begins);
-        let controls = controls_transaction(&class.kind);
+        let controls = class.kind.controls_transaction();
         if unit.autocommit {
             let reason = if controls {
                 Some(CONTROLS)
@@ -601,19 +601,6 @@ const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
 const CONTROLS: &str = "the string of several statements controls the transaction itself";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
-
-fn controls_transaction(kind: &StatementKind) -> bool {
-    match kind {
-        StatementKind::Several(parts) => parts.iter().any(|part| controls_transaction(&part.kind)),
-        StatementKind::Begin { .. }
-        | StatementKind::Commit { .. }
-        | StatementKind::Rollback { .. }
-        | StatementKind::Savepoint(_)
-        | StatementKind::Release(_)
-        | StatementKind::RollbackTo(_) => true,
-        _ => false,
-    }
-}
 
 fn no_transaction() -> Error {
     Error::new(ErrorKind::Usage, "no transaction is open; nothing was sent")

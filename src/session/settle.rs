@@ -15,7 +15,6 @@ impl Session {
     pub(super) fn end_unit(&mut self, status: Status) {
         self.status = status;
         let error = self.unit_error.take();
-        self.copy_failed = false;
         let unit = &self.units[self.front];
         if !unit.has_caught_up() {
             self.diverge();

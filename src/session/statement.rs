@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::classify::{Classified, classify};
+use super::classify::{Classified, StatementKind, classify};
 
 /// One statement text with its parameter types.
 #[derive(Debug)]
@@ -64,6 +64,11 @@ impl Statement {
             class,
             described: Mutex::new(None),
         })
+    }
+
+    /// A string of several statements, which goes out as a simple query.
+    pub fn is_several(&self) -> bool {
+        matches!(self.class.kind, StatementKind::Several(_))
     }
 
     pub fn is_named(&self) -> bool {

@@ -57,10 +57,6 @@ impl Steps {
         self.0 & self.0.wrapping_neg()
     }
 
-    pub fn contains(self, step: u8) -> bool {
-        self.0 & step != 0
-    }
-
     pub fn advance(&mut self) {
         self.0 &= self.0 - 1;
     }
@@ -193,6 +189,9 @@ impl Unit {
     pub fn rewind(&mut self) {
         self.sent = false;
         self.user_done = false;
+        if self.copy == CopyIn::Failed {
+            self.copy = CopyIn::Open;
+        }
         if !self.answered && !self.streamed {
             self.seen = Seen::default();
             self.columns_told = false;
@@ -250,6 +249,8 @@ pub(super) enum CopyIn {
     Open,
     /// The data is complete.
     Done,
+    /// The server has refused it before the data was complete.
+    Failed,
 }
 
 #[cfg(test)]

@@ -74,6 +74,22 @@ pub enum StatementKind {
     Several(Vec<Classified>),
 }
 
+impl StatementKind {
+    /// Whether it begins, ends or divides a transaction.
+    pub fn controls_transaction(&self) -> bool {
+        match self {
+            Self::Several(parts) => parts.iter().any(|part| part.kind.controls_transaction()),
+            Self::Begin { .. }
+            | Self::Commit { .. }
+            | Self::Rollback { .. }
+            | Self::Savepoint(_)
+            | Self::Release(_)
+            | Self::RollbackTo(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
     All,

@@ -1,0 +1,101 @@
+//! Installs the ledger: at the first session where the role may, or when asked to.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Inner;
+use super::status::ClientStatus;
+use crate::config::LedgerMode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::ledger;
+
+/// How the ledger is installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SetupOptions {
+    /// Applications may use the ledger through functions alone: slower, and proof against a hostile
+    /// role in the same database.
+    pub hardened: bool,
+    /// The role that may use it; everybody if none is given.
+    pub role: Option<String>,
+}
+
+impl SetupOptions {
+    #[must_use]
+    pub fn hardened(mut self, hardened: bool) -> Self {
+        self.hardened = hardened;
+        self
+    }
+
+    #[must_use]
+    pub fn role(mut self, role: Option<String>) -> Self {
+        self.role = role;
+        self
+    }
+}
+
+/// Whether the first session has tried to install the ledger, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    tried: bool,
+    problem: Option<String>,
+}
+
+/// The installation takes locks for a moment only.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Inner {
+    pub(super) fn install(&self, options: &SetupOptions) -> Result<()> {
+        self.check_process()?;
+        let sql = ledger::install_sql(options.hardened, options.role.as_deref());
+        self.cluster.run_on_primary(sql, TIMEOUT)?;
+        let mut state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { tried: true, problem: None };
+        Ok(())
+    }
+
+    pub(super) fn remove_ledger(&self) -> Result<()> {
+        self.check_process()?;
+        self.cluster.run_on_primary(ledger::REMOVE.to_owned(), TIMEOUT)
+    }
+
+    /// A primary has no ledger that could be used: installs it, once. Whether it can be used now.
+    pub(super) fn install_once(&self) -> Result<bool> {
+        if self.config.ledger.mode == LedgerMode::Off {
+            return Ok(false);
+        }
+        let mut state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.tried {
+            state.tried = true;
+            let sql = ledger::install_sql(false, None);
+            match self.cluster.run_on_primary(sql, TIMEOUT) {
+                Ok(()) => state.problem = None,
+                Err(error) => {
+                    tracing::warn!(%error, "the ledger could not be installed");
+                    state.problem = Some(error.to_string());
+                }
+            }
+        }
+        match &state.problem {
+            None => Ok(true),
+            Some(problem) if self.config.ledger.mode == LedgerMode::Require => Err(Error::new(
+                ErrorKind::Ledger,
+                format!(
+                    "ledger=require, and the ledger could not be installed: {problem}; have an \
+                     owner of the database run `segue setup`, or set ledger=prefer"
+                ),
+            )),
+            Some(_) => Ok(false),
+        }
+    }
+
+    pub(super) fn status(&self) -> ClientStatus {
+        let state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        ClientStatus {
+            cluster: self.cluster.status(),
+            sessions: self.sessions.load(Ordering::Relaxed),
+            ledger_problem: state.problem.clone(),
+        }
+    }
+}
