@@ -329,7 +329,7 @@ impl Session {
 
     /// The error that a commit brings because an earlier attempt of it stands.
     pub(super) fn is_fence(&self, error: &ServerError) -> bool {
-        error.code == ledger::FENCED_SQLSTATE && self.units[self.front].seal.is_some()
+        error.code == ledger::SQLSTATE_FENCED && self.units[self.front].seal.is_some()
     }
 
     pub(super) fn diverged_error(&self, statement: usize) -> Error {

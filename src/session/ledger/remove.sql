@@ -1,0 +1,15 @@
+-- Removes the ledger, and nothing else: whatever of the user's depends on it, or lives in its
+-- schema, makes this fail (2BP01) and leaves everything as it was.
+DO $segue$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace
+      WHERE nspname OPERATOR(pg_catalog.=) 'segue') THEN
+    RETURN;
+  END IF;
+  PERFORM pg_catalog.pg_advisory_xact_lock(7310022437264650033);
+  DROP FUNCTION IF EXISTS segue.seal(uuid, bigint), segue.fenced(bigint, bigint),
+    segue.look(uuid[]), segue.open(uuid, uuid), segue.purge(interval), segue.version() RESTRICT;
+  DROP TABLE IF EXISTS segue.ledger RESTRICT;
+  DROP SCHEMA IF EXISTS segue RESTRICT;
+END
+$segue$
