@@ -17,4 +17,10 @@ pub mod link;
 pub mod session;
 pub mod wire;
 
-pub use error::{Error, ErrorKind, Outcome};
+pub use client::{
+    CancelHandle, Client, ClientEvent, CopyIn, CopyOut, IsolationLevel, Notification, Pipeline,
+    Prepared, QueryResult, Raw, Row, RowStream, Session, SessionOptions, ToSql, Transaction,
+    TransactionOptions, Typed,
+};
+pub use config::Config;
+pub use error::{Error, ErrorKind, Outcome, Result};

@@ -239,8 +239,9 @@ impl Driver {
             lost: self.lost,
             deadline: since + self.timeout,
         };
-        match self.inner.cluster.acquire(&want) {
-            Ok(handover) => self.take_link(handover),
+        let taken = self.inner.cluster.acquire(&want).and_then(|handover| self.take_link(handover));
+        match taken {
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.lost_at = None;
                 self.core.handle_no_link(&error);

@@ -59,7 +59,7 @@ pub struct SessionOptions {
     pub writes: bool,
 }
 
-pub(crate) struct Inner {
+struct Inner {
     pub config: Arc<Config>,
     pub cluster: Arc<Cluster>,
     pub registry: Arc<Registry>,

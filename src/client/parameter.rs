@@ -41,7 +41,6 @@ const INT8: u32 = 20;
 const OID: u32 = 26;
 const FLOAT4: u32 = 700;
 const FLOAT8: u32 = 701;
-const TEXT: u32 = 25;
 const BYTEA: u32 = 17;
 
 fn encode_integer(value: i64, rust: &'static str, oid: u32, out: &mut BytesMut) -> Encoded {
@@ -159,7 +158,10 @@ fn encode_as<T: postgres_types::ToSql>(
 ) -> Encoded {
     let ty = if oid == own.oid() { Some(own.clone()) } else { Type::from_oid(oid) };
     match ty {
-        Some(ty) if T::accepts(&ty) => value.to_sql(&ty, out),
+        Some(ty) if T::accepts(&ty) => match value.to_sql(&ty, out)? {
+            postgres_types::IsNull::Yes => Ok(IsNull::Yes),
+            postgres_types::IsNull::No => Ok(IsNull::No),
+        },
         _ => Err(mismatch(rust, oid)),
     }
 }
@@ -334,7 +336,7 @@ mod tests {
         assert_eq!(encoded(&7i16, INT8), Some(vec![0, 0, 0, 0, 0, 0, 0, 7]));
         assert_eq!(encoded(&70_000i64, INT2), None);
         assert_eq!(encoded(&-1i32, OID), None);
-        assert_eq!(encoded(&1i32, TEXT), None);
+        assert_eq!(encoded(&1i32, 25), None);
     }
 
     #[test]

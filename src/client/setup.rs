@@ -57,7 +57,7 @@ impl Inner {
 
     pub(super) fn remove_ledger(&self) -> Result<()> {
         self.check_process()?;
-        self.cluster.run_on_primary(ledger::REMOVE.to_owned(), TIMEOUT)
+        self.cluster.run_on_primary(ledger::remove_sql().to_owned(), TIMEOUT)
     }
 
     /// A primary has no ledger that could be used: installs it, once. Whether it can be used now.

@@ -34,7 +34,7 @@ pub struct SessionStatus {
     /// Whether its commits are sealed.
     pub ledger: bool,
     /// Its present row in the ledger. It is a capability: whoever knows it can seal in its name.
-    pub(crate) ledger_row: Uuid,
+    pub ledger_row: Uuid,
     /// Why the open transaction, or the session's state, would not survive its server.
     pub protection_lost: Option<String>,
 }
