@@ -9,7 +9,9 @@
 //! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
 //! - `standard_conforming_strings = on`, without which strings end elsewhere.
 
+mod control;
 mod functions;
+mod head;
 mod lexer;
 mod scan;
 mod statements;

@@ -1,13 +1,16 @@
-//! Tells by the first words of one statement what it is and what it does to its session.
+//! Tells by the first words of one statement what it is and what it does to data and session.
+//!
+//! What is not known here must come out as a statement that may write.
 
+use super::control::{
+    SNAPSHOT, TWO_PHASE, channel, deallocate, discard, end, reset, savepoint, set,
+};
+use super::head::{Head, NOTHING};
 use super::lexer::{Lexer, Token, fold};
 use super::scan::{Scan, Verb, scan, starts_temporary};
-use super::{Classified, Discard, Effect, StatementKind};
+use super::{Classified, Effect, StatementKind};
 
-const TWO_PHASE: &str = "two-phase commit";
-const SNAPSHOT: &str = "an exported or imported snapshot";
 const TEMPORARY: &str = "a temporary table, view, sequence or function";
-const ESCAPED_NAME: &str = "a name written with Unicode escapes (U&\"...\")";
 
 /// Reads off its text what one statement does.
 pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
@@ -77,118 +80,6 @@ pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
     }
 }
 
-/// The words of a statement, one after the other, from its first.
-struct Head<'a>(Lexer<'a>);
-
-const NOTHING: Token<'static> = Token::Symbol(0);
-
-impl<'a> Head<'a> {
-    fn new(text: &'a [u8]) -> Self {
-        Self(Lexer::new(text))
-    }
-
-    fn next(&mut self) -> Token<'a> {
-        self.0.next().unwrap_or(NOTHING)
-    }
-
-    fn peek(&self) -> Token<'a> {
-        Self(self.0).next()
-    }
-
-    /// Moves behind `keyword` if it comes next.
-    fn accept(&mut self, keyword: &str) -> bool {
-        self.accept_any(&[keyword])
-    }
-
-    fn accept_any(&mut self, keywords: &[&str]) -> bool {
-        let is_next = self.peek().is_any(keywords);
-        if is_next {
-            self.next();
-        }
-        is_next
-    }
-
-    /// Whether one of the words to come is `keyword`, without quotes.
-    fn contains(&self, keyword: &str) -> bool {
-        let mut rest = self.0;
-        rest.any(|token| token.is(keyword))
-    }
-
-    /// Whether `keywords` follow one another somewhere.
-    fn contains_phrase(&self, keywords: &[&str]) -> bool {
-        let mut rest = Self(self.0);
-        while rest.peek() != NOTHING {
-            let mut here = Self(rest.0);
-            if keywords.iter().all(|keyword| here.accept(keyword)) {
-                return true;
-            }
-            rest.next();
-        }
-        false
-    }
-
-    /// Moves behind the parenthesis that closes the one behind which it stands, and gives what is
-    /// between them.
-    fn skip_parenthesis(&mut self) -> &'a [u8] {
-        let inside = self.0.rest();
-        let start = self.0.position();
-        let mut depth = 1_usize;
-        loop {
-            let len = self.0.position() - start;
-            match self.next() {
-                Token::Symbol(b'(') => depth += 1,
-                Token::Symbol(b')') => depth -= 1,
-                NOTHING => return inside,
-                _ => {}
-            }
-            if depth == 0 {
-                return inside.get(..len).unwrap_or_default();
-            }
-        }
-    }
-
-    /// The last of READ ONLY and READ WRITE wins.
-    fn read_only(&mut self) -> bool {
-        let mut read_only = false;
-        loop {
-            match self.next() {
-                NOTHING => return read_only,
-                token if token.is("read") => {
-                    // READ COMMITTED and READ UNCOMMITTED are isolation levels.
-                    if self.accept("only") {
-                        read_only = true;
-                    } else if self.accept("write") {
-                        read_only = false;
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// `[SAVEPOINT] name`; `savepoint` is a name, too.
-    fn savepoint(&mut self) -> Token<'a> {
-        let word = self.next();
-        let name = self.peek();
-        if word.is("savepoint") && name != NOTHING {
-            name
-        } else {
-            word
-        }
-    }
-
-    /// The name of a setting, with its dots, in lower case as the server compares it.
-    fn setting(&mut self) -> Option<String> {
-        let mut name = self.next().identifier()?.to_ascii_lowercase();
-        while self.peek() == Token::Symbol(b'.') {
-            self.next();
-            name.push('.');
-            name.push_str(&self.next().identifier()?.to_ascii_lowercase());
-        }
-        Some(name)
-    }
-}
-
 /// What SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES and TABLE do, with or without WITH.
 fn query(found: &Scan<'_>, verb: Option<Verb>) -> Classified {
     let modifies = verb == Some(Verb::Modifying);
@@ -234,160 +125,6 @@ fn with_calls(mut class: Classified, found: &Scan<'_>) -> Classified {
         class = class.unprotected(SNAPSHOT);
     }
     class
-}
-
-fn end(head: &mut Head<'_>, commit: bool) -> Classified {
-    if head.accept("prepared") {
-        return Classified::new(StatementKind::Other, Effect::MayWrite)
-            .outside_transaction()
-            .unprotected(TWO_PHASE);
-    }
-    head.accept_any(&["work", "transaction"]);
-    if !commit && head.accept("to") {
-        return savepoint(&head.savepoint(), StatementKind::RollbackTo);
-    }
-    let chain = head.accept("and") && head.accept("chain");
-    let kind = if commit {
-        StatementKind::Commit { chain }
-    } else {
-        StatementKind::Rollback { chain }
-    };
-    Classified::new(kind, Effect::None)
-}
-
-fn savepoint(name: &Token<'_>, kind: fn(String) -> StatementKind) -> Classified {
-    match name.identifier() {
-        Some(name) => Classified::new(kind(name), Effect::None),
-        None => Classified::new(StatementKind::Other, Effect::None).unprotected(ESCAPED_NAME),
-    }
-}
-
-fn channel(name: &Token<'_>, kind: fn(String) -> StatementKind) -> Classified {
-    match name.identifier() {
-        Some(name) => Classified::new(kind(name), Effect::None),
-        None => Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME),
-    }
-}
-
-fn deallocate(head: &mut Head<'_>) -> Classified {
-    let word = head.next();
-    let name = head.peek();
-    let name = if word.is("prepare") && name != NOTHING {
-        name
-    } else {
-        word
-    };
-    let kind = match name.identifier() {
-        _ if name.is("all") => StatementKind::Deallocate(None),
-        Some(name) => StatementKind::Deallocate(Some(name)),
-        None => StatementKind::Other,
-    };
-    Classified::new(kind, Effect::None)
-}
-
-fn discard(what: &Token<'_>) -> Classified {
-    let (what, effect) = if what.is("all") {
-        (Discard::All, Effect::None)
-    } else if what.is("plans") {
-        (Discard::Plans, Effect::None)
-    } else if what.is("sequences") {
-        (Discard::Sequences, Effect::None)
-    } else if what.is_any(&["temp", "temporary"]) {
-        // Dropping the tables takes a transaction id.
-        (Discard::Temp, Effect::MayWrite)
-    } else {
-        return Classified::new(StatementKind::Other, Effect::MayWrite);
-    };
-    let class = Classified::new(StatementKind::Discard(what), effect);
-    if what.is_all() {
-        class.outside_transaction()
-    } else {
-        class
-    }
-}
-
-fn set(head: &mut Head<'_>) -> Classified {
-    let before_scope = head.0;
-    let mut local = head.accept("local");
-    let session = !local && head.accept("session");
-    let named = |name: &str, local| {
-        let kind = StatementKind::Set {
-            name: name.to_owned(),
-            local,
-        };
-        Classified::new(kind, Effect::None)
-    };
-    if session && head.accept("characteristics") {
-        return named("session characteristics", false);
-    }
-    if session && head.peek().is("authorization") {
-        return named("session_authorization", false);
-    }
-    if session && matches!(head.peek(), Token::Symbol(b'=' | b'.')) {
-        // No setting is called so, but an extension's might be.
-        head.0 = before_scope;
-    }
-    if head.peek().is("session") {
-        let mut ahead = Head(head.0);
-        if ahead.accept("session") && ahead.accept("authorization") {
-            return named("session_authorization", local);
-        }
-    }
-    let first = head.peek();
-    let Some(name) = head.setting() else {
-        return Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME);
-    };
-    let assigns = head.peek() == Token::Symbol(b'=') || head.peek().is("to");
-    if matches!(first, Token::Word(_)) && !assigns {
-        let name = match name.as_str() {
-            "transaction" => {
-                let class = named("transaction", true);
-                let snapshot = head.peek().is("snapshot");
-                return if snapshot {
-                    class.unprotected(SNAPSHOT)
-                } else {
-                    class
-                };
-            }
-            "constraints" => return named("constraints", true),
-            "time" => "timezone",
-            "names" => "client_encoding",
-            "schema" => "search_path",
-            "xml" => "xmloption",
-            other => other,
-        };
-        return seed_aside(named(name, local));
-    }
-    // These hold for one transaction at most, however they are set.
-    local |= matches!(
-        name.as_str(),
-        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
-    );
-    seed_aside(named(&name, local))
-}
-
-/// How far random() had come since SET SEED cannot be restored.
-fn seed_aside(class: Classified) -> Classified {
-    match &class.kind {
-        StatementKind::Set { name, .. } if name == "seed" => class.unrestorable("SET SEED"),
-        _ => class,
-    }
-}
-
-fn reset(head: &mut Head<'_>) -> Classified {
-    let first = head.peek();
-    let Some(name) = head.setting() else {
-        return Classified::new(StatementKind::Other, Effect::None).unrestorable(ESCAPED_NAME);
-    };
-    let name = match (first, name.as_str()) {
-        (Token::Word(_), "time") if head.accept("zone") => "timezone".to_owned(),
-        (Token::Word(_), "session") if head.accept("authorization") => {
-            "session_authorization".to_owned()
-        }
-        (Token::Word(_), "transaction") => "transaction_isolation".to_owned(),
-        _ => name,
-    };
-    Classified::new(StatementKind::Reset(name), Effect::None)
 }
 
 fn explain(head: &mut Head<'_>) -> Classified {
