@@ -1,12 +1,37 @@
 //! The servers of one cluster: what is known of them, and which one a session should use.
 //!
-//! `choice` and `detector` are pure. `monitor` runs on the one background thread of a client (a
-//! tokio current-thread runtime): it polls every server on a link of its own, keeps warm links,
-//! dials on behalf of sessions, and wakes the sessions of a server that has been given up.
+//! [`choice`], [`detector`] and `picture` are pure. All else runs on the one background thread of
+//! a client (a tokio current-thread runtime), which polls every server on a link of its own
+//! (`watch`), keeps warm links (`warm`), dials on behalf of sessions (`acquire`), and wakes the
+//! sessions of a server that has been given up. [`Cluster`] is the handle that other threads have.
+//!
+//! Sessions come here only to open, lose or close a link: nothing of it is on the hot path. No
+//! lock is held across an await or while the client's callbacks run.
+
+pub mod choice;
+pub mod detector;
+pub mod status;
+
+mod acquire;
+mod conn;
+mod errand;
+mod handle;
+mod hub;
+mod pacer;
+mod picture;
+mod probe;
+mod promote;
+mod warm;
+mod watch;
 
 use std::time::Instant;
 
 use bytes::BytesMut;
+
+pub use choice::Verdict;
+pub use detector::Health;
+pub use handle::{Cluster, EventSink};
+pub use status::{ClusterEvent, Role, ServerStatus, Status};
 
 use crate::link::Link;
 
@@ -60,9 +85,26 @@ pub struct Handover {
     pub prepared: Vec<u32>,
 }
 
-/// What to prepare on links ahead of time; given by the client, which knows the statements.
+/// What to prepare on links ahead of time, and what to ask of them beside the cluster's own
+/// questions; given by the client, which knows statements and ledger.
+///
+/// Called on the background thread, which must not be blocked.
 pub trait Preparations: Send + Sync {
     /// Appends to `out` a Parse message for each statement that is worth having on a warm link and
     /// whose number is not in `already`; returns their numbers. `facts` chooses the seal's form.
+    ///
+    /// Other messages may follow a Parse that they belong to; Sync is added by the cluster.
     fn prepare(&self, facts: &Facts, already: &[u32], out: &mut BytesMut) -> Vec<u32>;
+
+    /// An SQL expression that gives `none`, `table` or `function`: the ledger as this user may use
+    /// it. It must not fail where there is no ledger.
+    fn ledger_access_sql(&self) -> &str {
+        "'none'"
+    }
+
+    /// An SQL expression that gives [`Facts::backend_start`] as text.
+    fn backend_start_sql(&self) -> &str {
+        "(SELECT a.backend_start::pg_catalog.text FROM \
+         pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a)"
+    }
 }

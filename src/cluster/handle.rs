@@ -1,0 +1,218 @@
+//! The handle to a cluster that application threads have, and the background thread behind it.
+//!
+//! Commands go to the thread through a channel that wakes it; answers come back through a channel
+//! of the caller's, which ends when the thread does, so that nobody waits for ever.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::hub::{Hub, Published};
+use super::status::{ClusterEvent, Status};
+use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::LinkWaker;
+
+/// Where events go. Called on the background thread, which must not be blocked.
+pub type EventSink = Arc<dyn Fn(ClusterEvent) + Send + Sync>;
+
+/// The background thread keeps deadlines itself; a caller gives it this much longer before it
+/// concludes that the thread is stuck in a callback.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long closing waits for a thread that is stuck in a callback.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The servers of one cluster, watched by a background thread until this is closed or dropped.
+pub struct Cluster {
+    commands: mpsc::UnboundedSender<Command>,
+    published: Published,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
+    /// Ends when the thread has.
+    ended: Receiver<()>,
+}
+
+enum Command {
+    Acquire { want: Want, reply: Sender<Result<Handover>> },
+    Run { sql: String, deadline: Instant, reply: Sender<Result<()>> },
+    Register { session: u64, server: usize, waker: LinkWaker },
+    Deregister { session: u64 },
+    StatementsChanged,
+    Close,
+}
+
+impl Cluster {
+    /// Starts watching the servers. Returns before any of them has answered.
+    pub fn open(
+        config: Arc<Config>,
+        preparations: Arc<dyn Preparations>,
+        events: EventSink,
+    ) -> Result<Arc<Self>> {
+        if config.hosts.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "the configuration names no server"));
+        }
+        let cannot = |error: std::io::Error| {
+            Error::new(ErrorKind::Connect, "the background thread could not be started")
+                .with_source(error)
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let published = Published::default();
+        let (alive, ended) = bounded(0);
+        let for_thread = published.clone();
+        let thread = thread::Builder::new()
+            .name("segue-cluster".to_owned())
+            .spawn(move || {
+                run(runtime, config, preparations, events, for_thread, inbox);
+                drop(alive);
+            })
+            .map_err(cannot)?;
+        let thread_id = thread.thread().id();
+        let thread = Mutex::new(Some(thread));
+        Ok(Arc::new(Self { commands, published, thread, thread_id, ended }))
+    }
+
+    /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
+    pub fn acquire(&self, want: &Want) -> Result<Handover> {
+        let (reply, answer) = bounded(1);
+        self.ask(Command::Acquire { want: want.clone(), reply }, &answer, want.deadline)
+    }
+
+    /// Runs a string of statements on the primary, on a link of its own, and asks the server anew
+    /// which ledger it has. An error with the outcome `Unknown` means that the link broke meanwhile.
+    pub fn run_on_primary(&self, sql: String, timeout: Duration) -> Result<()> {
+        let (reply, answer) = bounded(1);
+        let deadline = Instant::now() + timeout;
+        self.ask(Command::Run { sql, deadline, reply }, &answer, deadline)
+    }
+
+    /// The session uses a link to this server from now on, and wants to be woken when it has to
+    /// leave it. Replaces what was registered for the session before.
+    pub fn register(&self, session: u64, server: usize, waker: LinkWaker) {
+        let _ = self.commands.send(Command::Register { session, server, waker });
+    }
+
+    /// The session uses no link any more.
+    pub fn deregister(&self, session: u64) {
+        let _ = self.commands.send(Command::Deregister { session });
+    }
+
+    /// [`Preparations::prepare`] may have more to give: the warm links are topped up.
+    pub fn statements_changed(&self) {
+        let _ = self.commands.send(Command::StatementsChanged);
+    }
+
+    /// What is known of the servers.
+    pub fn status(&self) -> Arc<Status> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the background thread and everybody's waiting. Links that were handed over live on.
+    pub fn close(&self) {
+        let _ = self.commands.send(Command::Close);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The last handle may be dropped by a callback on the thread itself.
+        let Some(thread) = thread.filter(|_| thread::current().id() != self.thread_id) else {
+            return;
+        };
+        match self.ended.recv_timeout(CLOSE_LIMIT) {
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::error!("a callback blocks the background thread; it is left behind");
+            }
+            _ => drop(thread.join()),
+        }
+    }
+
+    fn ask<T>(
+        &self,
+        command: Command,
+        answer: &Receiver<Result<T>>,
+        deadline: Instant,
+    ) -> Result<T> {
+        let closed = || Error::new(ErrorKind::Closed, "the client was closed");
+        if thread::current().id() == self.thread_id {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "a callback must not wait for the thread that it runs on",
+            ));
+        }
+        self.commands.send(command).map_err(|_| closed())?;
+        match answer.recv_deadline(deadline + GRACE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => Err(closed()),
+            Err(RecvTimeoutError::Timeout) => Err(Error::new(
+                ErrorKind::FailoverTimeout,
+                "the background thread does not answer; a callback seems to block it",
+            )),
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The background thread.
+fn run(
+    runtime: Runtime,
+    config: Arc<Config>,
+    preparations: Arc<dyn Preparations>,
+    events: EventSink,
+    published: Published,
+    inbox: mpsc::UnboundedReceiver<Command>,
+) {
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let hub = Hub::new(config, preparations, events, published, seed);
+        for server in 0..hub.servers() {
+            spawn_local(watch::watch(hub.clone(), server));
+        }
+        spawn_local(watch::end_opening(hub.clone()));
+        spawn_local(warm::keep(hub.clone()));
+        spawn_local(promote::keep(hub.clone()));
+        obey(&hub, inbox).await;
+    });
+    {
+        // Sockets and timers are let go while their runtime is still there.
+        let _inside = runtime.enter();
+        drop(local);
+    }
+    // A name look-up that hangs must not keep the thread from ending.
+    runtime.shutdown_background();
+}
+
+/// Carries out commands until one of them says to close, or the handle is gone.
+async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Acquire { want, reply } => {
+                let hub = hub.clone();
+                spawn_local(async move {
+                    // Whoever asked may have given up; a link is then closed by being dropped.
+                    let _ = reply.send(acquire::serve(&hub, &want).await);
+                });
+            }
+            Command::Run { sql, deadline, reply } => {
+                let hub = hub.clone();
+                spawn_local(async move {
+                    let _ = reply.send(errand::run(&hub, &sql, deadline).await);
+                });
+            }
+            Command::Register { session, server, waker } => hub.register(session, server, waker),
+            Command::Deregister { session } => hub.deregister(session),
+            Command::StatementsChanged => warm::top_up(hub),
+            Command::Close => return,
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! The whole picture: what is known of every server, who is chosen, and which sessions have to
+//! leave theirs. Pure: time is an argument, and what follows from an input comes back as
+//! [`Effects`] for the monitor to carry out.
+//!
+//! Invariants: the floor never sinks once a session was handed a link; the identity is fixed from
+//! then on; an event is given once per change.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::choice::{self, Goal, Rules, Seen, ServerView, Verdict, verdict};
+use super::detector::{Detector, Failure, Health};
+use super::status::{ClusterEvent, Role, ServerStatus, Status};
+use super::{Facts, Want};
+use crate::config::{Config, Failover, TargetSessionAttrs};
+use crate::error::Error;
+
+/// What an answered probe told.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    pub facts: Facts,
+    /// The position up to which a standby has received WAL, which a promotion would replay first.
+    pub received: u64,
+    /// When it was asked.
+    pub asked: Instant,
+}
+
+/// What is known of one server.
+#[derive(Debug)]
+pub struct Server {
+    pub address: String,
+    pub detector: Detector,
+    pub observed: Option<Observed>,
+    pub last_failure: Option<Failure>,
+    /// When the last dial began that succeeded: proof that its postmaster lived then.
+    pub proved: Option<Instant>,
+    pub links_dialled: u64,
+    pub warm_links: usize,
+    pub warm_links_used: u64,
+    /// The verdict that was last reported.
+    reported: Verdict,
+}
+
+/// What the monitor has to do after an input.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub events: Vec<ClusterEvent>,
+    /// Sessions to be woken from whatever they wait for on their link.
+    pub wake: Vec<u64>,
+    /// Something changed that waiting sessions, tasks and `status()` should see.
+    pub changed: bool,
+}
+
+#[derive(Debug)]
+pub struct Picture {
+    pub servers: Vec<Server>,
+    pub waiting: usize,
+    timing: Failover,
+    goal: Goal,
+    identity: Option<u64>,
+    identity_fixed: bool,
+    floor: u32,
+    /// The server in use, and whether it can be used just now.
+    last: Option<usize>,
+    chosen: Option<usize>,
+    standby: Option<usize>,
+    /// Until it is over nobody is chosen: the first to answer may be an old primary.
+    opening: bool,
+    first_usable: Option<Instant>,
+    doubt_since: Option<Instant>,
+    sessions: HashMap<u64, Registered>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    server: usize,
+    woken: bool,
+}
+
+impl Picture {
+    pub fn new(config: &Config) -> Self {
+        let server = |host: &crate::config::Host| Server {
+            address: host.to_string(),
+            detector: Detector::new(config.failover.clone()),
+            observed: None,
+            last_failure: None,
+            proved: None,
+            links_dialled: 0,
+            warm_links: 0,
+            warm_links_used: 0,
+            reported: Verdict::Unknown,
+        };
+        Self {
+            servers: config.hosts.iter().map(server).collect(),
+            waiting: 0,
+            timing: config.failover.clone(),
+            goal: match config.target_session_attrs {
+                TargetSessionAttrs::ReadWrite => Goal::ReadWrite,
+                TargetSessionAttrs::ReadOnly => Goal::ReadOnly,
+                TargetSessionAttrs::Any => Goal::Any,
+            },
+            identity: None,
+            identity_fixed: false,
+            floor: 0,
+            last: None,
+            chosen: None,
+            standby: None,
+            opening: true,
+            first_usable: None,
+            doubt_since: None,
+            sessions: HashMap::new(),
+        }
+    }
+
+    pub fn chosen(&self) -> Option<usize> {
+        self.chosen
+    }
+
+    pub fn standby(&self) -> Option<usize> {
+        self.standby
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The server answered a probe on a link of its own, or one that a session will get.
+    pub fn handle_facts(&mut self, now: Instant, server: usize, observed: Observed) -> Effects {
+        let mut effects = Effects::default();
+        let old = self.servers[server].observed.replace(observed);
+        let is_new = old.is_none_or(|old| {
+            let new = self.servers[server].observed.as_ref();
+            new.is_none_or(|new| seen(&new.facts) != seen(&old.facts))
+        });
+        effects.changed |= is_new;
+        self.answered(now, server, &mut effects);
+        self.rechoose(now, &mut effects);
+        effects
+    }
+
+    /// The server answered a bare poll.
+    pub fn handle_answer(&mut self, now: Instant, server: usize) -> Effects {
+        let mut effects = Effects::default();
+        self.answered(now, server, &mut effects);
+        if effects.changed || self.opening {
+            self.rechoose(now, &mut effects);
+        }
+        effects
+    }
+
+    pub fn handle_miss(&mut self, now: Instant, server: usize) -> Effects {
+        let mut effects = Effects::default();
+        let it = &mut self.servers[server];
+        let was_in_doubt = it.detector.in_doubt();
+        let text = format!("no answer within {} ms", self.timing.poll_timeout.as_millis());
+        it.last_failure = Some(Failure::Silent(text));
+        if let Some(health) = it.detector.handle_miss(now) {
+            self.health_changed(server, health, &mut effects);
+        }
+        effects.changed |= !was_in_doubt;
+        self.rechoose(now, &mut effects);
+        effects
+    }
+
+    /// A link to the server broke, or a dial failed.
+    pub fn handle_failure(
+        &mut self,
+        now: Instant,
+        server: usize,
+        failure: Failure,
+        dial: bool,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let it = &mut self.servers[server];
+        let was_unreachable = it.detector.unreachable(now);
+        let health = it.detector.handle_failure(now, &failure, dial);
+        // A promotion waits for this.
+        effects.changed |= it.detector.unreachable(now) != was_unreachable;
+        if it.detector.health() != Health::Healthy {
+            // A refusal may be the last thing that somebody waits for.
+            effects.changed |= it.last_failure.is_none() || matches!(failure, Failure::Refuses(_));
+            it.last_failure = Some(failure);
+        }
+        if let Some(health) = health {
+            self.health_changed(server, health, &mut effects);
+        }
+        self.rechoose(now, &mut effects);
+        effects
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        self.rechoose(now, &mut effects);
+        effects
+    }
+
+    /// A session has got a link: the cluster is known for good.
+    pub fn handle_handover(&mut self, server: usize) {
+        if let Some(observed) = &self.servers[server].observed {
+            if self.identity == Some(observed.facts.system_identifier) {
+                self.identity_fixed = true;
+            }
+        }
+    }
+
+    /// A session uses a link to this server. It is woken at once where the choice has moved on
+    /// between the handover and now.
+    pub fn handle_register(&mut self, session: u64, server: usize) -> Effects {
+        let mut effects = Effects::default();
+        let woken = self.has_to_leave(server);
+        if woken {
+            effects.wake.push(session);
+        }
+        self.sessions.insert(session, Registered { server, woken });
+        effects
+    }
+
+    pub fn handle_deregister(&mut self, session: u64) {
+        self.sessions.remove(&session);
+    }
+
+    /// Whether standbys are to be asked every few milliseconds: the primary is in doubt, and
+    /// somebody waits or it is not long ago.
+    pub fn urgent(&self, now: Instant, server: usize) -> bool {
+        let Some(since) = self.doubt_since else { return false };
+        let recent = now.saturating_duration_since(since) < self.timing.timeout;
+        let may_take_over = self.servers[server]
+            .observed
+            .as_ref()
+            .is_some_and(|o| !Seen::from(&o.facts).writable());
+        may_take_over && (recent || self.waiting > 0)
+    }
+
+    /// The server for this want, if there is one now.
+    pub fn pick(&self, want: &Want) -> Option<usize> {
+        if self.opening {
+            return None;
+        }
+        let goal = match (want.writes, self.goal) {
+            (true, _) => Goal::ReadWrite,
+            (false, Goal::ReadWrite) => Goal::Any,
+            (false, goal) => goal,
+        };
+        let server = match goal == self.goal {
+            true => self.chosen,
+            false => choice::choose(&self.views(), self.last, &self.rules(goal)),
+        }?;
+        self.satisfies(server, &self.servers[server].observed.as_ref()?.facts, want).then_some(server)
+    }
+
+    /// Whether a link with these facts may be given to this want.
+    pub fn satisfies(&self, server: usize, facts: &Facts, want: &Want) -> bool {
+        let seen = Seen::from(facts);
+        let view = ServerView { health: self.servers[server].detector.health(), seen: Some(seen) };
+        if verdict(&view, self.identity, self.floor) != Verdict::Member {
+            return false;
+        }
+        // A standby's timeline is what it last heard of; only a primary's can be a way back.
+        if !facts.in_recovery && facts.timeline < want.timeline_floor {
+            return false;
+        }
+        !want.writes || seen.writable()
+    }
+
+    /// The error for a session that nobody will ever serve: every server refuses this client.
+    pub fn refusal(&self) -> Option<Error> {
+        let mut first = None;
+        for server in &self.servers {
+            match (&server.last_failure, server.detector.health()) {
+                (Some(Failure::Refuses(error)), Health::Lost) => {
+                    first.get_or_insert_with(|| error.clone());
+                }
+                _ => return None,
+            }
+        }
+        first
+    }
+
+    pub fn status(&self) -> Status {
+        let primary = self.last.and_then(|last| self.servers[last].observed.as_ref());
+        let primary = primary.filter(|o| !o.facts.in_recovery).map(|o| o.facts.lsn);
+        let servers = self.servers.iter().map(|server| {
+            let facts = server.observed.as_ref().map(|o| &o.facts);
+            ServerStatus {
+                address: server.address.clone(),
+                role: match facts {
+                    None => Role::Unknown,
+                    Some(f) if f.in_recovery => Role::Standby,
+                    Some(f) if f.read_only => Role::ReadOnlyPrimary,
+                    Some(_) => Role::Primary,
+                },
+                health: server.detector.health(),
+                verdict: verdict(&view(server), self.identity, self.floor),
+                timeline: facts.map(|f| f.timeline),
+                system_identifier: facts.map(|f| f.system_identifier),
+                lsn: facts.map(|f| f.lsn),
+                lag_bytes: facts
+                    .filter(|f| f.in_recovery)
+                    .and_then(|f| primary.map(|lsn| lsn.saturating_sub(f.lsn))),
+                last_error: server.last_failure.as_ref().map(Failure::text),
+                warm_links: server.warm_links,
+                links_dialled: server.links_dialled,
+                warm_links_used: server.warm_links_used,
+            }
+        });
+        Status {
+            servers: servers.collect(),
+            chosen: self.chosen,
+            standby: self.standby,
+            system_identifier: self.identity,
+            timeline_floor: self.floor,
+            sessions: self.sessions.len(),
+            waiting: self.waiting,
+        }
+    }
+
+    /// The standby to be promoted by `on_primary_loss = promote`, if it has come to that: the
+    /// server in use cannot be reached, nothing else is writable, and among the healthy standbys
+    /// this one has received most.
+    pub fn to_promote(&self, now: Instant) -> Option<usize> {
+        let last = self.last?;
+        if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
+            return None;
+        }
+        if !self.servers[last].detector.unreachable(now) {
+            return None;
+        }
+        let standbys = self.servers.iter().enumerate().filter_map(|(index, server)| {
+            let observed = server.observed.as_ref()?;
+            let fit = index != last
+                && server.detector.health() == Health::Healthy
+                && observed.facts.in_recovery
+                && Some(observed.facts.system_identifier) == self.identity;
+            fit.then_some((index, observed.facts.timeline, observed.received))
+        });
+        standbys
+            .max_by_key(|&(index, timeline, received)| {
+                (timeline, received, std::cmp::Reverse(index))
+            })
+            .map(|(index, ..)| index)
+    }
+
+    /// How long to sleep before `handle_tick` is due, while the opening lasts.
+    pub fn opening_ends(&self) -> Option<Instant> {
+        let first = self.first_usable?;
+        self.opening.then(|| first + self.timing.poll_timeout)
+    }
+
+    fn answered(&mut self, now: Instant, server: usize, effects: &mut Effects) {
+        let it = &mut self.servers[server];
+        effects.changed |= it.detector.in_doubt();
+        match it.detector.handle_answer(now) {
+            Some(health) => self.health_changed(server, health, effects),
+            None => it.last_failure = None,
+        }
+    }
+
+    fn health_changed(&mut self, server: usize, health: Health, effects: &mut Effects) {
+        effects.changed = true;
+        let it = &mut self.servers[server];
+        let address = it.address.clone();
+        let reason = it.last_failure.as_ref().map(Failure::text).unwrap_or_default();
+        match health {
+            Health::Healthy if it.last_failure.take().is_some() => {
+                effects.events.push(ClusterEvent::Recovered { server, address });
+            }
+            Health::Healthy | Health::Unknown => {}
+            Health::Suspect => effects.events.push(ClusterEvent::Suspect { server, address }),
+            Health::Lost => effects.events.push(ClusterEvent::Lost { server, address, reason }),
+            Health::ComingBack => {
+                effects.events.push(ClusterEvent::ComingBack { server, address, reason });
+            }
+        }
+    }
+
+    fn rechoose(&mut self, now: Instant, effects: &mut Effects) {
+        let views = self.views();
+        if !self.identity_fixed {
+            let identity = choice::identity(&views);
+            if identity != self.identity {
+                (self.identity, self.floor) = (identity, 0);
+            }
+        }
+        if self.opening && !self.opening_is_over(now, &views) {
+            return;
+        }
+        effects.changed |= self.opening;
+        self.opening = false;
+        self.raise_floor(&views);
+        self.report_refused(&views, effects);
+
+        let chosen = choice::choose(&views, self.last, &self.rules(self.goal));
+        if chosen != self.chosen {
+            self.choice_changed(chosen, effects);
+        }
+        let standby = choice::best_standby(&views, self.standby, self.identity);
+        effects.changed |= standby != self.standby;
+        self.standby = standby;
+
+        let in_doubt = match self.chosen {
+            None => true,
+            Some(chosen) => self.servers[chosen].detector.in_doubt(),
+        };
+        match (in_doubt, self.doubt_since) {
+            (true, None) => {
+                self.doubt_since = Some(now);
+                effects.changed = true;
+            }
+            (false, Some(_)) => self.doubt_since = None,
+            _ => {}
+        }
+        self.wake_who_has_to_leave(effects);
+    }
+
+    /// Everybody has answered or failed, or enough time has passed since somebody could be used.
+    fn opening_is_over(&mut self, now: Instant, views: &[ServerView]) -> bool {
+        if self.servers.iter().all(|s| s.observed.is_some() || s.last_failure.is_some()) {
+            return true;
+        }
+        if choice::choose(views, None, &self.rules(self.goal)).is_none() {
+            self.first_usable = None;
+            return false;
+        }
+        let first = *self.first_usable.get_or_insert(now);
+        now.saturating_duration_since(first) >= self.timing.poll_timeout
+    }
+
+    fn raise_floor(&mut self, views: &[ServerView]) {
+        let newest = views
+            .iter()
+            .filter(|view| view.health == Health::Healthy)
+            .filter_map(|view| view.seen)
+            .filter(|seen| Some(seen.system_identifier) == self.identity && seen.writable())
+            .map(|seen| seen.timeline)
+            .max();
+        self.floor = self.floor.max(newest.unwrap_or(0));
+    }
+
+    fn report_refused(&mut self, views: &[ServerView], effects: &mut Effects) {
+        for (index, view) in views.iter().enumerate() {
+            let found = verdict(view, self.identity, self.floor);
+            let server = &mut self.servers[index];
+            // The lost primary is stale as soon as its successor is there; that is news only once
+            // it is back.
+            let hidden = found == Verdict::Stale && view.health != Health::Healthy;
+            if hidden || found == server.reported {
+                continue;
+            }
+            server.reported = found;
+            effects.changed = true;
+            let (address, Some(seen)) = (server.address.clone(), view.seen) else { continue };
+            match found {
+                Verdict::Stale => effects.events.push(ClusterEvent::Stale {
+                    server: index,
+                    address,
+                    timeline: seen.timeline,
+                    floor: self.floor,
+                }),
+                Verdict::OtherCluster => effects.events.push(ClusterEvent::OtherCluster {
+                    server: index,
+                    address,
+                    system_identifier: seen.system_identifier,
+                }),
+                _ => {}
+            }
+        }
+    }
+
+    fn choice_changed(&mut self, chosen: Option<usize>, effects: &mut Effects) {
+        effects.changed = true;
+        self.chosen = chosen;
+        let previous = self.last;
+        let Some(server) = chosen else {
+            effects.events.extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
+            return;
+        };
+        if previous == chosen {
+            return;
+        }
+        self.last = chosen;
+        let timeline_of = |index: usize| {
+            self.servers[index].observed.as_ref().map_or(0, |o| o.facts.timeline)
+        };
+        let (address, timeline) = (self.servers[server].address.clone(), timeline_of(server));
+        effects.events.push(match previous {
+            Some(before) if self.goal == Goal::ReadWrite && timeline > timeline_of(before) => {
+                ClusterEvent::Promoted { server, address, timeline, previous }
+            }
+            _ => ClusterEvent::PrimaryChosen { server, address, timeline, previous },
+        });
+    }
+
+    fn wake_who_has_to_leave(&mut self, effects: &mut Effects) {
+        let leave: Vec<bool> = (0..self.servers.len()).map(|s| self.has_to_leave(s)).collect();
+        for (id, session) in &mut self.sessions {
+            if !session.woken && leave[session.server] {
+                session.woken = true;
+                effects.wake.push(*id);
+            }
+        }
+    }
+
+    /// Whether a session that still uses this server has to be woken: a writer when another one
+    /// is in use, anybody when it is refused or given up.
+    fn has_to_leave(&self, server: usize) -> bool {
+        let it = &self.servers[server];
+        let refused = matches!(
+            verdict(&view(it), self.identity, self.floor),
+            Verdict::Stale | Verdict::OtherCluster
+        );
+        let moved = self.goal == Goal::ReadWrite && self.chosen.is_some_and(|c| c != server);
+        refused || moved || it.detector.given_up()
+    }
+
+    fn rules(&self, goal: Goal) -> Rules {
+        Rules { goal, identity: self.identity, floor: self.floor }
+    }
+
+    fn views(&self) -> Vec<ServerView> {
+        self.servers.iter().map(view).collect()
+    }
+}
+
+fn view(server: &Server) -> ServerView {
+    ServerView {
+        health: server.detector.health(),
+        seen: server.observed.as_ref().map(|o| Seen::from(&o.facts)),
+    }
+}
+
+/// What matters of the facts beside the position, which changes all the time.
+fn seen(facts: &Facts) -> (bool, bool, u64, u32, super::LedgerAccess) {
+    (
+        facts.in_recovery,
+        facts.read_only,
+        facts.system_identifier,
+        facts.timeline,
+        facts.ledger,
+    )
+}
+
+impl From<&Facts> for Seen {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            system_identifier: facts.system_identifier,
+            timeline: facts.timeline,
+            in_recovery: facts.in_recovery,
+            read_only: facts.read_only,
+            lsn: facts.lsn,
+        }
+    }
+}
+
+/// How long the monitor lets a dial take before it is given up.
+pub fn dial_limit(config: &Config) -> Duration {
+    config.connect_timeout.unwrap_or(config.failover.poll_timeout.saturating_mul(5))
+}
+
+#[cfg(test)]
+mod tests;
