@@ -315,3 +315,6 @@ impl Session {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;
