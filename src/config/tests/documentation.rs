@@ -78,7 +78,7 @@ fn values(option: &OptionInfo) -> String {
             format!("{min} to {max}{unit}")
         }
         OptionValues::Choice { allowed, .. } => words(allowed),
-        OptionValues::Fixed { accepted, .. } if accepted.is_empty() => "none".to_owned(),
+        OptionValues::Fixed { accepted: [], .. } => "none".to_owned(),
         OptionValues::Fixed { accepted, .. } => words(accepted),
     }
 }
