@@ -56,8 +56,7 @@ pub struct Config {
     /// Startup parameters beyond those above, in order (`PGDATESTYLE`, `PGTZ`, `PGGEQO`).
     /// `client_encoding` is not among them: it is always UTF8, and whoever dials says so.
     pub parameters: Vec<(String, String)>,
-    /// For each address of each server, name resolution excluded; `None` (`connect_timeout=0`) waits
-    /// for ever.
+    /// How long opening one link may take; `None` (`connect_timeout=0`) waits for ever.
     pub connect_timeout: Option<Duration>,
     pub tls: Tls,
     pub channel_binding: ChannelBinding,

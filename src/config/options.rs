@@ -224,7 +224,7 @@ pub(super) static OPTIONS: &[OptionInfo] = &[
         "The newest version of TLS."),
 
     number(Network, "connect_timeout", "PGCONNECT_TIMEOUT", Value("10"), (0, DAY_S, "s"),
-        "How long one address of one server may take to become a session; 0 waits for ever."),
+        "How long opening one link may take; 0 waits for ever."),
     number(Network, "connect_timeout_ms", "SEGUE_CONNECT_TIMEOUT_MS", Unset, (1, DAY_MS, "ms"),
         "The same in milliseconds, instead of `connect_timeout`."),
     option(Network, "keepalives", "", Value("on"), Flag,

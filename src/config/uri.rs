@@ -20,7 +20,6 @@ pub(super) fn strip_scheme(conninfo: &str) -> Option<&str> {
 pub(super) fn parse(uri: &str) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     let mut rest = uri;
-    let mut user_was_given = false;
     // Like libpq: a `?` does not end the search, so a password may contain one.
     if let Some(end) = uri
         .find(['@', '/'])
@@ -32,11 +31,10 @@ pub(super) fn parse(uri: &str) -> Result<Vec<Pair>> {
             push(&mut pairs, "password", decode(password, "password")?);
         }
         rest = &uri[end + 1..];
-        user_was_given = true;
     }
 
     let (authority, path, query) = split_authority(rest);
-    check_for_stray_password(authority, path, user_was_given)?;
+    check_for_stray_password(authority, path)?;
     let (hosts, ports) = split_hosts(authority)?;
     push(&mut pairs, "host", decode(&hosts, "host")?);
     let ports = decode(&ports, "port")?;
@@ -46,8 +44,8 @@ pub(super) fn parse(uri: &str) -> Result<Vec<Pair>> {
         push(&mut pairs, "dbname", decode(path, "database name")?);
     }
     if let Some(query) = query {
-        // With an `@` in it and no user before it, this may be the tail of a password.
-        let hide = !user_was_given && query.contains('@');
+        // With an `@` in it, this may be the tail of a password.
+        let hide = query.contains('@');
         parse_query(query, hide, &mut pairs)?;
     }
     Ok(pairs)
@@ -81,17 +79,13 @@ const HOW_TO_ENCODE: &str = "write : / ? @ % [ ] in a user name or password as %
                              %5B %5D";
 
 /// `u:p/w@host` and `u:p@w@host` split in the wrong places; what would then be taken for a host, a
-/// port or a database is a piece of the password, to be shown in every later message.
-fn check_for_stray_password(
-    authority: &str,
-    path: Option<&str>,
-    user_was_given: bool,
-) -> Result<()> {
-    let stray_in_path =
-        !user_was_given && authority.contains(':') && path.is_some_and(|path| path.contains('@'));
-    if authority.contains('@') || stray_in_path {
+/// port or a database is a piece of the password, to be shown in every later message. libpq would
+/// allow a bare `@` in the database's name; here it must be encoded.
+fn check_for_stray_password(authority: &str, path: Option<&str>) -> Result<()> {
+    if authority.contains('@') || path.is_some_and(|path| path.contains('@')) {
         return Err(bad(format!(
-            "the URI has an \"@\" where none can stand; {HOW_TO_ENCODE}"
+            "the URI has an \"@\" where none can stand; {HOW_TO_ENCODE}, and @ in a database's name \
+             as %40"
         )));
     }
     Ok(())
