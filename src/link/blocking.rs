@@ -54,13 +54,7 @@ impl Link {
         info: LinkInfo,
         pending: BytesMut,
     ) -> Self {
-        Self {
-            fd: Arc::new(fd),
-            tls,
-            info,
-            pending,
-            scratch: Vec::new(),
-        }
+        Self { fd: Arc::new(fd), tls, info, pending, scratch: Vec::new() }
     }
 
     pub fn info(&self) -> &LinkInfo {
@@ -70,10 +64,7 @@ impl Link {
     /// Sends all of `bytes`. Only for what surely fits the socket's buffers while nothing is
     /// outstanding; see [`exchange`](Self::exchange).
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut writer = Writer {
-            fd: self.fd.as_fd(),
-            flags: SendFlags::NOSIGNAL,
-        };
+        let mut writer = Writer { fd: self.fd.as_fd(), flags: SendFlags::NOSIGNAL };
         let Some(tls) = &mut self.tls else {
             return writer.write_all(bytes);
         };
@@ -112,10 +103,7 @@ impl Link {
     /// Writes of `rest` what there is room for; true when all is written.
     fn push(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let mut writer = Writer {
-            fd: self.fd.as_fd(),
-            flags,
-        };
+        let mut writer = Writer { fd: self.fd.as_fd(), flags };
         loop {
             let written = match &mut self.tls {
                 None if rest.is_empty() => return Ok(true),
@@ -321,9 +309,7 @@ impl LinkWaker {
 
 impl fmt::Debug for LinkWaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkWaker")
-            .field("open", &(self.0.strong_count() > 0))
-            .finish()
+        f.debug_struct("LinkWaker").field("open", &(self.0.strong_count() > 0)).finish()
     }
 }
 
@@ -343,12 +329,7 @@ impl Write for Writer<'_> {
             return self.write(slice);
         }
         let mut nothing = SendAncillaryBuffer::default();
-        Ok(rustix::net::sendmsg(
-            self.fd,
-            slices,
-            &mut nothing,
-            self.flags,
-        )?)
+        Ok(rustix::net::sendmsg(self.fd, slices, &mut nothing, self.flags)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -51,12 +51,7 @@ impl Transport {
             )
             .with_source(e)
         })?;
-        let mut transport = Self {
-            socket,
-            tls: None,
-            peer,
-            raw: BytesMut::new(),
-        };
+        let mut transport = Self { socket, tls: None, peer, raw: BytesMut::new() };
         if encrypt {
             transport.negotiate_tls(config, host).await?;
         }
@@ -102,22 +97,14 @@ impl Transport {
         let mut plain = BytesMut::new();
         loop {
             // After a failure this sends the alert that tells the server why.
-            flush(&self.socket, session)
-                .await
-                .map_err(|e| lost(host, e))?;
+            flush(&self.socket, session).await.map_err(|e| lost(host, e))?;
             if !session.is_handshaking() {
                 // A server speaks only when spoken to; what is here already belongs to the reply.
                 self.raw.clear();
                 return Ok(());
             }
             self.raw.clear();
-            if self
-                .socket
-                .recv(&mut self.raw)
-                .await
-                .map_err(|e| lost(host, e))?
-                == 0
-            {
+            if self.socket.recv(&mut self.raw).await.map_err(|e| lost(host, e))? == 0 {
                 return Err(refusal(
                     host,
                     "closed the connection during the TLS handshake; its log \
@@ -203,9 +190,7 @@ pub(super) fn wants_tls(config: &Config, host: &Host) -> bool {
 /// Dials within `connect_timeout`. Returns the transport, what the server said of itself, and the
 /// bytes that have arrived behind the first ReadyForQuery.
 pub(super) async fn dial(config: &Config, host: &Host) -> Result<(Transport, LinkInfo, BytesMut)> {
-    let deadline = config
-        .connect_timeout
-        .map(|timeout| Instant::now() + timeout);
+    let deadline = config.connect_timeout.map(|timeout| Instant::now() + timeout);
     within(deadline, host, async {
         let mut transport =
             Transport::connect(config, host, wants_tls(config, host), deadline).await?;
@@ -224,13 +209,11 @@ pub(super) async fn within<T>(
     let Some(deadline) = deadline else {
         return work.await;
     };
-    tokio::time::timeout_at(deadline, work)
-        .await
-        .unwrap_or_else(|_| {
-            let message = format!("the server at {host} did not answer within connect_timeout");
-            Err(Error::new(ErrorKind::Connect, message)
-                .with_source(io::Error::from(io::ErrorKind::TimedOut)))
-        })
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
+        let message = format!("the server at {host} did not answer within connect_timeout");
+        Err(Error::new(ErrorKind::Connect, message)
+            .with_source(io::Error::from(io::ErrorKind::TimedOut)))
+    })
 }
 
 async fn start_up(
@@ -286,10 +269,8 @@ async fn start_up(
                 _ => return Err(protocol(host)),
             },
             b'K' => {
-                let (&pid, key) = frame
-                    .body()
-                    .split_first_chunk::<4>()
-                    .ok_or_else(|| protocol(host))?;
+                let (&pid, key) =
+                    frame.body().split_first_chunk::<4>().ok_or_else(|| protocol(host))?;
                 info.backend_pid = i32::from_be_bytes(pid);
                 info.cancel_key = key.to_vec();
             }
@@ -309,10 +290,7 @@ fn put_startup_message(config: &Config, out: &mut BytesMut) -> Result<()> {
         ("application_name", config.application_name.as_str()),
         ("options", config.options.as_deref().unwrap_or_default()),
     ];
-    let more = config
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let more = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     // An empty name would end the list early; an empty value of the fixed ones asks for nothing.
     let all = fixed
         .into_iter()
@@ -321,11 +299,7 @@ fn put_startup_message(config: &Config, out: &mut BytesMut) -> Result<()> {
         // Everything here is text in UTF-8; another encoding would be told in garbage.
         .chain([("client_encoding", "UTF8")]);
     frontend::startup_message(all, out).map_err(|e| {
-        Error::new(
-            ErrorKind::Config,
-            "a startup parameter contains a zero byte",
-        )
-        .with_source(e)
+        Error::new(ErrorKind::Config, "a startup parameter contains a zero byte").with_source(e)
     })
 }
 
@@ -360,10 +334,7 @@ fn negotiated_down(host: &Host, body: &[u8]) -> Error {
     let what = if names.is_empty() {
         "does not speak protocol 3.0".to_owned()
     } else {
-        format!(
-            "does not know the protocol options {}; leave them out",
-            names.join(", ")
-        )
+        format!("does not know the protocol options {}; leave them out", names.join(", "))
     };
     Error::new(ErrorKind::Connect, format!("the server at {host} {what}"))
 }
@@ -389,15 +360,9 @@ fn explain(config: &Config, error: &ServerError) -> (ErrorKind, String) {
             ErrorKind::Authentication,
             format!("refused user {user:?}; its pg_hba.conf and its log tell why"),
         ),
-        "3D000" => (
-            ErrorKind::Connect,
-            format!("has no database {:?}", config.database),
-        ),
+        "3D000" => (ErrorKind::Connect, format!("has no database {:?}", config.database)),
         "53300" => (ErrorKind::Connect, "has no connection left".to_owned()),
-        "57P03" => (
-            ErrorKind::Connect,
-            "is not accepting connections at the moment".to_owned(),
-        ),
+        "57P03" => (ErrorKind::Connect, "is not accepting connections at the moment".to_owned()),
         _ => (ErrorKind::Connect, "refused the connection".to_owned()),
     }
 }
@@ -435,7 +400,7 @@ fn tls_advice(error: &rustls::Error) -> &'static str {
     use rustls::CertificateError as C;
     match error {
         rustls::Error::InvalidCertificate(e) => match e {
-            C::UnknownIssuer => {
+            C::UnknownIssuer | C::BadSignature => {
                 "has a certificate of an authority that is not trusted; give the right one with \
                  sslrootcert"
             }
@@ -455,6 +420,9 @@ fn tls_advice(error: &rustls::Error) -> &'static str {
             }
             _ => "has a certificate that cannot be accepted",
         },
+        rustls::Error::InvalidCertRevocationList(_) => {
+            "has a certificate that sslcrl cannot be used for; is the list of the same authority?"
+        }
         rustls::Error::AlertReceived(_) => {
             "broke the TLS connection off; a client certificate may be missing or not trusted \
              there, or the versions do not meet"

@@ -32,7 +32,8 @@ struct Kept {
     config: Arc<ClientConfig>,
 }
 
-/// Tells whether a file is still the one that was read: device, inode, length, time of change.
+/// Tells whether a file is still the one that was read: device, inode, length, time of change (of its
+/// rights as well as its content).
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// The configuration for `tls`, built once and shared until one of its files changes.
@@ -47,11 +48,7 @@ pub(super) fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
     if kept.len() >= KEPT_MAX {
         kept.remove(0);
     }
-    kept.push(Kept {
-        tls: tls.clone(),
-        stamps,
-        config: Arc::clone(&config),
-    });
+    kept.push(Kept { tls: tls.clone(), stamps, config: Arc::clone(&config) });
     Ok(config)
 }
 
@@ -60,28 +57,20 @@ fn stamps(tls: &Tls) -> Vec<Stamp> {
         RootCert::File(path) => Some(path),
         RootCert::None | RootCert::System => None,
     };
-    [
-        root,
-        tls.client_cert.as_ref(),
-        tls.client_key.as_ref(),
-        tls.crl.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|path| {
-        let m = fs::metadata(path).ok()?;
-        Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
-    })
-    .collect()
+    [root, tls.client_cert.as_ref(), tls.client_key.as_ref(), tls.crl.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|path| {
+            let m = fs::metadata(path).ok()?;
+            Some((m.dev(), m.ino(), m.len(), m.ctime(), m.ctime_nsec()))
+        })
+        .collect()
 }
 
 /// The name to check the certificate against and to send as SNI.
 pub(super) fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>> {
     let Address::Tcp { name, addr } = &host.address else {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "TLS is not used on Unix sockets",
-        ));
+        return Err(Error::new(ErrorKind::Config, "TLS is not used on Unix sockets"));
     };
     let by_address = addr.map(|ip| ServerName::IpAddress(ip.into()));
     if name.is_empty() {
@@ -95,22 +84,20 @@ pub(super) fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>>
         )
         .with_source(e)),
         // Nothing is checked against the name: any address will do, and none is sent as SNI.
-        Err(_) => Ok(by_address.unwrap_or(ServerName::IpAddress(
-            std::net::Ipv4Addr::UNSPECIFIED.into(),
-        ))),
+        Err(_) => {
+            Ok(by_address.unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())))
+        }
     }
 }
 
 fn build(tls: &Tls) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions: Vec<&'static SupportedProtocolVersion> = [
-        (TlsVersion::V1_2, &rustls::version::TLS12),
-        (TlsVersion::V1_3, &rustls::version::TLS13),
-    ]
-    .into_iter()
-    .filter(|(version, _)| (tls.min_version..=tls.max_version).contains(version))
-    .map(|(_, supported)| supported)
-    .collect();
+    let versions: Vec<&'static SupportedProtocolVersion> =
+        [(TlsVersion::V1_2, &rustls::version::TLS12), (TlsVersion::V1_3, &rustls::version::TLS13)]
+            .into_iter()
+            .filter(|(version, _)| (tls.min_version..=tls.max_version).contains(version))
+            .map(|(_, supported)| supported)
+            .collect();
     if versions.is_empty() {
         return Err(Error::new(
             ErrorKind::Config,
@@ -128,26 +115,16 @@ fn build(tls: &Tls) -> Result<ClientConfig> {
             .map_err(|e| {
                 Error::new(
                     ErrorKind::Tls,
-                    format!(
-                        "sslcert {} and sslkey {} do not fit",
-                        cert.display(),
-                        key.display()
-                    ),
+                    format!("sslcert {} and sslkey {} do not fit", cert.display(), key.display()),
                 )
                 .with_source(e)
             })?,
         (None, None) => builder.with_no_client_auth(),
         (Some(_), None) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "sslcert is given without its sslkey",
-            ));
+            return Err(Error::new(ErrorKind::Config, "sslcert is given without its sslkey"));
         }
         (None, Some(_)) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "sslkey is given without its sslcert",
-            ));
+            return Err(Error::new(ErrorKind::Config, "sslkey is given without its sslcert"));
         }
     };
     config.enable_sni = tls.sni;
@@ -225,10 +202,7 @@ fn root_file(path: &Path) -> Result<RootCertStore> {
         roots.add(certificate).map_err(|e| {
             Error::new(
                 ErrorKind::Tls,
-                format!(
-                    "sslrootcert {} holds a certificate that cannot be used",
-                    path.display()
-                ),
+                format!("sslrootcert {} holds a certificate that cannot be used", path.display()),
             )
             .with_source(e)
         })?;

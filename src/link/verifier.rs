@@ -29,9 +29,7 @@ impl ServerCertVerifier for ChainOnly {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         {
             // rustls looks at the name last, when all else is well.
             Err(Error::InvalidCertificate(
@@ -84,24 +82,12 @@ impl Unverified {
         let bad = || Error::InvalidCertificate(CertificateError::BadSignature);
         let cert = Certificate::from_der(cert)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let key = cert
-            .tbs_certificate()
-            .subject_public_key_info()
-            .subject_public_key
-            .raw_bytes();
-        let (_, algorithms) = self
-            .0
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == dss.scheme)
-            .ok_or_else(bad)?;
+        let key = cert.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+        let (_, algorithms) =
+            self.0.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme).ok_or_else(bad)?;
         algorithms
             .iter()
-            .any(|algorithm| {
-                algorithm
-                    .verify_signature(key, message, dss.signature())
-                    .is_ok()
-            })
+            .any(|algorithm| algorithm.verify_signature(key, message, dss.signature()).is_ok())
             .then(HandshakeSignatureValid::assertion)
             .ok_or_else(bad)
     }
