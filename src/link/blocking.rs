@@ -23,6 +23,9 @@ use super::tls::{ENCRYPT_SIZE, TlsSession};
 /// What [`Link::drain`] takes at most: more than both kernels' buffers hold.
 const DRAIN_MAX: usize = 16 * 1024 * 1024;
 
+/// What stands for a patience that the clock cannot express.
+const DRAIN_PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
 /// A link that blocks the thread that uses it.
 ///
 /// One caller at a time; [`waker`](Self::waker) and cancel requests are for the other threads.
@@ -174,7 +177,8 @@ impl Link {
     /// After a failure: appends what the server managed to say before the end, without waiting for
     /// longer than `patience`. A FATAL may stand there that tells one kind of death from another.
     pub fn drain(&mut self, buf: &mut BytesMut, patience: Duration) {
-        let deadline = Instant::now() + patience;
+        let now = Instant::now();
+        let deadline = now.checked_add(patience).unwrap_or(now + DRAIN_PATIENCE_MAX);
         let mut left = DRAIN_MAX;
         while let Ok(n @ 1..) = self.recv_deadline(buf, deadline) {
             left = left.saturating_sub(n);

@@ -27,10 +27,10 @@ pub async fn cancel(config: &Config, host: &Host, info: &LinkInfo) -> Result<()>
         return Err(Error::new(ErrorKind::Usage, message));
     }
     let host = same_address(host, info);
-    let deadline = Instant::now() + config.connect_timeout.unwrap_or(TIMEOUT_DEFAULT);
-    within(Some(deadline), &host, async {
+    let deadline = Instant::now().checked_add(config.connect_timeout.unwrap_or(TIMEOUT_DEFAULT));
+    within(deadline, &host, async {
         let encrypt = info.tls_version.is_some();
-        let mut transport = Transport::connect(config, &host, encrypt, Some(deadline)).await?;
+        let mut transport = Transport::connect(config, &host, encrypt, deadline).await?;
         transport.send(&request(info)).await.map_err(|e| {
             Error::new(ErrorKind::Connect, format!("the cancel request to {host} was cut off"))
                 .with_source(e)

@@ -25,6 +25,9 @@ use crate::wire::frame::Frame;
 /// Nothing that a server says while a connection is opened is longer.
 const STARTUP_MESSAGE_MAX: usize = 64 * 1024;
 
+/// Servers report about fifteen parameters; one that reports without end is none of ours.
+const PARAMETERS_MAX: usize = 1000;
+
 /// A socket, with TLS where that was agreed upon.
 pub(super) struct Transport {
     pub(super) socket: Socket,
@@ -190,7 +193,8 @@ pub(super) fn wants_tls(config: &Config, host: &Host) -> bool {
 /// Dials within `connect_timeout`. Returns the transport, what the server said of itself, and the
 /// bytes that have arrived behind the first ReadyForQuery.
 pub(super) async fn dial(config: &Config, host: &Host) -> Result<(Transport, LinkInfo, BytesMut)> {
-    let deadline = config.connect_timeout.map(|timeout| Instant::now() + timeout);
+    // A time-out beyond the end of time is none.
+    let deadline = config.connect_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     within(deadline, host, async {
         let mut transport =
             Transport::connect(config, host, wants_tls(config, host), deadline).await?;
@@ -264,6 +268,9 @@ async fn start_up(
                     let text = body.name().and_then(|name| Ok((name, body.value()?)));
                     let (name, value) = text.map_err(|e| protocol(host).with_source(e))?;
                     info.parameters.retain(|(known, _)| known != name);
+                    if info.parameters.len() == PARAMETERS_MAX {
+                        return Err(protocol(host));
+                    }
                     info.parameters.push((name.to_owned(), value.to_owned()));
                 }
                 _ => return Err(protocol(host)),
@@ -312,7 +319,7 @@ async fn last_words(
     host: &Host,
     otherwise: Error,
 ) -> Error {
-    while transport.recv(buf).await.is_ok_and(|n| n > 0) {}
+    while buf.len() < STARTUP_MESSAGE_MAX && transport.recv(buf).await.is_ok_and(|n| n > 0) {}
     while let Ok(Some(frame)) = Frame::take(buf, STARTUP_MESSAGE_MAX) {
         if frame.tag() == b'E' {
             return server_error(config, host, &frame);

@@ -10,14 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-use super::verifier::{ChainOnly, Unverified};
+use super::verifier::{Trusting, Unverified};
 use crate::config::{Address, Host, RootCert, SslMode, Tls, TlsVersion};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -135,6 +135,7 @@ fn build(tls: &Tls) -> Result<ClientConfig> {
 }
 
 fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    let mut pinned = Vec::new();
     let roots = match (&tls.root_cert, tls.mode) {
         (RootCert::None, SslMode::Disable | SslMode::Require) => {
             return Ok(Arc::new(Unverified::new(&provider)));
@@ -156,7 +157,10 @@ fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCe
             ));
         }
         (RootCert::System, _) => system_roots()?,
-        (RootCert::File(path), _) => root_file(path)?,
+        (RootCert::File(path), _) => {
+            pinned = certificates(path, "sslrootcert")?;
+            root_store(path, &pinned)?
+        }
     };
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(path) = &tls.crl {
@@ -169,12 +173,16 @@ fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCe
         builder = builder.with_crls(crls).enforce_revocation_expiration();
     }
     let verifier = builder.build().map_err(|e| {
-        Error::new(ErrorKind::Tls, "sslrootcert or sslcrl cannot be used").with_source(e)
+        let message = match e {
+            VerifierBuilderError::InvalidCrl(_) => {
+                "sslcrl cannot be used; it must be a revocation list of version 2"
+            }
+            _ => "sslrootcert cannot be used",
+        };
+        Error::new(ErrorKind::Tls, message).with_source(e)
     })?;
-    Ok(match tls.mode {
-        SslMode::VerifyFull => verifier,
-        SslMode::Disable | SslMode::Require | SslMode::VerifyCa => Arc::new(ChainOnly(verifier)),
-    })
+    let check_name = tls.mode == SslMode::VerifyFull;
+    Ok(Arc::new(Trusting { webpki: verifier, pinned, check_name }))
 }
 
 fn system_roots() -> Result<RootCertStore> {
@@ -196,10 +204,10 @@ fn system_roots() -> Result<RootCertStore> {
     })
 }
 
-fn root_file(path: &Path) -> Result<RootCertStore> {
+fn root_store(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, "sslrootcert")? {
-        roots.add(certificate).map_err(|e| {
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|e| {
             Error::new(
                 ErrorKind::Tls,
                 format!("sslrootcert {} holds a certificate that cannot be used", path.display()),

@@ -38,6 +38,22 @@ fn methods() {
     let unix = dial(&config("postgres"), &server.unix()).unwrap();
     assert_eq!((unix.info().auth_method, unix.info().peer), ("trust", None));
 
+    // An abstract socket; a name with perhaps several addresses, of which one answers.
+    let directory = format!("@segue-link-{}", server.port).into();
+    dial(&config("postgres"), &Host::new(Address::Unix { directory }, server.port)).unwrap();
+    let name = Address::Tcp { name: "localhost".to_owned(), addr: None };
+    let link = dial(&config("trusted"), &Host::new(name, server.port)).unwrap();
+    assert_eq!(link.info().peer.unwrap().ip().to_string(), "127.0.0.1");
+
+    // No TLS where it was asked for.
+    let mut encrypted = config("trusted");
+    encrypted.tls.mode = SslMode::Require;
+    assert_eq!(refused(&encrypted, &tcp).kind(), ErrorKind::Tls);
+
+    // The longest of time-outs is none, not a panic.
+    let patient = Config { connect_timeout: Some(Duration::MAX), ..config("trusted") };
+    dial(&patient, &tcp).unwrap();
+
     let scram = dial(&with_password("scram", "secret"), &tcp).unwrap();
     assert_eq!(scram.info().auth_method, "SCRAM-SHA-256");
 
@@ -50,7 +66,7 @@ fn methods() {
         let strict = with_password(user, "secret");
         let error = refused(&strict, &tcp);
         assert_eq!(error.kind(), ErrorKind::Authentication);
-        assert!(error.to_string().contains(&format!("allow_")), "{error}");
+        assert!(error.to_string().contains("allow_"), "{error}");
         let lenient = Config { allow_md5_password: true, allow_cleartext_password: true, ..strict };
         assert_eq!(dial(&lenient, &tcp).unwrap().info().auth_method, method);
         // One permission is not the other.

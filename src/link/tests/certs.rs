@@ -105,6 +105,18 @@ impl Authority {
         pair
     }
 
+    /// A certificate that vouches for itself, valid between two dates.
+    pub(super) fn self_made(&self, name: &str, dates: [&str; 2]) -> Pair {
+        let pair = self.issue(name, "server", None);
+        openssl(|c| {
+            c.args(["ca", "-batch", "-selfsign", "-startdate", dates[0], "-enddate", dates[1]]);
+            c.args(["-extensions", "server", "-config"]).arg(self.path("ca", "conf"));
+            c.arg("-keyfile").arg(&pair.key).arg("-in").arg(self.path(name, "csr"));
+            c.arg("-out").arg(&pair.cert)
+        });
+        pair
+    }
+
     pub(super) fn revoke(&self, cert: &Path) {
         openssl(|c| {
             c.args(["ca", "-config"]).arg(self.path("ca", "conf")).arg("-revoke").arg(cert)

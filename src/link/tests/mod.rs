@@ -111,7 +111,7 @@ fn query_bytes(sql: &str) -> BytesMut {
 }
 
 /// The first column of what a statement gives.
-fn query(link: &mut Link, sql: &str) -> Result<Vec<String>, ServerError> {
+fn query(link: &mut Link, sql: &str) -> Result<Vec<String>, Box<ServerError>> {
     link.send(&query_bytes(sql)).unwrap();
     let mut buf = BytesMut::new();
     reply(&mut buf, |buf| link.recv_deadline(buf, Instant::now() + PATIENCE).unwrap())
@@ -120,7 +120,7 @@ fn query(link: &mut Link, sql: &str) -> Result<Vec<String>, ServerError> {
 fn reply(
     buf: &mut BytesMut,
     mut more: impl FnMut(&mut BytesMut) -> usize,
-) -> Result<Vec<String>, ServerError> {
+) -> Result<Vec<String>, Box<ServerError>> {
     let mut rows = Vec::new();
     let mut error = None;
     loop {
@@ -133,7 +133,7 @@ fn reply(
                 let value = Values::new(frame.body()).unwrap().next().unwrap().unwrap();
                 rows.push(String::from_utf8(value.unwrap_or(b"NULL").to_vec()).unwrap());
             }
-            b'E' => error = Some(error_fields::parse(frame.body()).unwrap()),
+            b'E' => error = Some(Box::new(error_fields::parse(frame.body()).unwrap())),
             b'Z' => return error.map_or(Ok(rows), Err),
             _ => {}
         }

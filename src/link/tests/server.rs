@@ -42,7 +42,7 @@ impl Server {
             .arg("-D")
             .arg(&data)
             .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-c"])
-            .arg(format!("unix_socket_directories={}", dir.path().display()))
+            .arg(format!("unix_socket_directories={},@segue-link-{port}", dir.path().display()))
             .args(["-c", "fsync=off"])
             .args(conf.lines().flat_map(|line| ["-c", line.trim()]))
             .stdout(Stdio::null())

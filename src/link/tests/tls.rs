@@ -264,6 +264,27 @@ fn channel_binding() {
 }
 
 #[test]
+fn a_self_made_certificate_may_be_its_own_root() {
+    let authority = Authority::new();
+    let how = ["-newkey", "rsa:2048", "-addext", "subjectAltName=DNS:db.test"];
+    let own = authority.self_signed("own", &how);
+    let server = server(&own, &authority, "");
+    let right = named("db.test", server.port);
+    let wrong = named("other.test", server.port);
+    dial(&tls(SslMode::VerifyFull, Some(&own.cert)), &right).unwrap();
+    dial(&tls(SslMode::VerifyCa, Some(&own.cert)), &wrong).unwrap();
+    tls_refused(&tls(SslMode::VerifyFull, Some(&own.cert)), &wrong, "another name");
+    let other = authority.self_signed("other", &how);
+    for mode in [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull] {
+        tls_refused(&tls(mode, Some(&other.cert)), &right, "");
+    }
+    // Trusting it for itself does not lift its dates.
+    let old = authority.self_made("old", ["20200101000000Z", "20200201000000Z"]);
+    server.present(&old.cert, &old.key, &tls(SslMode::Require, None));
+    tls_refused(&tls(SslMode::VerifyCa, Some(&old.cert)), &right, "expired");
+}
+
+#[test]
 fn configurations_are_shared_until_a_file_changes() {
     let authority = Authority::new();
     let root = authority.root();
