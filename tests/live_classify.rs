@@ -69,6 +69,7 @@ const WRITING: &[&str] = &[
     "WITH x AS (SELECT 99 AS id) INSERT INTO u SELECT id FROM x",
     "SELECT id INTO w FROM t",
     "EXPLAIN ANALYZE DELETE FROM t",
+    "EXPLAIN (\"analyze\") DELETE FROM t",
     "EXPLAIN (ANALYZE, COSTS OFF) UPDATE t SET a = 'q'",
     "TRUNCATE t",
     "CREATE TABLE w (a int)",

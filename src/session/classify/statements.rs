@@ -137,7 +137,13 @@ fn explain(head: &mut Head<'_>) -> Classified {
             || ahead.peek().is_any(&["select", "with", "values", "table"]);
         if !begins_query {
             let options = Head::new(ahead.skip_parenthesis());
-            analyze = options.contains("analyze") || options.contains("analyse");
+            // Between quotes they are options just the same.
+            let mut tokens = options.0;
+            analyze = tokens.any(|token| {
+                token.identifier_is("analyze")
+                    || token.identifier_is("analyse")
+                    || token == Token::UnicodeQuoted
+            });
             head.0 = ahead.0;
         }
     } else {

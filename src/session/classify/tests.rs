@@ -139,6 +139,7 @@ fn effects() {
         (Writes, "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"),
         (Writes, "SELECT a INTO u FROM t"),
         (Writes, "EXPLAIN ANALYZE DELETE FROM t"),
+        (Writes, "EXPLAIN (\"analyze\") DELETE FROM t"),
         (Writes, "EXPLAIN (ANALYZE TRUE) UPDATE t SET a = 1"),
         (Writes, "COPY t FROM STDIN"),
         (Writes, "COPY t(a, b) FROM STDIN WITH (FORMAT csv)"),
