@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     /// What the prepared statements of the connection say.
     pub(crate) statements: Mutex<HashMap<Vec<u8>, String>>,
     directions_left: AtomicUsize,
+    /// Whether the client's, the server's socket was reset alone.
+    severed: [AtomicBool; 2],
 }
 
 /// What one connection does beyond what all of them do.
@@ -74,6 +76,7 @@ impl Connection {
                 single_bytes_due: AtomicUsize::new(0),
                 statements: Mutex::default(),
                 directions_left: AtomicUsize::new(2),
+                severed: Default::default(),
             }),
         };
         shared.state().connections.push(connection.clone());
@@ -121,14 +124,13 @@ impl Connection {
     }
 
     /// Sends a TCP reset now. With one side only, the other side's connection stays open and
-    /// silent: the server goes on with what it was doing.
+    /// silent: the server goes on with what it was doing, and gets what is held once it is released.
     pub fn reset(&self, side: Side) {
-        if side == Side::Both {
-            self.inner.over.store(true, Ordering::Relaxed);
-        } else {
-            // The pumps must not pass on to the other side what they are about to see.
-            self.set_flow(Direction::ToServer, Some(Flow::Drop));
-            self.set_flow(Direction::ToClient, Some(Flow::Drop));
+        // Said first: the pumps must not pass on to the other side what they are about to see.
+        match side {
+            Side::Client => self.inner.severed[0].store(true, Ordering::Release),
+            Side::Server => self.inner.severed[1].store(true, Ordering::Release),
+            Side::Both => self.inner.over.store(true, Ordering::Release),
         }
         if side != Side::Server {
             reset(&self.inner.client);
@@ -170,11 +172,19 @@ impl Connection {
         with(&mut lock(&self.inner.lanes[direction.index()]))
     }
 
+    /// Whether the socket that a direction reads from was reset alone.
+    pub(crate) fn is_severed(&self, direction: Direction) -> bool {
+        self.inner.severed[direction.index()].load(Ordering::Acquire)
+    }
+
     /// How a direction behaves, all things considered.
     pub(crate) fn lane(&self, shared: &Shared, direction: Direction) -> Lane {
         let mut lane = shared.state().lanes[direction.index()];
         self.own(direction, |own| {
             lane.flow = own.flow.unwrap_or(lane.flow);
+            if self.is_severed(direction.reverse()) {
+                lane.flow = Flow::Drop;
+            }
             if own.held {
                 lane.flow = Flow::Stall;
             }

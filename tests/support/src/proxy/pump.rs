@@ -95,7 +95,8 @@ impl Pump {
                 }
             }
         }
-        if self.end.is_some() || self.queued > QUEUE_MAX {
+        let severed = self.connection.is_severed(self.direction);
+        if severed || self.end.is_some() || self.queued > QUEUE_MAX {
             std::thread::sleep(STALL_TICK);
             return true;
         }
@@ -106,7 +107,7 @@ impl Pump {
         }
         // What is true now counts, not what was before the wait.
         let lane = self.connection.lane(&self.shared, self.direction);
-        if lane.flow != Flow::Stall {
+        if lane.flow != Flow::Stall && !self.connection.is_severed(self.direction) {
             self.read(lane.flow, lane.delay);
         }
         true
@@ -315,6 +316,10 @@ impl Pump {
             if !self.connection.is_open() {
                 return false;
             }
+            // Counted first: whoever has seen the bytes must see them counted.
+            let count = part.len() as u64;
+            self.shared.bytes[self.direction.index()].fetch_add(count, Ordering::Relaxed);
+            self.connection.inner.bytes[self.direction.index()].fetch_add(count, Ordering::Relaxed);
             let written = {
                 let _writing = lock(&self.connection.inner.writing[self.direction.index()]);
                 self.connection.target(self.direction).write_all(part)
@@ -323,9 +328,6 @@ impl Pump {
                 // The other direction sees the same end and says so to the source.
                 return false;
             }
-            let count = part.len() as u64;
-            self.shared.bytes[self.direction.index()].fetch_add(count, Ordering::Relaxed);
-            self.connection.inner.bytes[self.direction.index()].fetch_add(count, Ordering::Relaxed);
             if let Some(rate) = bandwidth {
                 std::thread::sleep(Duration::from_secs_f64(
                     part.len() as f64 / rate.max(1) as f64,
