@@ -85,6 +85,10 @@ impl Session {
             return;
         }
         self.judge_without_ledger();
+        if self.commit_is_decided() {
+            self.take_decided_commit();
+            return;
+        }
         self.take_verdicts();
         if let Some(error) = self.replay_blocker() {
             let asks_ledger = self.units.range(self.front..).any(|unit| unit.seal.is_some());
@@ -103,6 +107,10 @@ impl Session {
                 unit.verdict = Some(Verdict::Failed(unknown));
             }
         }
+        if self.commit_is_decided() {
+            self.take_decided_commit();
+            return;
+        }
         self.take_verdicts();
         self.fail_outstanding(error);
     }
@@ -114,8 +122,10 @@ impl Session {
             "the server was lost while the transaction was being rolled back; nothing of it is committed",
         );
         while self.front + 1 < self.units.len() {
-            self.emit(Event::Error(error.clone()));
-            self.emit(Event::Ready(Status::Failed));
+            if !self.units[self.front].answered {
+                self.emit(Event::Error(error.clone()));
+                self.emit(Event::Ready(Status::Failed));
+            }
             self.front += 1;
         }
         self.settings.roll_back();
@@ -335,6 +345,11 @@ impl Session {
         if !adoption.replays && (adoption.looked || !self.seals.enabled) {
             self.judge(&adoption.rows);
         }
+        if self.commit_is_decided() {
+            self.phase = Phase::Live;
+            self.take_decided_commit();
+            return;
+        }
         if let Some(error) = self.replay_blocker() {
             if adoption.replays {
                 self.phase = Phase::Live;
@@ -511,20 +526,43 @@ impl Session {
         }
     }
 
+    /// Whether the fate of the transaction's COMMIT is known, so that nothing of it is run again.
+    fn commit_is_decided(&self) -> bool {
+        let last = self.units.back();
+        last.is_some_and(|unit| unit.purpose == Purpose::Commit && unit.verdict.is_some())
+    }
+
+    fn take_decided_commit(&mut self) {
+        let committed = |unit: &super::unit::Unit| matches!(unit.verdict, Some(Verdict::Committed));
+        let error = match self.units.back() {
+            Some(unit) if committed(unit) => reply_lost(),
+            _ => unknown("the commit"),
+        };
+        while self.front + 1 < self.units.len() {
+            if !self.units[self.front].answered {
+                self.emit(Event::Error(error.clone()));
+                self.emit(Event::Ready(Status::Open));
+            }
+            self.front += 1;
+        }
+        self.take_verdicts();
+    }
+
     /// Fails every request that is unanswered; an open transaction must then be rolled back.
     fn fail_outstanding(&mut self, error: &Error) {
         self.settings.roll_back();
         let mut told = false;
         let mut ended = !matches!(self.transaction, Transaction::Open(_));
         while let Some(unit) = self.units.get_mut(self.front) {
-            let (users, autocommit) = (unit.purpose.is_users(), unit.autocommit);
+            let waiting = unit.purpose.is_users() && !unit.answered;
+            let autocommit = unit.autocommit;
             let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
                 _ => error.clone(),
             };
             self.front += 1;
-            if users {
+            if waiting {
                 ended |= ends;
                 told = true;
                 self.emit(Event::Error(error));

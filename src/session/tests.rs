@@ -320,14 +320,14 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
 
     play.execute("INSERT INTO t VALUES (2)");
     play.session.handle_link_lost();
-    play.link(0, 3);
+    play.link(2, 3);
     let look = play.look(2, 3);
     play.receive(&look);
     assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"], "it stands, its reply is lost");
 
     play.execute("INSERT INTO t VALUES (3)");
     play.session.handle_link_lost();
-    play.link(1, 4);
+    play.link(3, 4);
     let look = play.look(2, 3);
     play.receive(&look);
     assert!(play.sends("INSERT INTO t VALUES (3)"));
@@ -404,7 +404,7 @@ fn a_collected_result_is_taken_back_and_asked_again() {
 fn without_a_ledger_a_commit_in_flight_is_unknown_and_is_not_retried() {
     let mut play = Play::start();
     play.session.handle_link_lost();
-    let without = LinkReady { server: 0, timeline: 1, ..LinkReady::default() };
+    let without = LinkReady { server: 5, timeline: 1, ..LinkReady::default() };
     play.session.handle_link_ready(without).unwrap();
     play.flush();
     play.receive(&[message(b'1', b"").repeat(3), ready(b'I')].concat());
@@ -440,7 +440,7 @@ fn commits_that_were_acknowledged_and_are_gone_are_reported_once() {
     play.receive(&look);
     assert_eq!(play.told(), ["lost 2 to 2"]);
     play.session.handle_link_lost();
-    play.link(1, 2);
+    play.link(2, 2);
     let look = play.look(1, 1);
     play.receive(&look);
     assert_eq!(play.told(), [""; 0]);

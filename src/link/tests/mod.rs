@@ -26,56 +26,15 @@ use crate::wire::row::Values;
 /// Long enough for a loaded machine; nothing waits for it unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A configuration for one user, with everything else at rest.
+/// A configuration for one user on no server yet, whatever the environment says.
 fn config(user: &str) -> Config {
-    Config {
-        hosts: Vec::new(),
-        user: user.to_owned(),
-        database: "postgres".to_owned(),
-        password: None,
-        application_name: "segue-test".to_owned(),
-        options: None,
-        parameters: Vec::new(),
-        connect_timeout: Some(PATIENCE),
-        tls: Tls {
-            mode: SslMode::Disable,
-            root_cert: RootCert::None,
-            client_cert: None,
-            client_key: None,
-            crl: None,
-            sni: true,
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
-        },
-        channel_binding: ChannelBinding::Prefer,
-        allow_cleartext_password: false,
-        allow_md5_password: false,
-        keepalive: KeepAlive {
-            enabled: true,
-            idle: Some(Duration::from_secs(60)),
-            interval: Some(Duration::from_secs(10)),
-            count: Some(3),
-            tcp_user_timeout: Some(Duration::from_secs(30)),
-        },
-        target_session_attrs: TargetSessionAttrs::Any,
-        failover: Failover {
-            poll_interval: Duration::from_millis(250),
-            poll_timeout: Duration::from_secs(1),
-            poll_failures: 2,
-            promotion_poll_interval: Duration::from_millis(5),
-            timeout: Duration::from_secs(60),
-            on_primary_loss: OnPrimaryLoss::Wait,
-            standby_links_max: 64,
-            recovery_concurrency: 16,
-            retry_conflicts: 0,
-        },
-        ledger: Ledger { mode: LedgerMode::Off, rotate_commits: 256 },
-        limits: Limits {
-            journal_bytes_max: 16 << 20,
-            statement_cache_size: 256,
-            message_bytes_max: 1 << 30,
-        },
-    }
+    let conninfo = format!("host=127.0.0.1 user={user} dbname=postgres sslmode=disable ledger=off");
+    let mut config = Config::parse_with(&conninfo, &Environment::empty()).unwrap();
+    config.hosts.clear();
+    config.application_name = "segue-test".to_owned();
+    config.connect_timeout = Some(PATIENCE);
+    config.target_session_attrs = TargetSessionAttrs::Any;
+    config
 }
 
 fn with_password(user: &str, password: &str) -> Config {
