@@ -533,10 +533,9 @@ impl Session {
     }
 
     fn take_decided_commit(&mut self) {
-        let committed = |unit: &super::unit::Unit| matches!(unit.verdict, Some(Verdict::Committed));
-        let error = match self.units.back() {
-            Some(unit) if committed(unit) => reply_lost(),
-            _ => unknown("the commit"),
+        let error = match self.units.back().and_then(|unit| unit.verdict.as_ref()) {
+            Some(Verdict::Failed(error)) => error.clone(),
+            _ => reply_lost(),
         };
         while self.front + 1 < self.units.len() {
             if !self.units[self.front].answered {
