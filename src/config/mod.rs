@@ -1,15 +1,44 @@
 //! What the user asks for: servers, credentials, TLS, limits, and Segue's own options.
 //!
 //! [`Config`] is plain data, complete and checked: nothing below reads the environment or a file
-//! of settings again.
+//! of settings again. This file holds the data; `parse` and its neighbours fill it:
+//!
+//! * `options`: the table of all options, which the parser and `docs/configuration.md` share.
+//! * `uri`, `keywords`: the two forms of a connection string, as libpq writes them.
+//! * `settings`: which value of an option holds: explicit > service file > environment > default.
+//! * `environment`, `service`, `passfile`: where values come from besides the connection string.
+//! * `hosts`, `tls`, `auth`: rules that join several options.
+//! * `parse`: puts a [`Config`] together; `display` shows one.
+//!
+//! A password is never put into an error, into Display or into Debug.
+
+mod auth;
+mod display;
+mod environment;
+mod hosts;
+mod keywords;
+mod options;
+mod parse;
+mod passfile;
+mod service;
+mod settings;
+mod tls;
+mod uri;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+pub use environment::Environment;
+pub use options::{OptionDefault, OptionGroup, OptionInfo, OptionValues};
 
 /// Everything a client needs to know; two clients with equal configurations are one client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,8 +53,10 @@ pub struct Config {
     pub application_name: String,
     /// Command-line options for the server (`options=-c geqo=off`).
     pub options: Option<String>,
-    /// Startup parameters beyond those above, in order.
+    /// Startup parameters beyond those above, in order (`PGDATESTYLE`, `PGTZ`, `PGGEQO`).
+    /// `client_encoding` is not among them: it is always UTF8, and whoever dials says so.
     pub parameters: Vec<(String, String)>,
+    /// How long opening one link may take; `None` (`connect_timeout=0`) waits for ever.
     pub connect_timeout: Option<Duration>,
     pub tls: Tls,
     pub channel_binding: ChannelBinding,
@@ -34,11 +65,47 @@ pub struct Config {
     pub allow_cleartext_password: bool,
     /// Whether a server may ask for an MD5 hash. Off by default.
     pub allow_md5_password: bool,
+    /// What a server may ask for (`require_auth`); `None` leaves that to the two fields above.
+    pub require_auth: Option<AuthMethods>,
     pub keepalive: KeepAlive,
     pub target_session_attrs: TargetSessionAttrs,
     pub failover: Failover,
     pub ledger: Ledger,
     pub limits: Limits,
+    /// What was odd but no error, such as a password file that others can read.
+    pub warnings: Warnings,
+}
+
+/// What parsing found odd. Two configurations that differ only here are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(Vec<String>);
+
+impl Warnings {
+    pub(crate) fn push(&mut self, warning: String) {
+        if !self.0.contains(&warning) {
+            self.0.push(warning);
+        }
+    }
+}
+
+impl Deref for Warnings {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl PartialEq for Warnings {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Warnings {}
+
+impl Hash for Warnings {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// One server as the user named it.
@@ -57,10 +124,13 @@ pub enum Address {
     /// A host name (also what a certificate is checked against) and, where `hostaddr` gave one, the
     /// address to dial instead of resolving the name.
     Tcp { name: String, addr: Option<IpAddr> },
-    /// The directory that holds the socket `.s.PGSQL.<port>`.
+    /// The directory that holds the socket `.s.PGSQL.<port>`. One that starts with `@` is Linux's
+    /// abstract namespace: the socket's name is `@<directory>/.s.PGSQL.<port>` with a zero byte in the
+    /// place of the `@`.
     Unix { directory: PathBuf },
 }
 
+/// How links over TCP are encrypted. Unix sockets never are, whatever is said here, as in libpq.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Tls {
@@ -110,6 +180,22 @@ pub enum ChannelBinding {
     Require,
 }
 
+/// The ways of authentication that a server may choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct AuthMethods {
+    /// The server asks for nothing (`trust`, `peer`, `cert`).
+    pub none: bool,
+    /// The password in the clear; `allow_cleartext_password` must be on as well.
+    pub password: bool,
+    /// An MD5 hash; `allow_md5_password` must be on as well.
+    pub md5: bool,
+    /// SCRAM-SHA-256, with and without channel binding.
+    pub scram_sha_256: bool,
+}
+
+/// How TCP notices that a peer vanished. By default an idle link is given up after
+/// 5 s + 3 * 3 s = 14 s, and one with unacknowledged data after 15 s. `None` is the system's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct KeepAlive {
@@ -170,6 +256,28 @@ pub struct Ledger {
     pub mode: LedgerMode,
     /// `ledger_rotate_commits`, 256: after so many commits a session takes a fresh row.
     pub rotate_commits: u32,
+    /// `commit_ack`: `primary` (default) or `backup`.
+    pub commit_ack: CommitAck,
+    /// `on_commits_lost`: `report` (default) or `reapply`.
+    pub on_commits_lost: OnCommitsLost,
+}
+
+/// When a commit is acknowledged to the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CommitAck {
+    /// As soon as the primary acknowledges it.
+    Primary,
+    /// Only when a backup has it too.
+    Backup,
+}
+
+/// What to do about commits that were acknowledged and did not survive a promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnCommitsLost {
+    Report,
+    Reapply,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
