@@ -50,13 +50,7 @@ impl<'a> Authenticator<'a> {
         encrypted: bool,
         certificate: Option<&'a [u8]>,
     ) -> Self {
-        Self {
-            config,
-            host,
-            certificate,
-            encrypted,
-            state: State::Start,
-        }
+        Self { config, host, certificate, encrypted, state: State::Start }
     }
 
     /// The method that let the user in, once the server has said so.
@@ -70,20 +64,14 @@ impl<'a> Authenticator<'a> {
     /// Takes an Authentication message and appends the answer, if there is one, to `out`.
     pub(super) fn handle(&mut self, frame: &Frame, out: &mut BytesMut) -> Result<()> {
         let message = frame.parse().map_err(|e| {
-            refusal(
-                self.host,
-                "asked for an authentication method that is not known",
-            )
-            .with_source(e)
+            refusal(self.host, "asked for an authentication method that is not known")
+                .with_source(e)
         })?;
         match message {
             Message::AuthenticationOk => self.handle_ok(),
             Message::AuthenticationSasl(body) => {
-                let mechanisms: Vec<String> = body
-                    .mechanisms()
-                    .map(|name| Ok(name.to_owned()))
-                    .collect()
-                    .map_err(|e| {
+                let mechanisms: Vec<String> =
+                    body.mechanisms().map(|name| Ok(name.to_owned())).collect().map_err(|e| {
                         refusal(self.host, "sent a malformed list of SASL mechanisms")
                             .with_source(e)
                     })?;
@@ -121,11 +109,8 @@ impl<'a> Authenticator<'a> {
                     "an MD5 password; set password_encryption and the role's password to \
                      scram-sha-256 on the server, or allow_md5_password=on here",
                 )?;
-                let hash = md5_hash(
-                    self.config.user.as_bytes(),
-                    self.password()?.as_bytes(),
-                    body.salt(),
-                );
+                let hash =
+                    md5_hash(self.config.user.as_bytes(), self.password()?.as_bytes(), body.salt());
                 self.state = State::Answered { method: "md5" };
                 self.put_password(hash.as_bytes(), out)
             }
@@ -147,10 +132,7 @@ impl<'a> Authenticator<'a> {
                 "asks for GSSAPI, SSPI or Kerberos, which Segue does not speak; use scram-sha-256 \
                  or cert in its pg_hba.conf",
             )),
-            _ => Err(refusal(
-                self.host,
-                "asks for an authentication method that is not supported",
-            )),
+            _ => Err(refusal(self.host, "asks for an authentication method that is not supported")),
         }
     }
 
@@ -192,15 +174,12 @@ impl<'a> Authenticator<'a> {
             ));
         }
         let wanted = self.config.channel_binding != ChannelBinding::Disable && self.encrypted;
-        let binding = self
-            .certificate
-            .filter(|_| wanted)
-            .and_then(channel_binding::tls_server_end_point);
+        let binding =
+            self.certificate.filter(|_| wanted).and_then(channel_binding::tls_server_end_point);
         let (method, binding) = match binding {
-            Some(hash) if plus => (
-                sasl::SCRAM_SHA_256_PLUS,
-                sasl::ChannelBinding::tls_server_end_point(hash),
-            ),
+            Some(hash) if plus => {
+                (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash))
+            }
             _ if self.config.channel_binding == ChannelBinding::Require => {
                 return Err(refusal(
                     self.host,
@@ -229,10 +208,7 @@ impl<'a> Authenticator<'a> {
         let exchange = sasl::ScramSha256::new(self.password()?.as_bytes(), binding);
         frontend::sasl_initial_response(method, exchange.message(), out)
             .map_err(|e| refusal(self.host, "cannot be answered").with_source(e))?;
-        self.state = State::Scram {
-            exchange: Box::new(exchange),
-            method,
-        };
+        self.state = State::Scram { exchange: Box::new(exchange), method };
         Ok(())
     }
 
@@ -254,11 +230,7 @@ impl<'a> Authenticator<'a> {
     }
 
     fn password(&self) -> Result<&'a str> {
-        let password = self
-            .host
-            .password
-            .as_ref()
-            .or(self.config.password.as_ref());
+        let password = self.host.password.as_ref().or(self.config.password.as_ref());
         password.map(|secret| secret.reveal()).filter(|text| !text.is_empty()).ok_or_else(|| {
             refusal(
                 self.host,
@@ -279,10 +251,7 @@ impl<'a> Authenticator<'a> {
 }
 
 fn refusal(host: &Host, what: &str) -> Error {
-    Error::new(
-        ErrorKind::Authentication,
-        format!("the server at {host} {what}"),
-    )
+    Error::new(ErrorKind::Authentication, format!("the server at {host} {what}"))
 }
 
 fn out_of_turn(host: &Host) -> Error {

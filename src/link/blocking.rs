@@ -23,6 +23,9 @@ use super::tls::{ENCRYPT_SIZE, TlsSession};
 /// What [`Link::drain`] takes at most: more than both kernels' buffers hold.
 const DRAIN_MAX: usize = 16 * 1024 * 1024;
 
+/// What stands for a patience that the clock cannot express.
+const DRAIN_PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
 /// A link that blocks the thread that uses it.
 ///
 /// One caller at a time; [`waker`](Self::waker) and cancel requests are for the other threads.
@@ -54,13 +57,7 @@ impl Link {
         info: LinkInfo,
         pending: BytesMut,
     ) -> Self {
-        Self {
-            fd: Arc::new(fd),
-            tls,
-            info,
-            pending,
-            scratch: Vec::new(),
-        }
+        Self { fd: Arc::new(fd), tls, info, pending, scratch: Vec::new() }
     }
 
     pub fn info(&self) -> &LinkInfo {
@@ -70,10 +67,7 @@ impl Link {
     /// Sends all of `bytes`. Only for what surely fits the socket's buffers while nothing is
     /// outstanding; see [`exchange`](Self::exchange).
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut writer = Writer {
-            fd: self.fd.as_fd(),
-            flags: SendFlags::NOSIGNAL,
-        };
+        let mut writer = Writer { fd: self.fd.as_fd(), flags: SendFlags::NOSIGNAL };
         let Some(tls) = &mut self.tls else {
             return writer.write_all(bytes);
         };
@@ -112,10 +106,7 @@ impl Link {
     /// Writes of `rest` what there is room for; true when all is written.
     fn push(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let mut writer = Writer {
-            fd: self.fd.as_fd(),
-            flags,
-        };
+        let mut writer = Writer { fd: self.fd.as_fd(), flags };
         loop {
             let written = match &mut self.tls {
                 None if rest.is_empty() => return Ok(true),
@@ -186,7 +177,8 @@ impl Link {
     /// After a failure: appends what the server managed to say before the end, without waiting for
     /// longer than `patience`. A FATAL may stand there that tells one kind of death from another.
     pub fn drain(&mut self, buf: &mut BytesMut, patience: Duration) {
-        let deadline = Instant::now() + patience;
+        let now = Instant::now();
+        let deadline = now.checked_add(patience).unwrap_or(now + DRAIN_PATIENCE_MAX);
         let mut left = DRAIN_MAX;
         while let Ok(n @ 1..) = self.recv_deadline(buf, deadline) {
             left = left.saturating_sub(n);
@@ -321,9 +313,7 @@ impl LinkWaker {
 
 impl fmt::Debug for LinkWaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkWaker")
-            .field("open", &(self.0.strong_count() > 0))
-            .finish()
+        f.debug_struct("LinkWaker").field("open", &(self.0.strong_count() > 0)).finish()
     }
 }
 
@@ -343,12 +333,7 @@ impl Write for Writer<'_> {
             return self.write(slice);
         }
         let mut nothing = SendAncillaryBuffer::default();
-        Ok(rustix::net::sendmsg(
-            self.fd,
-            slices,
-            &mut nothing,
-            self.flags,
-        )?)
+        Ok(rustix::net::sendmsg(self.fd, slices, &mut nothing, self.flags)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -27,16 +27,13 @@ pub async fn cancel(config: &Config, host: &Host, info: &LinkInfo) -> Result<()>
         return Err(Error::new(ErrorKind::Usage, message));
     }
     let host = same_address(host, info);
-    let deadline = Instant::now() + config.connect_timeout.unwrap_or(TIMEOUT_DEFAULT);
-    within(Some(deadline), &host, async {
+    let deadline = Instant::now().checked_add(config.connect_timeout.unwrap_or(TIMEOUT_DEFAULT));
+    within(deadline, &host, async {
         let encrypt = info.tls_version.is_some();
-        let mut transport = Transport::connect(config, &host, encrypt, Some(deadline)).await?;
+        let mut transport = Transport::connect(config, &host, encrypt, deadline).await?;
         transport.send(&request(info)).await.map_err(|e| {
-            Error::new(
-                ErrorKind::Connect,
-                format!("the cancel request to {host} was cut off"),
-            )
-            .with_source(e)
+            Error::new(ErrorKind::Connect, format!("the cancel request to {host} was cut off"))
+                .with_source(e)
         })?;
         // The server closes when it has passed the signal on. However the connection ends, it ends.
         let mut nothing = BytesMut::new();
@@ -51,18 +48,13 @@ pub async fn cancel(config: &Config, host: &Host, info: &LinkInfo) -> Result<()>
 /// As [`cancel`], from any thread, whether or not a runtime runs there.
 pub fn cancel_blocking(config: &Config, host: &Host, info: &LinkInfo) -> Result<()> {
     let failed = |e| {
-        Error::new(
-            ErrorKind::Connect,
-            "the cancel request could not be started",
-        )
-        .with_source(e)
+        Error::new(ErrorKind::Connect, "the cancel request could not be started").with_source(e)
     };
     // A thread of its own, because a thread that belongs to the application's tokio may not
     // start a second runtime.
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("segue-cancel".to_owned())
-            .spawn_scoped(scope, || {
+        let thread =
+            std::thread::Builder::new().name("segue-cancel".to_owned()).spawn_scoped(scope, || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
@@ -74,10 +66,7 @@ pub fn cancel_blocking(config: &Config, host: &Host, info: &LinkInfo) -> Result<
             });
         match thread.map_err(failed)?.join() {
             Ok(result) => result,
-            Err(_) => Err(Error::new(
-                ErrorKind::Connect,
-                "the cancel request failed unexpectedly",
-            )),
+            Err(_) => Err(Error::new(ErrorKind::Connect, "the cancel request failed unexpectedly")),
         }
     })
 }

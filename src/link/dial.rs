@@ -25,6 +25,9 @@ use crate::wire::frame::Frame;
 /// Nothing that a server says while a connection is opened is longer.
 const STARTUP_MESSAGE_MAX: usize = 64 * 1024;
 
+/// Servers report about fifteen parameters; one that reports without end is none of ours.
+const PARAMETERS_MAX: usize = 1000;
+
 /// A socket, with TLS where that was agreed upon.
 pub(super) struct Transport {
     pub(super) socket: Socket,
@@ -51,12 +54,7 @@ impl Transport {
             )
             .with_source(e)
         })?;
-        let mut transport = Self {
-            socket,
-            tls: None,
-            peer,
-            raw: BytesMut::new(),
-        };
+        let mut transport = Self { socket, tls: None, peer, raw: BytesMut::new() };
         if encrypt {
             transport.negotiate_tls(config, host).await?;
         }
@@ -102,22 +100,14 @@ impl Transport {
         let mut plain = BytesMut::new();
         loop {
             // After a failure this sends the alert that tells the server why.
-            flush(&self.socket, session)
-                .await
-                .map_err(|e| lost(host, e))?;
+            flush(&self.socket, session).await.map_err(|e| lost(host, e))?;
             if !session.is_handshaking() {
                 // A server speaks only when spoken to; what is here already belongs to the reply.
                 self.raw.clear();
                 return Ok(());
             }
             self.raw.clear();
-            if self
-                .socket
-                .recv(&mut self.raw)
-                .await
-                .map_err(|e| lost(host, e))?
-                == 0
-            {
+            if self.socket.recv(&mut self.raw).await.map_err(|e| lost(host, e))? == 0 {
                 return Err(refusal(
                     host,
                     "closed the connection during the TLS handshake; its log \
@@ -203,9 +193,8 @@ pub(super) fn wants_tls(config: &Config, host: &Host) -> bool {
 /// Dials within `connect_timeout`. Returns the transport, what the server said of itself, and the
 /// bytes that have arrived behind the first ReadyForQuery.
 pub(super) async fn dial(config: &Config, host: &Host) -> Result<(Transport, LinkInfo, BytesMut)> {
-    let deadline = config
-        .connect_timeout
-        .map(|timeout| Instant::now() + timeout);
+    // A time-out beyond the end of time is none.
+    let deadline = config.connect_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     within(deadline, host, async {
         let mut transport =
             Transport::connect(config, host, wants_tls(config, host), deadline).await?;
@@ -224,13 +213,11 @@ pub(super) async fn within<T>(
     let Some(deadline) = deadline else {
         return work.await;
     };
-    tokio::time::timeout_at(deadline, work)
-        .await
-        .unwrap_or_else(|_| {
-            let message = format!("the server at {host} did not answer within connect_timeout");
-            Err(Error::new(ErrorKind::Connect, message)
-                .with_source(io::Error::from(io::ErrorKind::TimedOut)))
-        })
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
+        let message = format!("the server at {host} did not answer within connect_timeout");
+        Err(Error::new(ErrorKind::Connect, message)
+            .with_source(io::Error::from(io::ErrorKind::TimedOut)))
+    })
 }
 
 async fn start_up(
@@ -281,15 +268,16 @@ async fn start_up(
                     let text = body.name().and_then(|name| Ok((name, body.value()?)));
                     let (name, value) = text.map_err(|e| protocol(host).with_source(e))?;
                     info.parameters.retain(|(known, _)| known != name);
+                    if info.parameters.len() == PARAMETERS_MAX {
+                        return Err(protocol(host));
+                    }
                     info.parameters.push((name.to_owned(), value.to_owned()));
                 }
                 _ => return Err(protocol(host)),
             },
             b'K' => {
-                let (&pid, key) = frame
-                    .body()
-                    .split_first_chunk::<4>()
-                    .ok_or_else(|| protocol(host))?;
+                let (&pid, key) =
+                    frame.body().split_first_chunk::<4>().ok_or_else(|| protocol(host))?;
                 info.backend_pid = i32::from_be_bytes(pid);
                 info.cancel_key = key.to_vec();
             }
@@ -309,10 +297,7 @@ fn put_startup_message(config: &Config, out: &mut BytesMut) -> Result<()> {
         ("application_name", config.application_name.as_str()),
         ("options", config.options.as_deref().unwrap_or_default()),
     ];
-    let more = config
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let more = config.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     // An empty name would end the list early; an empty value of the fixed ones asks for nothing.
     let all = fixed
         .into_iter()
@@ -321,11 +306,7 @@ fn put_startup_message(config: &Config, out: &mut BytesMut) -> Result<()> {
         // Everything here is text in UTF-8; another encoding would be told in garbage.
         .chain([("client_encoding", "UTF8")]);
     frontend::startup_message(all, out).map_err(|e| {
-        Error::new(
-            ErrorKind::Config,
-            "a startup parameter contains a zero byte",
-        )
-        .with_source(e)
+        Error::new(ErrorKind::Config, "a startup parameter contains a zero byte").with_source(e)
     })
 }
 
@@ -338,7 +319,7 @@ async fn last_words(
     host: &Host,
     otherwise: Error,
 ) -> Error {
-    while transport.recv(buf).await.is_ok_and(|n| n > 0) {}
+    while buf.len() < STARTUP_MESSAGE_MAX && transport.recv(buf).await.is_ok_and(|n| n > 0) {}
     while let Ok(Some(frame)) = Frame::take(buf, STARTUP_MESSAGE_MAX) {
         if frame.tag() == b'E' {
             return server_error(config, host, &frame);
@@ -360,10 +341,7 @@ fn negotiated_down(host: &Host, body: &[u8]) -> Error {
     let what = if names.is_empty() {
         "does not speak protocol 3.0".to_owned()
     } else {
-        format!(
-            "does not know the protocol options {}; leave them out",
-            names.join(", ")
-        )
+        format!("does not know the protocol options {}; leave them out", names.join(", "))
     };
     Error::new(ErrorKind::Connect, format!("the server at {host} {what}"))
 }
@@ -389,15 +367,9 @@ fn explain(config: &Config, error: &ServerError) -> (ErrorKind, String) {
             ErrorKind::Authentication,
             format!("refused user {user:?}; its pg_hba.conf and its log tell why"),
         ),
-        "3D000" => (
-            ErrorKind::Connect,
-            format!("has no database {:?}", config.database),
-        ),
+        "3D000" => (ErrorKind::Connect, format!("has no database {:?}", config.database)),
         "53300" => (ErrorKind::Connect, "has no connection left".to_owned()),
-        "57P03" => (
-            ErrorKind::Connect,
-            "is not accepting connections at the moment".to_owned(),
-        ),
+        "57P03" => (ErrorKind::Connect, "is not accepting connections at the moment".to_owned()),
         _ => (ErrorKind::Connect, "refused the connection".to_owned()),
     }
 }
@@ -435,7 +407,7 @@ fn tls_advice(error: &rustls::Error) -> &'static str {
     use rustls::CertificateError as C;
     match error {
         rustls::Error::InvalidCertificate(e) => match e {
-            C::UnknownIssuer => {
+            C::UnknownIssuer | C::BadSignature => {
                 "has a certificate of an authority that is not trusted; give the right one with \
                  sslrootcert"
             }
@@ -455,6 +427,9 @@ fn tls_advice(error: &rustls::Error) -> &'static str {
             }
             _ => "has a certificate that cannot be accepted",
         },
+        rustls::Error::InvalidCertRevocationList(_) => {
+            "has a certificate that sslcrl cannot be used for; is the list of the same authority?"
+        }
         rustls::Error::AlertReceived(_) => {
             "broke the TLS connection off; a client certificate may be missing or not trusted \
              there, or the versions do not meet"

@@ -19,6 +19,8 @@ mod cancel;
 mod channel_binding;
 mod dial;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tls_config;
 mod verifier;
@@ -57,10 +59,7 @@ pub struct LinkInfo {
 impl LinkInfo {
     /// The value of a parameter that the server reported.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -89,11 +88,7 @@ impl AsyncLink {
     /// Dials, negotiates TLS, authenticates, and reads up to the first ReadyForQuery.
     pub async fn dial(config: &Config, host: &Host) -> Result<Self> {
         let (transport, info, pending) = dial::dial(config, host).await?;
-        Ok(Self {
-            transport,
-            info,
-            pending,
-        })
+        Ok(Self { transport, info, pending })
     }
 
     pub fn info(&self) -> &LinkInfo {

@@ -144,10 +144,7 @@ async fn resolve(name: &str, addr: Option<IpAddr>, port: u16) -> io::Result<Vec<
     }
     let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
     if addresses.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no address",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(addresses)
 }
@@ -179,11 +176,7 @@ async fn connect_tcp(
 }
 
 async fn connect_address(config: &Config, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     let options = SockRef::from(&socket);
     options.set_tcp_nodelay(true)?;
     if config.keepalive.enabled {
@@ -212,13 +205,7 @@ mod tests {
 
     #[test]
     fn unix_paths() {
-        assert_eq!(
-            unix_path(Path::new("/run/pg"), 5432),
-            Path::new("/run/pg/.s.PGSQL.5432")
-        );
-        assert_eq!(
-            unix_path(Path::new("@pg"), 5433),
-            Path::new("\0pg/.s.PGSQL.5433")
-        );
+        assert_eq!(unix_path(Path::new("/run/pg"), 5432), Path::new("/run/pg/.s.PGSQL.5432"));
+        assert_eq!(unix_path(Path::new("@pg"), 5433), Path::new("\0pg/.s.PGSQL.5433"));
     }
 }

@@ -28,11 +28,7 @@ impl TlsSession {
         let mut connection = ClientConnection::new(config, name).map_err(broken)?;
         // The bound is ENCRYPT_SIZE, by the callers; rustls would cut records at its own.
         connection.set_buffer_limit(None);
-        Ok(Self {
-            connection: Box::new(connection),
-            failed: None,
-            closed: false,
-        })
+        Ok(Self { connection: Box::new(connection), failed: None, closed: false })
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
@@ -129,9 +125,7 @@ impl TlsSession {
 
 impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSession")
-            .field("version", &self.version())
-            .finish_non_exhaustive()
+        f.debug_struct("TlsSession").field("version", &self.version()).finish_non_exhaustive()
     }
 }
 

@@ -10,14 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-use super::verifier::{ChainOnly, Unverified};
+use super::verifier::{Trusting, Unverified};
 use crate::config::{Address, Host, RootCert, SslMode, Tls, TlsVersion};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,7 +32,8 @@ struct Kept {
     config: Arc<ClientConfig>,
 }
 
-/// Tells whether a file is still the one that was read: device, inode, length, time of change.
+/// Tells whether a file is still the one that was read: device, inode, length, time of change (of its
+/// rights as well as its content).
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 /// The configuration for `tls`, built once and shared until one of its files changes.
@@ -47,11 +48,7 @@ pub(super) fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
     if kept.len() >= KEPT_MAX {
         kept.remove(0);
     }
-    kept.push(Kept {
-        tls: tls.clone(),
-        stamps,
-        config: Arc::clone(&config),
-    });
+    kept.push(Kept { tls: tls.clone(), stamps, config: Arc::clone(&config) });
     Ok(config)
 }
 
@@ -60,28 +57,20 @@ fn stamps(tls: &Tls) -> Vec<Stamp> {
         RootCert::File(path) => Some(path),
         RootCert::None | RootCert::System => None,
     };
-    [
-        root,
-        tls.client_cert.as_ref(),
-        tls.client_key.as_ref(),
-        tls.crl.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|path| {
-        let m = fs::metadata(path).ok()?;
-        Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
-    })
-    .collect()
+    [root, tls.client_cert.as_ref(), tls.client_key.as_ref(), tls.crl.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|path| {
+            let m = fs::metadata(path).ok()?;
+            Some((m.dev(), m.ino(), m.len(), m.ctime(), m.ctime_nsec()))
+        })
+        .collect()
 }
 
 /// The name to check the certificate against and to send as SNI.
 pub(super) fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>> {
     let Address::Tcp { name, addr } = &host.address else {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "TLS is not used on Unix sockets",
-        ));
+        return Err(Error::new(ErrorKind::Config, "TLS is not used on Unix sockets"));
     };
     let by_address = addr.map(|ip| ServerName::IpAddress(ip.into()));
     if name.is_empty() {
@@ -95,22 +84,20 @@ pub(super) fn server_name(tls: &Tls, host: &Host) -> Result<ServerName<'static>>
         )
         .with_source(e)),
         // Nothing is checked against the name: any address will do, and none is sent as SNI.
-        Err(_) => Ok(by_address.unwrap_or(ServerName::IpAddress(
-            std::net::Ipv4Addr::UNSPECIFIED.into(),
-        ))),
+        Err(_) => {
+            Ok(by_address.unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())))
+        }
     }
 }
 
 fn build(tls: &Tls) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions: Vec<&'static SupportedProtocolVersion> = [
-        (TlsVersion::V1_2, &rustls::version::TLS12),
-        (TlsVersion::V1_3, &rustls::version::TLS13),
-    ]
-    .into_iter()
-    .filter(|(version, _)| (tls.min_version..=tls.max_version).contains(version))
-    .map(|(_, supported)| supported)
-    .collect();
+    let versions: Vec<&'static SupportedProtocolVersion> =
+        [(TlsVersion::V1_2, &rustls::version::TLS12), (TlsVersion::V1_3, &rustls::version::TLS13)]
+            .into_iter()
+            .filter(|(version, _)| (tls.min_version..=tls.max_version).contains(version))
+            .map(|(_, supported)| supported)
+            .collect();
     if versions.is_empty() {
         return Err(Error::new(
             ErrorKind::Config,
@@ -128,26 +115,16 @@ fn build(tls: &Tls) -> Result<ClientConfig> {
             .map_err(|e| {
                 Error::new(
                     ErrorKind::Tls,
-                    format!(
-                        "sslcert {} and sslkey {} do not fit",
-                        cert.display(),
-                        key.display()
-                    ),
+                    format!("sslcert {} and sslkey {} do not fit", cert.display(), key.display()),
                 )
                 .with_source(e)
             })?,
         (None, None) => builder.with_no_client_auth(),
         (Some(_), None) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "sslcert is given without its sslkey",
-            ));
+            return Err(Error::new(ErrorKind::Config, "sslcert is given without its sslkey"));
         }
         (None, Some(_)) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "sslkey is given without its sslcert",
-            ));
+            return Err(Error::new(ErrorKind::Config, "sslkey is given without its sslcert"));
         }
     };
     config.enable_sni = tls.sni;
@@ -158,6 +135,7 @@ fn build(tls: &Tls) -> Result<ClientConfig> {
 }
 
 fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    let mut pinned = Vec::new();
     let roots = match (&tls.root_cert, tls.mode) {
         (RootCert::None, SslMode::Disable | SslMode::Require) => {
             return Ok(Arc::new(Unverified::new(&provider)));
@@ -179,7 +157,10 @@ fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCe
             ));
         }
         (RootCert::System, _) => system_roots()?,
-        (RootCert::File(path), _) => root_file(path)?,
+        (RootCert::File(path), _) => {
+            pinned = certificates(path, "sslrootcert")?;
+            root_store(path, &pinned)?
+        }
     };
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(path) = &tls.crl {
@@ -192,12 +173,16 @@ fn verifier(tls: &Tls, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCe
         builder = builder.with_crls(crls).enforce_revocation_expiration();
     }
     let verifier = builder.build().map_err(|e| {
-        Error::new(ErrorKind::Tls, "sslrootcert or sslcrl cannot be used").with_source(e)
+        let message = match e {
+            VerifierBuilderError::InvalidCrl(_) => {
+                "sslcrl cannot be used; it must be a revocation list of version 2"
+            }
+            _ => "sslrootcert cannot be used",
+        };
+        Error::new(ErrorKind::Tls, message).with_source(e)
     })?;
-    Ok(match tls.mode {
-        SslMode::VerifyFull => verifier,
-        SslMode::Disable | SslMode::Require | SslMode::VerifyCa => Arc::new(ChainOnly(verifier)),
-    })
+    let check_name = tls.mode == SslMode::VerifyFull;
+    Ok(Arc::new(Trusting { webpki: verifier, pinned, check_name }))
 }
 
 fn system_roots() -> Result<RootCertStore> {
@@ -219,16 +204,13 @@ fn system_roots() -> Result<RootCertStore> {
     })
 }
 
-fn root_file(path: &Path) -> Result<RootCertStore> {
+fn root_store(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, "sslrootcert")? {
-        roots.add(certificate).map_err(|e| {
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|e| {
             Error::new(
                 ErrorKind::Tls,
-                format!(
-                    "sslrootcert {} holds a certificate that cannot be used",
-                    path.display()
-                ),
+                format!("sslrootcert {} holds a certificate that cannot be used", path.display()),
             )
             .with_source(e)
         })?;

@@ -1,26 +1,47 @@
-//! The two ways of looking at a server's certificate that rustls does not have: the chain without
-//! the name (`verify-ca`), and not at all (`require` without roots).
+//! What rustls' own judgement of a server's certificate lacks: the chain without the name
+//! (`verify-ca`), a self-signed certificate that is itself in `sslrootcert`, and no verification
+//! at all (`require` without roots).
 //!
-//! Both still check the handshake's signature: the server must hold the key of the certificate
-//! that it shows, or channel binding would prove nothing.
+//! All still check the handshake's signature: the server must hold the key of the certificate that
+//! it shows, or channel binding would prove nothing.
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// `verify-ca`: the chain, its dates and its revocation, but not the name.
+/// `verify-ca` and `verify-full`: the chain, its dates and its revocation, and perhaps the name.
 #[derive(Debug)]
-pub(super) struct ChainOnly(pub(super) Arc<WebPkiServerVerifier>);
+pub(super) struct Trusting {
+    pub(super) webpki: Arc<WebPkiServerVerifier>,
+    /// What `sslrootcert` holds.
+    pub(super) pinned: Vec<CertificateDer<'static>>,
+    pub(super) check_name: bool,
+}
 
-impl ServerCertVerifier for ChainOnly {
+impl Trusting {
+    /// A server that made its own certificate, which the user handed to the client as a root.
+    ///
+    /// OpenSSL takes that for a chain of one; webpki refuses any authority that serves by itself.
+    fn is_pinned(&self, end_entity: &CertificateDer<'_>) -> Option<Certificate> {
+        if !self.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) {
+            return None;
+        }
+        let parsed = Certificate::from_der(end_entity).ok()?;
+        let tbs = parsed.tbs_certificate();
+        (tbs.issuer() == tbs.subject()).then_some(parsed)
+    }
+}
+
+impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -29,14 +50,25 @@ impl ServerCertVerifier for ChainOnly {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
+        if let Some(parsed) = self.is_pinned(end_entity) {
+            verify_dates(&parsed, now)?;
+            if self.check_name {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        let verdict = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verdict {
             // rustls looks at the name last, when all else is well.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
             verdict => verdict,
         }
     }
@@ -47,7 +79,7 @@ impl ServerCertVerifier for ChainOnly {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.webpki.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -56,12 +88,23 @@ impl ServerCertVerifier for ChainOnly {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.webpki.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
+}
+
+fn verify_dates(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
+    let validity = certificate.tbs_certificate().validity();
+    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+        return Err(Error::InvalidCertificate(CertificateError::NotValidYet));
+    }
+    if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+        return Err(Error::InvalidCertificate(CertificateError::Expired));
+    }
+    Ok(())
 }
 
 /// `require` without roots: whoever answers is accepted.
@@ -84,24 +127,12 @@ impl Unverified {
         let bad = || Error::InvalidCertificate(CertificateError::BadSignature);
         let cert = Certificate::from_der(cert)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let key = cert
-            .tbs_certificate()
-            .subject_public_key_info()
-            .subject_public_key
-            .raw_bytes();
-        let (_, algorithms) = self
-            .0
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == dss.scheme)
-            .ok_or_else(bad)?;
+        let key = cert.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+        let (_, algorithms) =
+            self.0.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme).ok_or_else(bad)?;
         algorithms
             .iter()
-            .any(|algorithm| {
-                algorithm
-                    .verify_signature(key, message, dss.signature())
-                    .is_ok()
-            })
+            .any(|algorithm| algorithm.verify_signature(key, message, dss.signature()).is_ok())
             .then(HandshakeSignatureValid::assertion)
             .ok_or_else(bad)
     }

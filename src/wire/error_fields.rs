@@ -13,9 +13,8 @@ pub fn parse(body: &[u8]) -> Result<ServerError, Malformed> {
     let mut severity_is_plain = false;
     let mut rest = body;
     loop {
-        let (&tag, after) = rest
-            .split_first()
-            .ok_or(Malformed("an error message without its end"))?;
+        let (&tag, after) =
+            rest.split_first().ok_or(Malformed("an error message without its end"))?;
         if tag == 0 {
             if !after.is_empty() {
                 return Err(Malformed("an error message longer than its fields"));
@@ -69,10 +68,7 @@ mod tests {
                      dtyp\0ncon\0Ffile.c\0L42\0Rfn\0?new\0\0";
         let error = parse(body).unwrap();
         assert_eq!(error.severity, "ERROR");
-        assert_eq!(
-            (error.code.as_str(), error.message.as_str()),
-            ("23505", "dup")
-        );
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("23505", "dup"));
         assert_eq!(
             (error.position, error.internal_position, error.line),
             (Some(7), Some(8), Some(42))
@@ -104,10 +100,7 @@ mod tests {
 
     #[test]
     fn keeps_text_in_a_foreign_encoding() {
-        assert_eq!(
-            parse(b"Mgr\xfc\xdfe\0\0").unwrap().message,
-            "gr\u{fffd}\u{fffd}e"
-        );
+        assert_eq!(parse(b"Mgr\xfc\xdfe\0\0").unwrap().message, "gr\u{fffd}\u{fffd}e");
     }
 
     #[test]

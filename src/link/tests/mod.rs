@@ -1,0 +1,141 @@
+//! Links against real PostgreSQL servers, and against servers that misbehave on purpose.
+//!
+//! Every test starts the server it needs and takes it down again; one that cannot start its
+//! server fails.
+
+mod auth;
+mod certs;
+mod hostile;
+mod server;
+mod tls;
+mod traffic;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use super::{AsyncLink, Link};
+use crate::config::*;
+use crate::error::{Error, Result, ServerError};
+use crate::wire::error_fields;
+use crate::wire::frame::Frame;
+use crate::wire::row::Values;
+
+/// Long enough for a loaded machine; nothing waits for it unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A configuration for one user, with everything else at rest.
+fn config(user: &str) -> Config {
+    Config {
+        hosts: Vec::new(),
+        user: user.to_owned(),
+        database: "postgres".to_owned(),
+        password: None,
+        application_name: "segue-test".to_owned(),
+        options: None,
+        parameters: Vec::new(),
+        connect_timeout: Some(PATIENCE),
+        tls: Tls {
+            mode: SslMode::Disable,
+            root_cert: RootCert::None,
+            client_cert: None,
+            client_key: None,
+            crl: None,
+            sni: true,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+        },
+        channel_binding: ChannelBinding::Prefer,
+        allow_cleartext_password: false,
+        allow_md5_password: false,
+        keepalive: KeepAlive {
+            enabled: true,
+            idle: Some(Duration::from_secs(60)),
+            interval: Some(Duration::from_secs(10)),
+            count: Some(3),
+            tcp_user_timeout: Some(Duration::from_secs(30)),
+        },
+        target_session_attrs: TargetSessionAttrs::Any,
+        failover: Failover {
+            poll_interval: Duration::from_millis(250),
+            poll_timeout: Duration::from_secs(1),
+            poll_failures: 2,
+            promotion_poll_interval: Duration::from_millis(5),
+            timeout: Duration::from_secs(60),
+            on_primary_loss: OnPrimaryLoss::Wait,
+            standby_links_max: 64,
+            recovery_concurrency: 16,
+            retry_conflicts: 0,
+        },
+        ledger: Ledger { mode: LedgerMode::Off, rotate_commits: 256 },
+        limits: Limits {
+            journal_bytes_max: 16 << 20,
+            statement_cache_size: 256,
+            message_bytes_max: 1 << 30,
+        },
+    }
+}
+
+fn with_password(user: &str, password: &str) -> Config {
+    Config { password: Some(Secret::new(password)), ..config(user) }
+}
+
+/// A server on this machine under a name of the test's choice.
+fn named(name: &str, port: u16) -> Host {
+    let addr = Some(IpAddr::from([127, 0, 0, 1]));
+    Host::new(Address::Tcp { name: name.to_owned(), addr }, port)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Dials as the background thread does and hands the link over as it does.
+fn dial(config: &Config, host: &Host) -> Result<Link> {
+    block_on(async { Ok(AsyncLink::dial(config, host).await?.into_blocking().unwrap()) })
+}
+
+fn refused(config: &Config, host: &Host) -> Error {
+    match dial(config, host) {
+        Ok(link) => panic!("let in by {}: {link:?}", link.info().auth_method),
+        Err(e) => e,
+    }
+}
+
+fn query_bytes(sql: &str) -> BytesMut {
+    let mut out = BytesMut::new();
+    frontend::query(sql, &mut out).unwrap();
+    out
+}
+
+/// The first column of what a statement gives.
+fn query(link: &mut Link, sql: &str) -> Result<Vec<String>, Box<ServerError>> {
+    link.send(&query_bytes(sql)).unwrap();
+    let mut buf = BytesMut::new();
+    reply(&mut buf, |buf| link.recv_deadline(buf, Instant::now() + PATIENCE).unwrap())
+}
+
+fn reply(
+    buf: &mut BytesMut,
+    mut more: impl FnMut(&mut BytesMut) -> usize,
+) -> Result<Vec<String>, Box<ServerError>> {
+    let mut rows = Vec::new();
+    let mut error = None;
+    loop {
+        let Some(frame) = Frame::take(buf, 1 << 30).unwrap() else {
+            assert_ne!(more(buf), 0, "the server closed");
+            continue;
+        };
+        match frame.tag() {
+            b'D' => {
+                let value = Values::new(frame.body()).unwrap().next().unwrap().unwrap();
+                rows.push(String::from_utf8(value.unwrap_or(b"NULL").to_vec()).unwrap());
+            }
+            b'E' => error = Some(Box::new(error_fields::parse(frame.body()).unwrap())),
+            b'Z' => return error.map_or(Ok(rows), Err),
+            _ => {}
+        }
+    }
+}
