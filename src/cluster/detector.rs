@@ -56,7 +56,8 @@ impl Failure {
             (ErrorKind::Authentication | ErrorKind::Tls | ErrorKind::Config, None) => {
                 Self::Refuses(error.clone())
             }
-            _ => Self::Gone(error.to_string()),
+            // The operating system's own words are shorter, and tell more beside an address.
+            _ => Self::Gone(io.map_or_else(|| error.to_string(), ToString::to_string)),
         }
     }
 

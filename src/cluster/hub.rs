@@ -215,6 +215,7 @@ impl Hub {
                 nudge.notify_one();
             }
         }
+        self.publish();
         Waiting(self.clone())
     }
 
@@ -247,8 +248,7 @@ pub struct Waiting(Rc<Hub>);
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.note(|p| p.waiting = p.waiting.saturating_sub(1));
-        if self.0.with(|p| p.waiting) == 0 {
-            self.0.handle_pools_changed();
-        }
+        // Warm links are made without haste while somebody waits.
+        self.0.handle_pools_changed();
     }
 }

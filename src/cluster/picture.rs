@@ -79,9 +79,19 @@ struct Registered {
 
 impl Picture {
     pub fn new(config: &Config) -> Self {
-        let server = |host: &crate::config::Host| Server {
-            address: host.to_string(),
-            detector: Detector::new(config.failover.clone()),
+        let goal = match config.target_session_attrs {
+            TargetSessionAttrs::ReadWrite => Goal::ReadWrite,
+            TargetSessionAttrs::ReadOnly => Goal::ReadOnly,
+            TargetSessionAttrs::Any => Goal::Any,
+        };
+        let addresses = config.hosts.iter().map(ToString::to_string).collect();
+        Self::of(addresses, config.failover.clone(), goal)
+    }
+
+    fn of(addresses: Vec<String>, timing: Failover, goal: Goal) -> Self {
+        let server = |address: String| Server {
+            address,
+            detector: Detector::new(timing.clone()),
             observed: None,
             last_failure: None,
             proved: None,
@@ -91,14 +101,9 @@ impl Picture {
             reported: Verdict::Unknown,
         };
         Self {
-            servers: config.hosts.iter().map(server).collect(),
+            servers: addresses.into_iter().map(server).collect(),
             waiting: 0,
-            timing: config.failover.clone(),
-            goal: match config.target_session_attrs {
-                TargetSessionAttrs::ReadWrite => Goal::ReadWrite,
-                TargetSessionAttrs::ReadOnly => Goal::ReadOnly,
-                TargetSessionAttrs::Any => Goal::Any,
-            },
+            goal,
             identity: None,
             identity_fixed: false,
             floor: 0,
@@ -109,6 +114,7 @@ impl Picture {
             first_usable: None,
             doubt_since: None,
             sessions: HashMap::new(),
+            timing,
         }
     }
 

@@ -1,0 +1,6 @@
+//! The cluster against real servers: who is chosen, who moves when, and who never does.
+
+mod failover;
+mod setup;
+mod steady;
+mod warm;
