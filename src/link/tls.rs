@@ -52,7 +52,10 @@ impl TlsSession {
     pub(super) fn decrypt(&mut self, mut raw: &[u8], out: &mut BytesMut) -> io::Result<usize> {
         let mut total = 0;
         while !raw.is_empty() && self.failed.is_none() {
-            self.connection.read_tls(&mut raw)?;
+            if self.connection.read_tls(&mut raw)? == 0 {
+                // Nothing counts that comes behind the peer's good-bye.
+                break;
+            }
             match self.connection.process_new_packets() {
                 Ok(state) => self.closed |= state.peer_has_closed(),
                 Err(e) => self.failed = Some(e),

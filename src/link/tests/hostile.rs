@@ -4,8 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::error::ErrorKind;
+use crate::link::auth::Authenticator;
 
 /// Plays one connection by a script, then closes.
 fn fake(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> (Host, JoinHandle<()>) {
@@ -201,6 +204,40 @@ fn garbage_is_the_end_and_never_a_panic() {
         let error = refused(&config("somebody"), &host);
         assert_eq!(error.kind(), kind, "{}: {error}", reply.escape_ascii());
         server.join().unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever is sent in whatever order, there is an answer or an error, and nobody is let in who
+    /// has not been asked for the password that the exchange under way is about.
+    #[test]
+    fn no_order_of_messages_is_a_panic_or_a_way_in(
+        messages in proptest::collection::vec((0..14i32, proptest::collection::vec(any::<u8>(), 0..40)), 0..6),
+        scram in any::<bool>(),
+        require in any::<bool>(),
+    ) {
+        let host = named("localhost", 5432);
+        let mut config = with_password("somebody", "secret");
+        config.allow_md5_password = true;
+        config.allow_cleartext_password = true;
+        if require {
+            config.channel_binding = ChannelBinding::Require;
+        }
+        let mut auth = Authenticator::new(&config, &host, false, None);
+        let first = (10, b"SCRAM-SHA-256\0\0".to_vec());
+        for (code, body) in scram.then_some(first).into_iter().chain(messages) {
+            let mut bytes = BytesMut::from(&authentication(code, &body)[..]);
+            let frame = Frame::take(&mut bytes, 1 << 20).unwrap().unwrap();
+            let mut out = BytesMut::new();
+            if auth.handle(&frame, &mut out).is_err() {
+                return Ok(());
+            }
+        }
+        if let Some(method) = auth.method() {
+            prop_assert!(!require && !scram, "let in by {method}");
+        }
     }
 }
 

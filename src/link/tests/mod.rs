@@ -7,6 +7,7 @@ mod auth;
 mod certs;
 mod hostile;
 mod server;
+mod session;
 mod tls;
 mod traffic;
 
