@@ -20,7 +20,10 @@ const RETRY: Duration = Duration::from_millis(20);
 
 pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
     let asked = Instant::now();
-    let want = Want { lost: want.lost.filter(|lost| *lost < hub.servers()), ..want.clone() };
+    let want = Want {
+        lost: want.lost.filter(|lost| *lost < hub.servers()),
+        ..want.clone()
+    };
     if let Some(lost) = want.lost {
         hub.handle_report(lost);
     }
@@ -65,7 +68,9 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
 async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, asked: Instant) -> Attempt {
     if may_be_warm(hub, want, server, asked) {
         while let Some(given) = warm::take(hub, server).await {
-            let Some(facts) = hub.facts(server, given.backend_start) else { continue };
+            let Some(facts) = hub.facts(server, given.backend_start) else {
+                continue;
+            };
             if let Some(handover) = hand_over(hub, want, server, given.conn, facts, given.prepared)
             {
                 hub.note(|p| p.servers[server].warm_links_used += 1);
@@ -126,5 +131,10 @@ fn hand_over(
     }
     let link = conn.into_blocking().ok()?;
     hub.note(|p| p.handle_handover(server));
-    Some(Handover { link, server, facts, prepared })
+    Some(Handover {
+        link,
+        server,
+        facts,
+        prepared,
+    })
 }

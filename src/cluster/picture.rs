@@ -51,6 +51,13 @@ pub struct Effects {
     pub changed: bool,
 }
 
+/// A primary that cannot be reached, and the standby to take its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Succession {
+    pub lost: usize,
+    pub heir: usize,
+}
+
 #[derive(Debug)]
 pub struct Picture {
     pub servers: Vec<Server>,
@@ -158,7 +165,10 @@ impl Picture {
         let mut effects = Effects::default();
         let it = &mut self.servers[server];
         let was_in_doubt = it.detector.in_doubt();
-        let text = format!("no answer within {} ms", self.timing.poll_timeout.as_millis());
+        let text = format!(
+            "no answer within {} ms",
+            self.timing.poll_timeout.as_millis()
+        );
         it.last_failure = Some(Failure::Silent(text));
         if let Some(health) = it.detector.handle_miss(now) {
             self.health_changed(server, health, &mut effects);
@@ -229,7 +239,9 @@ impl Picture {
     /// Whether standbys are to be asked every few milliseconds: the primary is in doubt, and
     /// somebody waits or it is not long ago.
     pub fn urgent(&self, now: Instant, server: usize) -> bool {
-        let Some(since) = self.doubt_since else { return false };
+        let Some(since) = self.doubt_since else {
+            return false;
+        };
         let recent = now.saturating_duration_since(since) < self.timing.timeout;
         let may_take_over = self.servers[server]
             .observed
@@ -252,13 +264,17 @@ impl Picture {
             true => self.chosen,
             false => choice::choose(&self.views(), self.last, &self.rules(goal)),
         }?;
-        self.satisfies(server, &self.servers[server].observed.as_ref()?.facts, want).then_some(server)
+        self.satisfies(server, &self.servers[server].observed.as_ref()?.facts, want)
+            .then_some(server)
     }
 
     /// Whether a link with these facts may be given to this want.
     pub fn satisfies(&self, server: usize, facts: &Facts, want: &Want) -> bool {
         let seen = Seen::from(facts);
-        let view = ServerView { health: self.servers[server].detector.health(), seen: Some(seen) };
+        let view = ServerView {
+            health: self.servers[server].detector.health(),
+            seen: Some(seen),
+        };
         if verdict(&view, self.identity, self.floor) != Verdict::Member {
             return false;
         }
@@ -284,8 +300,12 @@ impl Picture {
     }
 
     pub fn status(&self) -> Status {
-        let primary = self.last.and_then(|last| self.servers[last].observed.as_ref());
-        let primary = primary.filter(|o| !o.facts.in_recovery).map(|o| o.facts.lsn);
+        let primary = self
+            .last
+            .and_then(|last| self.servers[last].observed.as_ref());
+        let primary = primary
+            .filter(|o| !o.facts.in_recovery)
+            .map(|o| o.facts.lsn);
         let servers = self.servers.iter().map(|server| {
             let facts = server.observed.as_ref().map(|o| &o.facts);
             ServerStatus {
@@ -321,10 +341,10 @@ impl Picture {
         }
     }
 
-    /// The standby to be promoted by `on_primary_loss = promote`, if it has come to that: the
-    /// server in use cannot be reached, nothing else is writable, and among the healthy standbys
-    /// this one has received most.
-    pub fn to_promote(&self, now: Instant) -> Option<usize> {
+    /// Who would be promoted by `on_primary_loss = promote`, if it has come to that: the server in
+    /// use cannot be reached, nothing else is writable, and among the healthy standbys the heir
+    /// has received most.
+    pub fn succession(&self, now: Instant) -> Option<Succession> {
         let last = self.last?;
         if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
             return None;
@@ -332,19 +352,23 @@ impl Picture {
         if !self.servers[last].detector.unreachable(now) {
             return None;
         }
-        let standbys = self.servers.iter().enumerate().filter_map(|(index, server)| {
-            let observed = server.observed.as_ref()?;
-            let fit = index != last
-                && server.detector.health() == Health::Healthy
-                && observed.facts.in_recovery
-                && Some(observed.facts.system_identifier) == self.identity;
-            fit.then_some((index, observed.facts.timeline, observed.received))
-        });
+        let standbys = self
+            .servers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, server)| {
+                let observed = server.observed.as_ref()?;
+                let fit = index != last
+                    && server.detector.health() == Health::Healthy
+                    && observed.facts.in_recovery
+                    && Some(observed.facts.system_identifier) == self.identity;
+                fit.then_some((index, observed.facts.timeline, observed.received))
+            });
         standbys
             .max_by_key(|&(index, timeline, received)| {
                 (timeline, received, std::cmp::Reverse(index))
             })
-            .map(|(index, ..)| index)
+            .map(|(heir, ..)| Succession { lost: last, heir })
     }
 
     /// How long to sleep before `handle_tick` is due, while the opening lasts.
@@ -366,16 +390,32 @@ impl Picture {
         effects.changed = true;
         let it = &mut self.servers[server];
         let address = it.address.clone();
-        let reason = it.last_failure.as_ref().map(Failure::text).unwrap_or_default();
+        let reason = it
+            .last_failure
+            .as_ref()
+            .map(Failure::text)
+            .unwrap_or_default();
         match health {
             Health::Healthy if it.last_failure.take().is_some() => {
-                effects.events.push(ClusterEvent::Recovered { server, address });
+                effects
+                    .events
+                    .push(ClusterEvent::Recovered { server, address });
             }
             Health::Healthy | Health::Unknown => {}
-            Health::Suspect => effects.events.push(ClusterEvent::Suspect { server, address }),
-            Health::Lost => effects.events.push(ClusterEvent::Lost { server, address, reason }),
+            Health::Suspect => effects
+                .events
+                .push(ClusterEvent::Suspect { server, address }),
+            Health::Lost => effects.events.push(ClusterEvent::Lost {
+                server,
+                address,
+                reason,
+            }),
             Health::ComingBack => {
-                effects.events.push(ClusterEvent::ComingBack { server, address, reason });
+                effects.events.push(ClusterEvent::ComingBack {
+                    server,
+                    address,
+                    reason,
+                });
             }
         }
     }
@@ -421,7 +461,11 @@ impl Picture {
 
     /// Everybody has answered or failed, or enough time has passed since somebody could be used.
     fn opening_is_over(&mut self, now: Instant, views: &[ServerView]) -> bool {
-        if self.servers.iter().all(|s| s.observed.is_some() || s.last_failure.is_some()) {
+        if self
+            .servers
+            .iter()
+            .all(|s| s.observed.is_some() || s.last_failure.is_some())
+        {
             return true;
         }
         if choice::choose(views, None, &self.rules(self.goal)).is_none() {
@@ -455,7 +499,9 @@ impl Picture {
             }
             server.reported = found;
             effects.changed = true;
-            let (address, Some(seen)) = (server.address.clone(), view.seen) else { continue };
+            let (address, Some(seen)) = (server.address.clone(), view.seen) else {
+                continue;
+            };
             match found {
                 Verdict::Stale => effects.events.push(ClusterEvent::Stale {
                     server: index,
@@ -478,7 +524,9 @@ impl Picture {
         self.chosen = chosen;
         let previous = self.last;
         let Some(server) = chosen else {
-            effects.events.extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
+            effects
+                .events
+                .extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
             return;
         };
         if previous == chosen {
@@ -486,19 +534,34 @@ impl Picture {
         }
         self.last = chosen;
         let timeline_of = |index: usize| {
-            self.servers[index].observed.as_ref().map_or(0, |o| o.facts.timeline)
+            self.servers[index]
+                .observed
+                .as_ref()
+                .map_or(0, |o| o.facts.timeline)
         };
         let (address, timeline) = (self.servers[server].address.clone(), timeline_of(server));
         effects.events.push(match previous {
             Some(before) if self.goal == Goal::ReadWrite && timeline > timeline_of(before) => {
-                ClusterEvent::Promoted { server, address, timeline, previous }
+                ClusterEvent::Promoted {
+                    server,
+                    address,
+                    timeline,
+                    previous,
+                }
             }
-            _ => ClusterEvent::PrimaryChosen { server, address, timeline, previous },
+            _ => ClusterEvent::PrimaryChosen {
+                server,
+                address,
+                timeline,
+                previous,
+            },
         });
     }
 
     fn wake_who_has_to_leave(&mut self, effects: &mut Effects) {
-        let leave: Vec<bool> = (0..self.servers.len()).map(|s| self.has_to_leave(s)).collect();
+        let leave: Vec<bool> = (0..self.servers.len())
+            .map(|s| self.has_to_leave(s))
+            .collect();
         for (id, session) in &mut self.sessions {
             if !session.woken && leave[session.server] {
                 session.woken = true;
@@ -520,7 +583,11 @@ impl Picture {
     }
 
     fn rules(&self, goal: Goal) -> Rules {
-        Rules { goal, identity: self.identity, floor: self.floor }
+        Rules {
+            goal,
+            identity: self.identity,
+            floor: self.floor,
+        }
     }
 
     fn views(&self) -> Vec<ServerView> {
@@ -560,7 +627,9 @@ impl From<&Facts> for Seen {
 
 /// How long the monitor lets a dial take before it is given up.
 pub fn dial_limit(config: &Config) -> Duration {
-    config.connect_timeout.unwrap_or(config.failover.poll_timeout.saturating_mul(5))
+    config
+        .connect_timeout
+        .unwrap_or(config.failover.poll_timeout.saturating_mul(5))
 }
 
 #[cfg(test)]
