@@ -36,7 +36,7 @@ pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
 
 /// What became of one attempt.
 enum Attempt {
-    Done(Handover),
+    Done(Box<Handover>),
     /// The server will not have this client, and trying again is no use.
     Refused(Error),
     Again(Duration),
@@ -55,7 +55,7 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
             continue;
         };
         match attempt(hub, want, server, asked).await {
-            Attempt::Done(handover) => return Ok(handover),
+            Attempt::Done(handover) => return Ok(*handover),
             Attempt::Refused(error) => return Err(error),
             Attempt::Again(delay) => tokio::select! {
                 () = sleep(delay) => {}
@@ -74,7 +74,7 @@ async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, asked: Instant) -> A
             if let Some(handover) = hand_over(hub, want, server, given.conn, facts, given.prepared)
             {
                 hub.note(|p| p.servers[server].warm_links_used += 1);
-                return Attempt::Done(handover);
+                return Attempt::Done(Box::new(handover));
             }
         }
     }
@@ -98,7 +98,7 @@ async fn dial(hub: &Rc<Hub>, want: &Want, server: usize) -> Attempt {
     match hub.dial(server).await {
         Ok((conn, observed)) => {
             match hand_over(hub, want, server, conn, observed.facts, Vec::new()) {
-                Some(handover) => Attempt::Done(handover),
+                Some(handover) => Attempt::Done(Box::new(handover)),
                 None => Attempt::Again(RETRY),
             }
         }

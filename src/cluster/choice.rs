@@ -126,10 +126,11 @@ pub fn choose(servers: &[ServerView], current: Option<usize>, rules: &Rules) -> 
 }
 
 /// The standby that is worth warm links: the one that lags least, but the one in use as long as it
-/// is nearly as good.
+/// is nearly as good; never the chosen server, which a reader's is.
 pub fn best_standby(
     servers: &[ServerView],
     current: Option<usize>,
+    chosen: Option<usize>,
     identity: Option<u64>,
 ) -> Option<usize> {
     let candidates = || {
@@ -137,6 +138,7 @@ pub fn best_standby(
             let seen = server.seen.as_ref()?;
             let fit = server.health == Health::Healthy
                 && seen.in_recovery
+                && chosen != Some(index)
                 && Some(seen.system_identifier) == identity;
             fit.then_some((index, seen.lsn))
         })
@@ -370,10 +372,11 @@ mod tests {
             }),
         };
         let servers = [at(10), at(20), at(20)];
-        assert_eq!(best_standby(&servers, None, Some(OURS)), Some(1));
-        assert_eq!(best_standby(&servers, Some(0), Some(OURS)), Some(0));
-        assert_eq!(best_standby(&servers, None, Some(2)), None);
+        assert_eq!(best_standby(&servers, None, None, Some(OURS)), Some(1));
+        assert_eq!(best_standby(&servers, Some(0), None, Some(OURS)), Some(0));
+        assert_eq!(best_standby(&servers, None, None, Some(2)), None);
+        assert_eq!(best_standby(&servers, None, Some(1), Some(OURS)), Some(2));
         let far = [at(10), at(11 + STANDBY_SLACK)];
-        assert_eq!(best_standby(&far, Some(0), Some(OURS)), Some(1));
+        assert_eq!(best_standby(&far, Some(0), None, Some(OURS)), Some(1));
     }
 }

@@ -68,7 +68,7 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
         facts: Facts {
             in_recovery,
             read_only: text(read_only)? == "on",
-            system_identifier: identifier.cast_unsigned(),
+            system_identifier: u64::from_ne_bytes(identifier.to_ne_bytes()),
             timeline: timeline.ok_or(Malformed("a probe's timeline"))?,
             lsn,
             ledger: match ledger.as_deref() {

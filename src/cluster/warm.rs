@@ -155,6 +155,9 @@ fn level(hub: &Rc<Hub>, server: usize) -> Option<Instant> {
         return None;
     }
     pool.surplus_since = None;
+    if have < wanted {
+        pool.told = 0;
+    }
     if let Some(retry) = pool.retry_at.filter(|retry| *retry > now) {
         return Some(retry);
     }

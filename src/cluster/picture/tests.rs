@@ -342,6 +342,29 @@ fn a_client_that_every_server_refuses_is_told_so() {
         world.then(|p, now| p.handle_failure(now, server, refuses, true));
     }
     assert!(world.picture.refusal().is_some());
+    // One that was served before waits for the others.
+    world.says(1, 1, false);
+    assert!(world.picture.refusal().is_none());
+    world.picture.handle_handover(1);
+    world.dies(1);
+    assert!(world.picture.refusal().is_none());
+}
+
+#[test]
+fn a_new_client_that_is_refused_does_not_wait_for_dead_servers() {
+    let mut world = World::new(2);
+    let wrong = ServerError {
+        code: "28P01".into(),
+        ..ServerError::default()
+    };
+    let refuses = Failure::of_last_words(&wrong, None);
+    world.then(|p, now| p.handle_failure(now, 0, refuses, true));
+    assert!(
+        world.picture.refusal().is_none(),
+        "the other one has not been tried"
+    );
+    world.dies(1);
+    assert!(world.picture.refusal().is_some());
 }
 
 #[test]
