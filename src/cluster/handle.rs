@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
+use uuid::Uuid;
 
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
+use super::confirm::{self, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +60,7 @@ enum Command {
     Deregister {
         session: u64,
     },
+    Confirm(confirm::Wait),
     StatementsChanged,
     Close,
 }
@@ -135,6 +138,20 @@ impl Cluster {
             &answer,
             deadline,
         )
+    }
+
+    /// Blocks until the backup has a commit that was made on `server` under this number of a row of
+    /// the ledger, or `server` was left.
+    pub fn confirm(
+        &self,
+        row: Uuid,
+        number: u64,
+        server: usize,
+        deadline: Instant,
+    ) -> Result<Confirmed> {
+        let (reply, answer) = bounded(1);
+        let wait = confirm::Wait { row, number, server, deadline, reply };
+        self.ask(Command::Confirm(wait), &answer, deadline)
     }
 
     /// The session uses a link to this server from now on, and wants to be woken when it has to
@@ -227,7 +244,7 @@ fn run(
 ) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let seed = Uuid::new_v4().as_u64_pair().0;
         let hub = Hub::new(config, preparations, events, published, seed);
         for server in 0..hub.servers() {
             spawn_local(watch::watch(hub.clone(), server));
@@ -235,7 +252,9 @@ fn run(
         spawn_local(watch::end_opening(hub.clone()));
         spawn_local(warm::keep(hub.clone()));
         spawn_local(promote::keep(hub.clone()));
-        obey(&hub, inbox).await;
+        let (confirm, waits) = mpsc::unbounded_channel();
+        spawn_local(confirm::keep(hub.clone(), waits));
+        obey(&hub, inbox, &confirm).await;
     });
     {
         // Sockets and timers are let go while their runtime is still there.
@@ -247,7 +266,11 @@ fn run(
 }
 
 /// Carries out commands until one of them says to close, or the handle is gone.
-async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn obey(
+    hub: &Rc<Hub>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    confirm: &mpsc::UnboundedSender<confirm::Wait>,
+) {
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Acquire { want, reply } => {
@@ -273,6 +296,7 @@ async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
                 waker,
             } => hub.register(session, server, waker),
             Command::Deregister { session } => hub.deregister(session),
+            Command::Confirm(wait) => drop(confirm.send(wait)),
             Command::StatementsChanged => warm::top_up(hub),
             Command::Close => return,
         }
