@@ -46,6 +46,8 @@ pub(super) struct Driver {
     lost: Option<usize>,
     timeout: Duration,
     writes: bool,
+    /// It was told that there is no backup to confirm commits.
+    told_no_backup: bool,
 }
 
 impl Driver {
@@ -64,6 +66,7 @@ impl Driver {
             lost: None,
             timeout,
             writes,
+            told_no_backup: false,
         }
     }
 
@@ -315,7 +318,17 @@ impl Driver {
         let deadline = Instant::now() + self.timeout;
         let server = self.core.server();
         match self.inner.cluster.confirm(ledger_row, number, server, deadline) {
-            Ok(Confirmed::ByBackup) => self.core.handle_backup(Ok(())),
+            Ok(Confirmed::ByBackup) => {
+                self.told_no_backup = false;
+                self.core.handle_backup(Ok(()));
+            }
+            Ok(Confirmed::NoBackup) => {
+                if !std::mem::replace(&mut self.told_no_backup, true) {
+                    let reason = "no backup is up to confirm commits (commit_ack=backup)".to_owned();
+                    self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
+                }
+                self.core.handle_backup(Ok(()));
+            }
             Ok(Confirmed::Moved) => return self.lose_link(),
             Err(error) => self.core.handle_backup(Err(error)),
         }

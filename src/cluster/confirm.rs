@@ -35,6 +35,8 @@ pub struct Wait {
 pub enum Confirmed {
     /// The backup has the commit.
     ByBackup,
+    /// All other servers are known to be down, so that nobody can have it.
+    NoBackup,
     /// The server on which it was made is no longer the one that sessions belong on: only the ledger
     /// of the next one can tell.
     Moved,
@@ -56,6 +58,12 @@ pub async fn keep(hub: Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Wait>) {
         }
         drop_hopeless(&hub, &mut waits);
         let Some(standby) = hub.with(|picture| picture.standby()) else {
+            if hub.with(|picture| picture.others_are_lost()) {
+                for wait in waits.drain(..) {
+                    let _ = wait.reply.send(Ok(Confirmed::NoBackup));
+                }
+                continue;
+            }
             sleep(RETRY).await;
             continue;
         };
