@@ -102,9 +102,9 @@ pub trait Preparations: Send + Sync {
         "'none'"
     }
 
-    /// An SQL expression that gives [`Facts::backend_start`] as text.
+    /// An SQL expression that gives [`Facts::backend_start`] as text, whatever DateStyle is.
     fn backend_start_sql(&self) -> &str {
-        "(SELECT a.backend_start::pg_catalog.text FROM \
+        "(SELECT extract(epoch FROM a.backend_start)::pg_catalog.text FROM \
          pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a)"
     }
 }

@@ -748,9 +748,10 @@ impl Session {
     }
 
     fn reset_reply(&mut self) {
-        self.withheld = None;
         self.unit_error = None;
         self.seal_missing = false;
+        self.sealed = false;
+        self.awaiting = None;
         self.rolled_back = false;
         self.pending_param_oids.clear();
     }
