@@ -176,7 +176,10 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                let ended = step == Steps::SYNC || (simple && step == Steps::USER);
+                // A simple query has as many answers as it has statements, and so have Segue's own
+                // requests: neither has a last one that could be known for it.
+                let uncounted = simple || !unit.purpose.is_users();
+                let ended = step == Steps::SYNC || (uncounted && step == Steps::USER);
                 let status = Status::from_body(frame.body())?;
                 if !ended {
                     return Err(Malformed("ReadyForQuery before all was answered"));
