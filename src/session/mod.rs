@@ -108,6 +108,8 @@ pub struct Session {
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
     zombies: Vec<LinkReady>,
+    /// The session had been on the present link's server before.
+    returned: bool,
     ledger_access: LedgerAccess,
     /// The highest timeline that this session has been on.
     timeline_floor: u32,
@@ -128,6 +130,8 @@ pub struct Session {
     /// The error of the unit in front, told once its transaction's status is known.
     unit_error: Option<ServerError>,
     seal_missing: bool,
+    /// The guarded seal had nothing to seal.
+    seal_idle: bool,
     /// COMMIT was answered with ROLLBACK.
     rolled_back: bool,
     /// So many ReadyForQuery are to be passed over.
@@ -159,6 +163,7 @@ impl Session {
             phase: Phase::Lost,
             link: LinkReady::default(),
             zombies: Vec::new(),
+            returned: false,
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,
             output: BytesMut::new(),
@@ -173,6 +178,7 @@ impl Session {
             withheld: None,
             unit_error: None,
             seal_missing: false,
+            seal_idle: false,
             rolled_back: false,
             discards: 0,
             prepared: Prepared::default(),
@@ -228,6 +234,11 @@ impl Session {
     /// Whether everything that was requested has been answered.
     pub fn is_quiet(&self) -> bool {
         self.is_live() && self.front == self.units.len()
+    }
+
+    /// Whether no request is unanswered, with a link or without.
+    pub fn is_settled(&self) -> bool {
+        self.front == self.units.len()
     }
 
     /// The transaction's status as the application sees it.

@@ -138,7 +138,12 @@ impl Session {
                 Ok(())
             }
             b'D' if step == Steps::USER => self.handle_row(frame.into_body()),
-            // The guarded seal is a SELECT.
+            // The guarded seal is a SELECT: the number, or 0 where nothing was written.
+            b'D' if step == Steps::SEAL => {
+                let value = row::Values::new(frame.body())?.next().transpose()?.flatten();
+                self.seal_idle |= value.is_some_and(|value| value.iter().all(|byte| *byte == 0));
+                Ok(())
+            }
             b'T' | b'D' if step == Steps::SEAL || !unit.purpose.is_users() => Ok(()),
             b'C' | b'I' => self.handle_complete(frame),
             b'd' if step == Steps::USER => {
@@ -169,7 +174,9 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                let ended = step == Steps::SYNC || (simple && step == Steps::USER);
+                // Neither strings of several statements nor Segue's own units count their replies.
+                let uncounted = simple || !unit.purpose.is_users();
+                let ended = step == Steps::SYNC || (uncounted && step == Steps::USER);
                 let status = Status::from_body(frame.body())?;
                 if !ended {
                     return Err(Malformed("ReadyForQuery before all was answered"));

@@ -2,12 +2,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::classify::{Discard, Effect, StatementKind};
+use super::classify::{Classified, Discard, Effect, StatementKind};
 use super::recovery::Finish;
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
-use super::{BeginOptions, Event, Phase, Session};
-use crate::error::{Error, Outcome, ServerError};
+use super::{BeginOptions, Event, Phase, Session, settings};
+use crate::error::{Error, ErrorKind, Outcome, ServerError};
 use crate::wire::frame::Status;
 
 impl Session {
@@ -67,7 +67,7 @@ impl Session {
         let unit = &mut self.units[self.front];
         let autocommit = unit.autocommit;
         let seal = unit.seal;
-        if !failed && unit.purpose == Purpose::User {
+        if !failed {
             self.note_success();
         }
         if autocommit {
@@ -81,9 +81,16 @@ impl Session {
             }
         }
         if let Some(error) = error {
-            self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+            let unit = &self.units[self.front];
+            let error = if unit.passed_over && self.is_fence(&error) {
+                failed_before()
+            } else {
+                Error::server(error, Outcome::NotCommitted)
+            };
+            self.emit(Event::Error(error));
         }
         self.seal_missing = false;
+        self.seal_idle = false;
         let unit = &mut self.units[self.front];
         unit.answered = true;
         unit.replayed = None;
@@ -128,10 +135,27 @@ impl Session {
             return;
         }
         let class = &statement.class;
+        let mut unrestorable = class.unrestorable;
         let at = |position: usize| position - self.journal_base;
         let bytes = &self.journal[at(unit.start) + unit.begin_len..at(unit.end)];
         self.settings.note(class, bytes);
         match &class.kind {
+            StatementKind::Several(parts) => {
+                let clears = |part: &Classified| {
+                    matches!(
+                        part.kind,
+                        StatementKind::Deallocate(None) | StatementKind::Discard(Discard::All)
+                    )
+                };
+                if parts.iter().any(clears) {
+                    self.prepared.clear();
+                    self.internals_ready = false;
+                }
+                if parts.iter().any(settings::changes) && !settings::is_repeatable(parts) {
+                    unrestorable =
+                        unrestorable.or(Some("settings made among other statements in one string"));
+                }
+            }
             StatementKind::Savepoint(name) => {
                 let mark = self.settings.mark();
                 if let Transaction::Open(open) = &mut self.transaction {
@@ -162,7 +186,7 @@ impl Session {
             }
             _ => {}
         }
-        if let Some(reason) = class.unrestorable {
+        if let Some(reason) = unrestorable {
             match &mut self.transaction {
                 Transaction::Open(open) => {
                     open.unrestorable.get_or_insert(reason);
@@ -243,6 +267,11 @@ impl Session {
     }
 
     fn acknowledge(&mut self, seal: Seal) {
+        // Whether a string of several statements was sealed cannot be told from its reply.
+        let idle = std::mem::take(&mut self.seal_idle);
+        if idle || self.units[self.front].purpose == Purpose::Simple {
+            return;
+        }
         if std::mem::take(&mut self.seal_missing) {
             self.seals.unconfirm(true);
             self.emit(Event::ProtectionLost(
@@ -303,4 +332,13 @@ impl Session {
             self.journal.clear();
         }
     }
+}
+
+/// A request of a pipeline that must not be repeated, because those behind it are committed.
+fn failed_before() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost; the statement had failed before, and what the server said of it is \
+         lost; it is not committed, while those behind it in the pipeline are",
+    )
 }
