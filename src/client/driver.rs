@@ -209,9 +209,10 @@ impl Driver {
         }
     }
 
-    /// Finds another link if the session has lost its own, and brings it to where it was.
+    /// Finds another link if the session has lost its own, and brings it to where it was. If none can
+    /// be had, the events of the request in hand tell of it.
     pub fn restore(&mut self) -> Result<()> {
-        while !self.core.is_live() {
+        while !self.core.is_live() && !self.core.is_settled() {
             self.step(None)?;
         }
         Ok(())

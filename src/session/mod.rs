@@ -114,6 +114,8 @@ pub struct Session {
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
     zombies: Vec<LinkReady>,
+    /// The session had been on the present link's server before.
+    returned: bool,
     ledger_access: LedgerAccess,
     /// The highest timeline that this session has been on.
     timeline_floor: u32,
@@ -168,6 +170,7 @@ impl Session {
             phase: Phase::Lost,
             link: LinkReady::default(),
             zombies: Vec::new(),
+            returned: false,
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,
             output: BytesMut::new(),
@@ -239,6 +242,11 @@ impl Session {
     /// Whether everything that was requested has been answered.
     pub fn is_quiet(&self) -> bool {
         self.is_live() && self.front == self.units.len()
+    }
+
+    /// Whether no request is unanswered, with a link or without.
+    pub fn is_settled(&self) -> bool {
+        self.front == self.units.len()
     }
 
     /// The transaction's status as the application sees it.

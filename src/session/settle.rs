@@ -8,7 +8,7 @@ use super::recovery::Finish;
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
 use super::{BeginOptions, Event, Phase, Session, internals};
-use crate::error::{Error, Outcome, Result, ServerError};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 
 impl Session {
@@ -104,7 +104,13 @@ impl Session {
             }
         }
         if let Some(error) = error {
-            self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+            let unit = &self.units[self.front];
+            let error = if unit.passed_over && self.is_fence(&error) {
+                failed_before()
+            } else {
+                Error::server(error, Outcome::NotCommitted)
+            };
+            self.emit(Event::Error(error));
         }
         self.seal_missing = false;
         let unit = &mut self.units[self.front];
@@ -357,4 +363,13 @@ impl Session {
             self.journal.clear();
         }
     }
+}
+
+/// A request of a pipeline that must not be repeated, because those behind it are committed.
+fn failed_before() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost; the statement had failed before, and what the server said of it is \
+         lost; it is not committed, while those behind it in the pipeline are",
+    )
 }

@@ -114,6 +114,9 @@ pub(super) struct Unit {
     pub all_steps: u8,
     pub steps: Steps,
     pub seal: Option<Seal>,
+    /// A later number of its row was committed and its own was not: it failed, or wrote nothing, and
+    /// its seal can never succeed any more.
+    pub passed_over: bool,
     /// Each statement of it is a transaction of its own.
     pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
@@ -136,6 +139,8 @@ pub(super) struct Unit {
     pub unprotected: Option<&'static str>,
     pub effect: Effect,
     pub copy: CopyIn,
+    /// Whether the journal has all of its bytes, so that it can be sent again.
+    pub kept: bool,
     pub seen: Seen,
     /// While the unit is run again: what this attempt has given so far.
     pub replayed: Option<Seen>,
@@ -164,6 +169,7 @@ impl Unit {
             all_steps: steps,
             steps: Steps::new(steps),
             seal: None,
+            passed_over: false,
             autocommit: false,
             sent: false,
             streamed: false,
@@ -176,6 +182,7 @@ impl Unit {
             unprotected: None,
             effect: Effect::None,
             copy: CopyIn::No,
+            kept: true,
             seen: Seen::default(),
             replayed: None,
             losses: 0,
@@ -199,7 +206,7 @@ impl Unit {
         if self.copy == CopyIn::Failed {
             self.copy = CopyIn::Open;
         }
-        if !self.answered && !self.streamed {
+        if !self.answered && !(self.streamed && self.told) {
             self.seen = Seen::default();
             self.columns_told = false;
         }
