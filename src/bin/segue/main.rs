@@ -5,8 +5,11 @@
 //! strings are not.
 
 mod demo;
+mod options;
 mod output;
+mod setup;
 mod stop;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -35,12 +38,24 @@ struct Cli {
 enum Command {
     /// Kill a real primary under a real workload, and see whether anything is lost
     Demo(demo::Options),
+    /// Install, upgrade, remove or purge the ledger that makes commits exactly once
+    Setup(setup::Options),
+    /// Show what a client knows of its servers, once a second, and events as they come
+    Watch(watch::Options),
+    /// List the options of a connection string
+    Options,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Setup(options) => setup::run(&options),
+        Command::Watch(options) => watch::run(&options),
+        Command::Options => {
+            options::run();
+            Ok(ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|failure| {
         output::failure(failure.as_ref());
