@@ -32,7 +32,7 @@ fn describe(option: &OptionInfo) -> String {
     }
     let default = option.default.to_string();
     if !default.is_empty() {
-        add(&format!("default: {default}"));
+        add(&format!("default: {}", without_links(&default)));
     }
     if let Some(env) = option.env {
         add(&format!("environment: {env}"));
@@ -52,4 +52,30 @@ fn values(option: &OptionInfo) -> Option<String> {
         OptionValues::List => "a list, separated by commas".to_owned(),
         _ => return None,
     })
+}
+
+/// The table is written for a page, where `[Hosts](#hosts)` leads somewhere.
+fn without_links(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, (name, after))) =
+        rest.split_once('[').and_then(|(before, link)| Some((before, link.split_once("](")?)))
+    {
+        plain.push_str(before);
+        plain.push_str(name);
+        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    plain.push_str(rest);
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_become_their_names() {
+        assert_eq!(without_links("see [Hosts](#hosts), then [b](c)."), "see Hosts, then b.");
+        assert_eq!(without_links("port [5432]"), "port [5432]");
+    }
 }
