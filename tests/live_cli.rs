@@ -238,6 +238,20 @@ fn check_names_what_is_to_be_mended() {
 }
 
 #[test]
+fn check_says_what_tls_verifies() {
+    let cluster = Cluster::builder().standbys(0).tls(true).start().unwrap();
+    let conninfo = cluster.conninfo();
+    let (code, value) = check(&conninfo);
+    assert_eq!(code, Some(1), "{value}");
+    assert!(findings(&value).contains("only one server is named"), "{value}");
+    assert_eq!(value["servers"][0]["tls"], "TLSv1.3, certificate and name verified");
+    let (_, value) = check(&conninfo.replace("verify-full", "verify-ca"));
+    assert_eq!(value["servers"][0]["tls"], "TLSv1.3, certificate verified, its name not");
+    let (code, value) = check(&conninfo.replace("verify-full", "disable"));
+    assert_eq!((code, &value["servers"][0]["reachable"]), (Some(2), &false.into()), "{value}");
+}
+
+#[test]
 fn watch_shows_servers_and_options_lists_them() {
     let cluster = Cluster::builder().start().unwrap();
     let output = segue(&["watch", "--seconds", "2", &cluster.conninfo()]);

@@ -19,6 +19,6 @@ impl Random {
     /// A number from 0 to `limit - 1`.
     pub fn below(&mut self, limit: u32) -> i64 {
         let number = self.next() >> 32;
-        i64::try_from(number * u64::from(limit) >> 32).unwrap_or(0)
+        i64::try_from((number * u64::from(limit)) >> 32).unwrap_or(0)
     }
 }

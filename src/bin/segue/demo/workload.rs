@@ -132,8 +132,8 @@ impl<'a> Worker<'a> {
         let shared = SHARED_FROM + self.random.below(SHARED_ACCOUNTS);
         let mut transfer = Transfer { id, low: self.number, high: shared, amount: self.amount() };
         let done = match kind {
-            0..=7 => self.from_own(session, &transfer, false),
-            8..=10 => self.from_own(session, &transfer, true),
+            0..=7 => self.with_own(session, &transfer, false),
+            8..=10 => self.with_own(session, &transfer, true),
             11..=14 => {
                 let other = SHARED_FROM + self.random.below(SHARED_ACCOUNTS);
                 transfer.low = shared.min(other);
@@ -174,7 +174,7 @@ impl<'a> Worker<'a> {
 
     /// Reads and moves the own account's money, exactly; with a detour into a savepoint that is
     /// rolled back, if asked for.
-    fn from_own(
+    fn with_own(
         &mut self,
         session: &mut Session,
         transfer: &Transfer,

@@ -106,7 +106,7 @@ fn each(config: &Config, server: &Server, findings: &mut Findings) {
             }
             _ => "check that it runs, listens on this address, and that no firewall is in between",
         };
-        findings.add(Warning, at, format!("not usable: {}", unreachable.reason), advice);
+        findings.add(Warning, at, "cannot be used", advice);
         return;
     }
     for question in &server.unanswered {
