@@ -248,6 +248,12 @@ pub(super) fn ledger(
         );
         return (false, "ledger=off".to_owned());
     }
+    if facts.pooled {
+        // What each server is found to be is said already; this follows from it.
+        let why =
+            "through a pooler a session's statements may meet a backend that does not know them";
+        return (false, why.to_owned());
+    }
     let owner = facts.ledger_owner.as_deref().unwrap_or_default();
     match (facts.ledger_access.as_str(), &facts.ledger_version) {
         ("table", _) => {

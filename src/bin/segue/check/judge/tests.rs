@@ -118,6 +118,8 @@ fn exactly_once_is_promised_only_where_the_ledger_can_be_used() {
     assert_eq!(worst(&without(true)), Some(Hint));
     assert!(!without(false).protection.exactly_once);
     assert_eq!(worst(&without(false)), Some(Warning));
+    let pooled = with("", |a, _| a.facts.as_mut().unwrap().pooled = true);
+    assert!(!pooled.protection.exactly_once);
     let off = with("ledger=off", |_, _| {});
     assert_eq!((off.protection.exactly_once, worst(&off)), (false, Some(Warning)));
 }
