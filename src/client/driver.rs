@@ -7,11 +7,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use uuid::Uuid;
 
 use super::Inner;
 use super::cancel::{CancelHandle, Whereabouts};
 use super::event::ClientEvent;
-use crate::cluster::{Handover, Want};
+use crate::cluster::{Confirmed, Handover, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
 use crate::session::{self, Event, LedgerAccess};
@@ -45,6 +46,10 @@ pub(super) struct Driver {
     lost: Option<usize>,
     timeout: Duration,
     writes: bool,
+    /// It was told that there is no backup to confirm commits.
+    told_no_backup: bool,
+    /// The row of the ledger that the backup is being asked for.
+    backlog_row: Option<Uuid>,
 }
 
 impl Driver {
@@ -63,6 +68,8 @@ impl Driver {
             lost: None,
             timeout,
             writes,
+            told_no_backup: false,
+            backlog_row: None,
         }
     }
 
@@ -108,7 +115,20 @@ impl Driver {
             self.pass_events();
             self.step(None)?;
         }
+        if self.core.keeps_commits() {
+            self.trim_kept_commits();
+        }
         Ok(())
+    }
+
+    /// Lets go of the commits that the backup has got meanwhile.
+    fn trim_kept_commits(&mut self) {
+        let row = self.core.ledger_row();
+        let backlog = self.inner.cluster.backlog();
+        if let Some(old) = self.backlog_row.replace(row).filter(|old| *old != row) {
+            backlog.forget(old);
+        }
+        self.core.handle_backup_has(row, backlog.number(row));
     }
 
     /// Waits until `deadline` for something to arrive, NOTIFY for instance.
@@ -289,10 +309,17 @@ impl Driver {
                 self.notifications.push_back(Notification { process_id, channel, payload });
                 return None;
             }
+            Event::AwaitBackup { ledger_row, number } => {
+                self.await_backup(ledger_row, number);
+                return None;
+            }
             Event::Notice(notice) => ClientEvent::Notice { session, notice },
             Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
             Event::CommitsLost { session: ledger_row, from, to } => {
                 ClientEvent::CommitsLost { session, ledger_row, from, to }
+            }
+            Event::CommitReapplied { session: ledger_row, number } => {
+                ClientEvent::CommitReapplied { session, ledger_row, number }
             }
             Event::ReplayStarted { statements } => ClientEvent::ReplayStarted { session, statements },
             Event::ReplayFinished => ClientEvent::ReplayFinished { session },
@@ -303,6 +330,29 @@ impl Driver {
         };
         self.inner.emit(&event);
         None
+    }
+
+    /// A commit stands on its server; the application hears of it once the backup has it too.
+    fn await_backup(&mut self, ledger_row: Uuid, number: u64) {
+        let deadline = Instant::now() + self.timeout;
+        let server = self.core.server();
+        match self.inner.cluster.confirm(ledger_row, number, server, deadline) {
+            Ok(Confirmed::ByBackup) => {
+                self.told_no_backup = false;
+                self.core.handle_backup(Ok(()));
+            }
+            Ok(Confirmed::NoBackup) => {
+                if !std::mem::replace(&mut self.told_no_backup, true) {
+                    let reason = "no backup is up to confirm commits (commit_ack=backup)".to_owned();
+                    self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
+                }
+                self.core.handle_backup(Ok(()));
+            }
+            Ok(Confirmed::Moved) => return self.lose_link(),
+            Err(error) => self.core.handle_backup(Err(error)),
+        }
+        // What had arrived behind it.
+        self.take_input();
     }
 
     /// Ends the session on the server in an orderly way.
@@ -319,6 +369,9 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
+        if let Some(row) = self.backlog_row {
+            self.inner.cluster.backlog().forget(row);
+        }
         self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -96,7 +96,11 @@ fn may_be_warm(hub: &Hub, want: &Want, server: usize, asked: Instant) -> bool {
 async fn dial(hub: &Rc<Hub>, want: &Want, server: usize) -> Attempt {
     let _permit = hub.pacer.enter().await;
     match hub.dial(server).await {
-        Ok((conn, observed)) => {
+        Ok((mut conn, observed)) => {
+            // Bytes that are left over would be missing from what the session reads.
+            if !conn.is_alive().await {
+                return Attempt::Again(RETRY);
+            }
             match hand_over(hub, want, server, conn, observed.facts, Vec::new()) {
                 Some(handover) => Attempt::Done(Box::new(handover)),
                 None => Attempt::Again(RETRY),

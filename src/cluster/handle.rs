@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
+use uuid::Uuid;
 
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
+use super::confirm::{self, Backlog, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +36,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Cluster {
     commands: mpsc::UnboundedSender<Command>,
     published: Published,
+    backlog: Arc<Backlog>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: ThreadId,
     /// Ends when the thread has.
@@ -58,6 +61,7 @@ enum Command {
     Deregister {
         session: u64,
     },
+    Confirm(confirm::Wait),
     StatementsChanged,
     Close,
 }
@@ -89,7 +93,8 @@ impl Cluster {
         let (commands, inbox) = mpsc::unbounded_channel();
         let published = Published::default();
         let (alive, ended) = bounded(0);
-        let for_thread = published.clone();
+        let backlog = Arc::<Backlog>::default();
+        let for_thread = (published.clone(), Arc::clone(&backlog));
         let thread = thread::Builder::new()
             .name("segue-cluster".to_owned())
             .spawn(move || {
@@ -102,6 +107,7 @@ impl Cluster {
         Ok(Arc::new(Self {
             commands,
             published,
+            backlog,
             thread,
             thread_id,
             ended,
@@ -135,6 +141,25 @@ impl Cluster {
             &answer,
             deadline,
         )
+    }
+
+    /// Blocks until the backup has a commit that was made on `server` under this number of a row of
+    /// the ledger, or `server` was left.
+    pub fn confirm(
+        &self,
+        row: Uuid,
+        number: u64,
+        server: usize,
+        deadline: Instant,
+    ) -> Result<Confirmed> {
+        let (reply, answer) = bounded(1);
+        let wait = confirm::Wait { row, number, server, deadline, reply };
+        self.ask(Command::Confirm(wait), &answer, deadline)
+    }
+
+    /// What the standby is known to have of rows of the ledger.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// The session uses a link to this server from now on, and wants to be woken when it has to
@@ -222,12 +247,12 @@ fn run(
     config: Arc<Config>,
     preparations: Arc<dyn Preparations>,
     events: EventSink,
-    published: Published,
+    (published, backlog): (Published, Arc<Backlog>),
     inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let seed = Uuid::new_v4().as_u64_pair().0;
         let hub = Hub::new(config, preparations, events, published, seed);
         for server in 0..hub.servers() {
             spawn_local(watch::watch(hub.clone(), server));
@@ -235,7 +260,9 @@ fn run(
         spawn_local(watch::end_opening(hub.clone()));
         spawn_local(warm::keep(hub.clone()));
         spawn_local(promote::keep(hub.clone()));
-        obey(&hub, inbox).await;
+        let (confirm, waits) = mpsc::unbounded_channel();
+        spawn_local(confirm::keep(hub.clone(), backlog, waits));
+        obey(&hub, inbox, &confirm).await;
     });
     {
         // Sockets and timers are let go while their runtime is still there.
@@ -247,7 +274,11 @@ fn run(
 }
 
 /// Carries out commands until one of them says to close, or the handle is gone.
-async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn obey(
+    hub: &Rc<Hub>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    confirm: &mpsc::UnboundedSender<confirm::Wait>,
+) {
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Acquire { want, reply } => {
@@ -273,6 +304,7 @@ async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
                 waker,
             } => hub.register(session, server, waker),
             Command::Deregister { session } => hub.deregister(session),
+            Command::Confirm(wait) => drop(confirm.send(wait)),
             Command::StatementsChanged => warm::top_up(hub),
             Command::Close => return,
         }

@@ -129,6 +129,12 @@ impl Picture {
         self.chosen
     }
 
+    /// Whether every server but the chosen one is known to be down. A silent one is not.
+    pub fn others_are_lost(&self) -> bool {
+        let others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
+        self.chosen.is_some() && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
+    }
+
     pub fn standby(&self) -> Option<usize> {
         self.standby
     }

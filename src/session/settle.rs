@@ -63,7 +63,6 @@ impl Session {
     }
 
     fn settle_unit(&mut self, status: Status, error: Option<ServerError>) {
-        self.sealed = false;
         match self.units[self.front].purpose {
             Purpose::User | Purpose::Simple => self.end_users(status, error),
             Purpose::Commit => self.end_commit(status, error),
@@ -80,6 +79,7 @@ impl Session {
                 self.drop_front();
             }
         }
+        self.sealed = false;
     }
 
     fn end_users(&mut self, status: Status, error: Option<ServerError>) {
@@ -97,6 +97,9 @@ impl Session {
                 self.settings.commit();
                 if let Some(seal) = seal {
                     self.acknowledge(seal);
+                    if std::mem::take(&mut self.sealed) {
+                        self.keep_autocommit(seal);
+                    }
                 }
             }
         }
@@ -222,6 +225,11 @@ impl Session {
 
     fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
         let unit = &self.units[self.front];
+        if self.reapply.is_running() && (self.rolled_back || (error.is_some() && status == Status::Idle)) {
+            self.reset_reply();
+            self.abandon_reapplying();
+            return;
+        }
         match error {
             Some(error) if status != Status::Idle => {
                 // The seal or COMMIT has failed inside the transaction, which must still be ended.
@@ -235,6 +243,7 @@ impl Session {
                 self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
             }
+            None if self.reapply.is_running() => self.reapplied(),
             None => {
                 let rolled_back = std::mem::take(&mut self.rolled_back);
                 let seal = unit.seal;
@@ -244,6 +253,9 @@ impl Session {
                     self.settings.commit();
                     if let Some(seal) = seal {
                         self.acknowledge(seal);
+                        if std::mem::take(&mut self.sealed) {
+                            self.keep_transaction(seal);
+                        }
                     }
                 }
                 self.finish_transaction(!rolled_back);
@@ -290,7 +302,8 @@ impl Session {
                 "the session's row was missing from the ledger: the last commit stands, unsealed"
                     .into(),
             ));
-        } else {
+        } else if self.sealed {
+            // A guarded seal leaves no trace of a transaction that has written nothing.
             self.seals.acknowledge(seal);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use segue::ErrorKind;
-use segue::cluster::{ClusterEvent, Health, Role, Verdict};
+use segue::cluster::{ClusterEvent, Health, Role, Verdict, Want};
 use segue_testkit::{Auth, Cluster, Replication};
 
 use super::setup::{Client, PATIENCE, ask, assert_writes};
@@ -159,7 +159,7 @@ fn a_primary_that_is_made_read_only_is_not_given_to_writers() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("primary, read only"), "{error}");
-    let reader = segue::cluster::Want {
+    let reader = Want {
         writes: false,
         ..client.want(None, PATIENCE)
     };
@@ -268,4 +268,48 @@ fn an_errand_runs_on_the_primary_and_passes_on_its_error() {
     assert_eq!(found, "42");
     let error = run("SELECT 1/0").err().unwrap();
     assert_eq!(error.sqlstate(), "22012");
+}
+
+#[test]
+fn a_reader_goes_to_standbys_and_never_to_the_primary() {
+    let servers = Cluster::builder()
+        .standbys(2)
+        .replication(Replication::Async)
+        .start()
+        .unwrap();
+    let client = Client::open(&format!(
+        "{} target_session_attrs=read-only",
+        servers.conninfo()
+    ));
+    let reads = |lost, patience| Want {
+        writes: false,
+        ..client.want(lost, patience)
+    };
+    let first = client.try_session(&reads(None, PATIENCE)).unwrap();
+    assert!(first.facts.in_recovery);
+    let other = 3 - first.server;
+    client.wait("the other standby is warm", |s| {
+        s.servers[other].warm_links == 1
+    });
+    servers.server(first.server).kill_all().unwrap();
+    let second = client
+        .try_session(&reads(Some(first.server), PATIENCE))
+        .unwrap();
+    assert_eq!(second.server, other);
+    servers.server(other).kill_all().unwrap();
+    client.wait("both are lost", |s| s.chosen.is_none());
+    let error = client
+        .try_session(&reads(None, Duration::from_millis(200)))
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::FailoverTimeout);
+    // As in libpq, one that is made read only will do.
+    servers
+        .server(0)
+        .set_config("default_transaction_read_only", "on")
+        .unwrap();
+    assert_eq!(
+        client.try_session(&reads(None, PATIENCE)).unwrap().server,
+        0
+    );
 }

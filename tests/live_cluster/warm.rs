@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use segue::cluster::{ClusterEvent, Facts, Preparations};
-use segue_testkit::Cluster;
+use segue_testkit::{Auth, Cluster};
 
 use super::setup::{Client, PATIENCE, ask};
 
@@ -32,7 +32,11 @@ impl Preparations for Statements {
 #[test]
 fn warm_links_are_used_at_a_failover_and_none_is_dialled() {
     const SESSIONS: usize = 8;
-    let servers = Cluster::builder().start().unwrap();
+    let servers = Cluster::builder()
+        .tls(true)
+        .auth(Auth::Scram)
+        .start()
+        .unwrap();
     let statements = Arc::new(Statements(AtomicU32::new(3)));
     let client = Client::open_with(&servers.conninfo(), statements.clone());
     let sessions: Vec<_> = (0..SESSIONS).map(|_| client.session(None)).collect();
