@@ -84,6 +84,7 @@ impl Play {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reapply: false,
         };
         let session = Session::new(options, 1);
         let mut play = Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };
@@ -304,6 +305,9 @@ fn a_fenced_replay_finds_out_that_the_first_attempt_has_committed() {
     play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
     assert!(play.sends("ROLLBACK"));
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("segue.look"), "which attempt it was is asked, not guessed");
+    let look = play.look(1, 1);
+    play.receive(&look);
     assert_eq!(play.told(), ["replay of 2", "replayed", "COMMIT", "ready Idle"]);
 }
 
