@@ -7,11 +7,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use uuid::Uuid;
 
 use super::Inner;
 use super::cancel::{CancelHandle, Whereabouts};
 use super::event::ClientEvent;
-use crate::cluster::{Handover, Want};
+use crate::cluster::{Confirmed, Handover, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
 use crate::session::{self, Event, LedgerAccess};
@@ -45,6 +46,8 @@ pub(super) struct Driver {
     lost: Option<usize>,
     timeout: Duration,
     writes: bool,
+    /// It was told that there is no backup to confirm commits.
+    told_no_backup: bool,
 }
 
 impl Driver {
@@ -63,6 +66,7 @@ impl Driver {
             lost: None,
             timeout,
             writes,
+            told_no_backup: false,
         }
     }
 
@@ -290,6 +294,10 @@ impl Driver {
                 self.notifications.push_back(Notification { process_id, channel, payload });
                 return None;
             }
+            Event::AwaitBackup { ledger_row, number } => {
+                self.await_backup(ledger_row, number);
+                return None;
+            }
             Event::Notice(notice) => ClientEvent::Notice { session, notice },
             Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
             Event::CommitsLost { session: ledger_row, from, to } => {
@@ -304,6 +312,29 @@ impl Driver {
         };
         self.inner.emit(&event);
         None
+    }
+
+    /// A commit stands on its server; the application hears of it once the backup has it too.
+    fn await_backup(&mut self, ledger_row: Uuid, number: u64) {
+        let deadline = Instant::now() + self.timeout;
+        let server = self.core.server();
+        match self.inner.cluster.confirm(ledger_row, number, server, deadline) {
+            Ok(Confirmed::ByBackup) => {
+                self.told_no_backup = false;
+                self.core.handle_backup(Ok(()));
+            }
+            Ok(Confirmed::NoBackup) => {
+                if !std::mem::replace(&mut self.told_no_backup, true) {
+                    let reason = "no backup is up to confirm commits (commit_ack=backup)".to_owned();
+                    self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
+                }
+                self.core.handle_backup(Ok(()));
+            }
+            Ok(Confirmed::Moved) => return self.lose_link(),
+            Err(error) => self.core.handle_backup(Err(error)),
+        }
+        // What had arrived behind it.
+        self.take_input();
     }
 
     /// Ends the session on the server in an orderly way.

@@ -220,6 +220,10 @@ impl cluster::Preparations for Preparations {
         if self.ledger { &self.ledger_access } else { "'none'" }
     }
 
+    fn backup_sql(&self, rows: &[uuid::Uuid]) -> String {
+        ledger::look_sql(rows)
+    }
+
     fn backend_start_sql(&self) -> &str {
         ledger::BACKEND_START
     }

@@ -17,6 +17,7 @@ use super::status::SessionStatus;
 use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
+use crate::config::CommitAck;
 use crate::error::{Error, Outcome, Result};
 use crate::session::{self, BeginOptions, Column, Event, Execute, LedgerAccess, Statement};
 use crate::wire::frame::Status;
@@ -98,6 +99,7 @@ impl Session {
                 rotate_commits: config.ledger.rotate_commits,
                 retry_conflicts: config.failover.retry_conflicts,
                 writes: options.writes,
+                backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
             },
             uuid::Uuid::new_v4().as_u128(),
         );

@@ -20,7 +20,10 @@ const RETRY: Duration = Duration::from_millis(20);
 
 pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
     let asked = Instant::now();
-    let want = Want { lost: want.lost.filter(|lost| *lost < hub.servers()), ..want.clone() };
+    let want = Want {
+        lost: want.lost.filter(|lost| *lost < hub.servers()),
+        ..want.clone()
+    };
     if let Some(lost) = want.lost {
         hub.handle_report(lost);
     }
@@ -33,7 +36,7 @@ pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
 
 /// What became of one attempt.
 enum Attempt {
-    Done(Handover),
+    Done(Box<Handover>),
     /// The server will not have this client, and trying again is no use.
     Refused(Error),
     Again(Duration),
@@ -52,7 +55,7 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
             continue;
         };
         match attempt(hub, want, server, asked).await {
-            Attempt::Done(handover) => return Ok(handover),
+            Attempt::Done(handover) => return Ok(*handover),
             Attempt::Refused(error) => return Err(error),
             Attempt::Again(delay) => tokio::select! {
                 () = sleep(delay) => {}
@@ -65,11 +68,13 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
 async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, asked: Instant) -> Attempt {
     if may_be_warm(hub, want, server, asked) {
         while let Some(given) = warm::take(hub, server).await {
-            let Some(facts) = hub.facts(server, given.backend_start) else { continue };
+            let Some(facts) = hub.facts(server, given.backend_start) else {
+                continue;
+            };
             if let Some(handover) = hand_over(hub, want, server, given.conn, facts, given.prepared)
             {
                 hub.note(|p| p.servers[server].warm_links_used += 1);
-                return Attempt::Done(handover);
+                return Attempt::Done(Box::new(handover));
             }
         }
     }
@@ -91,9 +96,13 @@ fn may_be_warm(hub: &Hub, want: &Want, server: usize, asked: Instant) -> bool {
 async fn dial(hub: &Rc<Hub>, want: &Want, server: usize) -> Attempt {
     let _permit = hub.pacer.enter().await;
     match hub.dial(server).await {
-        Ok((conn, observed)) => {
+        Ok((mut conn, observed)) => {
+            // Bytes that are left over would be missing from what the session reads.
+            if !conn.is_alive().await {
+                return Attempt::Again(RETRY);
+            }
             match hand_over(hub, want, server, conn, observed.facts, Vec::new()) {
-                Some(handover) => Attempt::Done(handover),
+                Some(handover) => Attempt::Done(Box::new(handover)),
                 None => Attempt::Again(RETRY),
             }
         }
@@ -126,5 +135,10 @@ fn hand_over(
     }
     let link = conn.into_blocking().ok()?;
     hub.note(|p| p.handle_handover(server));
-    Some(Handover { link, server, facts, prepared })
+    Some(Handover {
+        link,
+        server,
+        facts,
+        prepared,
+    })
 }

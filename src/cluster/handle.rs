@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
+use uuid::Uuid;
 
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
+use super::confirm::{self, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,10 +43,24 @@ pub struct Cluster {
 }
 
 enum Command {
-    Acquire { want: Want, reply: Sender<Result<Handover>> },
-    Run { sql: String, deadline: Instant, reply: Sender<Result<()>> },
-    Register { session: u64, server: usize, waker: LinkWaker },
-    Deregister { session: u64 },
+    Acquire {
+        want: Want,
+        reply: Sender<Result<Handover>>,
+    },
+    Run {
+        sql: String,
+        deadline: Instant,
+        reply: Sender<Result<()>>,
+    },
+    Register {
+        session: u64,
+        server: usize,
+        waker: LinkWaker,
+    },
+    Deregister {
+        session: u64,
+    },
+    Confirm(confirm::Wait),
     StatementsChanged,
     Close,
 }
@@ -57,13 +73,22 @@ impl Cluster {
         events: EventSink,
     ) -> Result<Arc<Self>> {
         if config.hosts.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "the configuration names no server"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the configuration names no server",
+            ));
         }
         let cannot = |error: std::io::Error| {
-            Error::new(ErrorKind::Connect, "the background thread could not be started")
-                .with_source(error)
+            Error::new(
+                ErrorKind::Connect,
+                "the background thread could not be started",
+            )
+            .with_source(error)
         };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(cannot)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let published = Published::default();
         let (alive, ended) = bounded(0);
@@ -77,13 +102,26 @@ impl Cluster {
             .map_err(cannot)?;
         let thread_id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self { commands, published, thread, thread_id, ended }))
+        Ok(Arc::new(Self {
+            commands,
+            published,
+            thread,
+            thread_id,
+            ended,
+        }))
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
     pub fn acquire(&self, want: &Want) -> Result<Handover> {
         let (reply, answer) = bounded(1);
-        self.ask(Command::Acquire { want: want.clone(), reply }, &answer, want.deadline)
+        self.ask(
+            Command::Acquire {
+                want: want.clone(),
+                reply,
+            },
+            &answer,
+            want.deadline,
+        )
     }
 
     /// Runs a string of statements on the primary, on a link of its own, and asks the server anew
@@ -91,13 +129,39 @@ impl Cluster {
     pub fn run_on_primary(&self, sql: String, timeout: Duration) -> Result<()> {
         let (reply, answer) = bounded(1);
         let deadline = Instant::now() + timeout;
-        self.ask(Command::Run { sql, deadline, reply }, &answer, deadline)
+        self.ask(
+            Command::Run {
+                sql,
+                deadline,
+                reply,
+            },
+            &answer,
+            deadline,
+        )
+    }
+
+    /// Blocks until the backup has a commit that was made on `server` under this number of a row of
+    /// the ledger, or `server` was left.
+    pub fn confirm(
+        &self,
+        row: Uuid,
+        number: u64,
+        server: usize,
+        deadline: Instant,
+    ) -> Result<Confirmed> {
+        let (reply, answer) = bounded(1);
+        let wait = confirm::Wait { row, number, server, deadline, reply };
+        self.ask(Command::Confirm(wait), &answer, deadline)
     }
 
     /// The session uses a link to this server from now on, and wants to be woken when it has to
     /// leave it. Replaces what was registered for the session before.
     pub fn register(&self, session: u64, server: usize, waker: LinkWaker) {
-        let _ = self.commands.send(Command::Register { session, server, waker });
+        let _ = self.commands.send(Command::Register {
+            session,
+            server,
+            waker,
+        });
     }
 
     /// The session uses no link any more.
@@ -112,13 +176,20 @@ impl Cluster {
 
     /// What is known of the servers.
     pub fn status(&self) -> Arc<Status> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends the background thread and everybody's waiting. Links that were handed over live on.
     pub fn close(&self) {
         let _ = self.commands.send(Command::Close);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // The last handle may be dropped by a callback on the thread itself.
         let Some(thread) = thread.filter(|_| thread::current().id() != self.thread_id) else {
             return;
@@ -173,7 +244,7 @@ fn run(
 ) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let seed = Uuid::new_v4().as_u64_pair().0;
         let hub = Hub::new(config, preparations, events, published, seed);
         for server in 0..hub.servers() {
             spawn_local(watch::watch(hub.clone(), server));
@@ -181,7 +252,9 @@ fn run(
         spawn_local(watch::end_opening(hub.clone()));
         spawn_local(warm::keep(hub.clone()));
         spawn_local(promote::keep(hub.clone()));
-        obey(&hub, inbox).await;
+        let (confirm, waits) = mpsc::unbounded_channel();
+        spawn_local(confirm::keep(hub.clone(), waits));
+        obey(&hub, inbox, &confirm).await;
     });
     {
         // Sockets and timers are let go while their runtime is still there.
@@ -193,7 +266,11 @@ fn run(
 }
 
 /// Carries out commands until one of them says to close, or the handle is gone.
-async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn obey(
+    hub: &Rc<Hub>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    confirm: &mpsc::UnboundedSender<confirm::Wait>,
+) {
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Acquire { want, reply } => {
@@ -203,14 +280,23 @@ async fn obey(hub: &Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>) {
                     let _ = reply.send(acquire::serve(&hub, &want).await);
                 });
             }
-            Command::Run { sql, deadline, reply } => {
+            Command::Run {
+                sql,
+                deadline,
+                reply,
+            } => {
                 let hub = hub.clone();
                 spawn_local(async move {
                     let _ = reply.send(errand::run(&hub, &sql, deadline).await);
                 });
             }
-            Command::Register { session, server, waker } => hub.register(session, server, waker),
+            Command::Register {
+                session,
+                server,
+                waker,
+            } => hub.register(session, server, waker),
             Command::Deregister { session } => hub.deregister(session),
+            Command::Confirm(wait) => drop(confirm.send(wait)),
             Command::StatementsChanged => warm::top_up(hub),
             Command::Close => return,
         }

@@ -13,6 +13,7 @@ pub mod detector;
 pub mod status;
 
 mod acquire;
+mod confirm;
 mod conn;
 mod errand;
 mod handle;
@@ -29,6 +30,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 pub use choice::Verdict;
+pub use confirm::Confirmed;
 pub use detector::Health;
 pub use handle::{Cluster, EventSink};
 pub use status::{ClusterEvent, Role, ServerStatus, Status};
@@ -102,9 +104,15 @@ pub trait Preparations: Send + Sync {
         "'none'"
     }
 
-    /// An SQL expression that gives [`Facts::backend_start`] as text.
+    /// A query for the rows of the ledger that are given: their names and their numbers.
+    fn backup_sql(&self, rows: &[uuid::Uuid]) -> String {
+        let _ = rows;
+        "SELECT NULL, NULL LIMIT 0".to_owned()
+    }
+
+    /// An SQL expression that gives [`Facts::backend_start`] as text, whatever DateStyle is.
     fn backend_start_sql(&self) -> &str {
-        "(SELECT a.backend_start::pg_catalog.text FROM \
+        "(SELECT extract(epoch FROM a.backend_start)::pg_catalog.text FROM \
          pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a)"
     }
 }

@@ -51,6 +51,13 @@ pub struct Effects {
     pub changed: bool,
 }
 
+/// A primary that cannot be reached, and the standby to take its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Succession {
+    pub lost: usize,
+    pub heir: usize,
+}
+
 #[derive(Debug)]
 pub struct Picture {
     pub servers: Vec<Server>,
@@ -122,6 +129,12 @@ impl Picture {
         self.chosen
     }
 
+    /// Whether every server but the chosen one is known to be down. A silent one is not.
+    pub fn others_are_lost(&self) -> bool {
+        let others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
+        self.chosen.is_some() && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
+    }
+
     pub fn standby(&self) -> Option<usize> {
         self.standby
     }
@@ -158,7 +171,10 @@ impl Picture {
         let mut effects = Effects::default();
         let it = &mut self.servers[server];
         let was_in_doubt = it.detector.in_doubt();
-        let text = format!("no answer within {} ms", self.timing.poll_timeout.as_millis());
+        let text = format!(
+            "no answer within {} ms",
+            self.timing.poll_timeout.as_millis()
+        );
         it.last_failure = Some(Failure::Silent(text));
         if let Some(health) = it.detector.handle_miss(now) {
             self.health_changed(server, health, &mut effects);
@@ -229,7 +245,9 @@ impl Picture {
     /// Whether standbys are to be asked every few milliseconds: the primary is in doubt, and
     /// somebody waits or it is not long ago.
     pub fn urgent(&self, now: Instant, server: usize) -> bool {
-        let Some(since) = self.doubt_since else { return false };
+        let Some(since) = self.doubt_since else {
+            return false;
+        };
         let recent = now.saturating_duration_since(since) < self.timing.timeout;
         let may_take_over = self.servers[server]
             .observed
@@ -252,13 +270,17 @@ impl Picture {
             true => self.chosen,
             false => choice::choose(&self.views(), self.last, &self.rules(goal)),
         }?;
-        self.satisfies(server, &self.servers[server].observed.as_ref()?.facts, want).then_some(server)
+        self.satisfies(server, &self.servers[server].observed.as_ref()?.facts, want)
+            .then_some(server)
     }
 
     /// Whether a link with these facts may be given to this want.
     pub fn satisfies(&self, server: usize, facts: &Facts, want: &Want) -> bool {
         let seen = Seen::from(facts);
-        let view = ServerView { health: self.servers[server].detector.health(), seen: Some(seen) };
+        let view = ServerView {
+            health: self.servers[server].detector.health(),
+            seen: Some(seen),
+        };
         if verdict(&view, self.identity, self.floor) != Verdict::Member {
             return false;
         }
@@ -269,7 +291,8 @@ impl Picture {
         !want.writes || seen.writable()
     }
 
-    /// The error for a session that nobody will ever serve: every server refuses this client.
+    /// The error for a session that nobody will ever serve: every server refuses this client; or,
+    /// before any session was served, those do that can be reached.
     pub fn refusal(&self) -> Option<Error> {
         let mut first = None;
         for server in &self.servers {
@@ -277,6 +300,7 @@ impl Picture {
                 (Some(Failure::Refuses(error)), Health::Lost) => {
                     first.get_or_insert_with(|| error.clone());
                 }
+                (_, Health::Lost) if !self.identity_fixed => {}
                 _ => return None,
             }
         }
@@ -284,8 +308,12 @@ impl Picture {
     }
 
     pub fn status(&self) -> Status {
-        let primary = self.last.and_then(|last| self.servers[last].observed.as_ref());
-        let primary = primary.filter(|o| !o.facts.in_recovery).map(|o| o.facts.lsn);
+        let primary = self
+            .last
+            .and_then(|last| self.servers[last].observed.as_ref());
+        let primary = primary
+            .filter(|o| !o.facts.in_recovery)
+            .map(|o| o.facts.lsn);
         let servers = self.servers.iter().map(|server| {
             let facts = server.observed.as_ref().map(|o| &o.facts);
             ServerStatus {
@@ -321,10 +349,10 @@ impl Picture {
         }
     }
 
-    /// The standby to be promoted by `on_primary_loss = promote`, if it has come to that: the
-    /// server in use cannot be reached, nothing else is writable, and among the healthy standbys
-    /// this one has received most.
-    pub fn to_promote(&self, now: Instant) -> Option<usize> {
+    /// Who would be promoted by `on_primary_loss = promote`, if it has come to that: the server in
+    /// use cannot be reached, nothing else is writable, and among the healthy standbys the heir
+    /// has received most.
+    pub fn succession(&self, now: Instant) -> Option<Succession> {
         let last = self.last?;
         if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
             return None;
@@ -332,19 +360,23 @@ impl Picture {
         if !self.servers[last].detector.unreachable(now) {
             return None;
         }
-        let standbys = self.servers.iter().enumerate().filter_map(|(index, server)| {
-            let observed = server.observed.as_ref()?;
-            let fit = index != last
-                && server.detector.health() == Health::Healthy
-                && observed.facts.in_recovery
-                && Some(observed.facts.system_identifier) == self.identity;
-            fit.then_some((index, observed.facts.timeline, observed.received))
-        });
+        let standbys = self
+            .servers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, server)| {
+                let observed = server.observed.as_ref()?;
+                let fit = index != last
+                    && server.detector.health() == Health::Healthy
+                    && observed.facts.in_recovery
+                    && Some(observed.facts.system_identifier) == self.identity;
+                fit.then_some((index, observed.facts.timeline, observed.received))
+            });
         standbys
             .max_by_key(|&(index, timeline, received)| {
                 (timeline, received, std::cmp::Reverse(index))
             })
-            .map(|(index, ..)| index)
+            .map(|(heir, ..)| Succession { lost: last, heir })
     }
 
     /// How long to sleep before `handle_tick` is due, while the opening lasts.
@@ -366,161 +398,42 @@ impl Picture {
         effects.changed = true;
         let it = &mut self.servers[server];
         let address = it.address.clone();
-        let reason = it.last_failure.as_ref().map(Failure::text).unwrap_or_default();
+        let reason = it
+            .last_failure
+            .as_ref()
+            .map(Failure::text)
+            .unwrap_or_default();
         match health {
             Health::Healthy if it.last_failure.take().is_some() => {
-                effects.events.push(ClusterEvent::Recovered { server, address });
+                effects
+                    .events
+                    .push(ClusterEvent::Recovered { server, address });
             }
             Health::Healthy | Health::Unknown => {}
-            Health::Suspect => effects.events.push(ClusterEvent::Suspect { server, address }),
-            Health::Lost => effects.events.push(ClusterEvent::Lost { server, address, reason }),
+            Health::Suspect => effects
+                .events
+                .push(ClusterEvent::Suspect { server, address }),
+            Health::Lost => effects.events.push(ClusterEvent::Lost {
+                server,
+                address,
+                reason,
+            }),
             Health::ComingBack => {
-                effects.events.push(ClusterEvent::ComingBack { server, address, reason });
-            }
-        }
-    }
-
-    fn rechoose(&mut self, now: Instant, effects: &mut Effects) {
-        let views = self.views();
-        if !self.identity_fixed {
-            let identity = choice::identity(&views);
-            if identity != self.identity {
-                (self.identity, self.floor) = (identity, 0);
-            }
-        }
-        if self.opening && !self.opening_is_over(now, &views) {
-            return;
-        }
-        effects.changed |= self.opening;
-        self.opening = false;
-        self.raise_floor(&views);
-        self.report_refused(&views, effects);
-
-        let chosen = choice::choose(&views, self.last, &self.rules(self.goal));
-        if chosen != self.chosen {
-            self.choice_changed(chosen, effects);
-        }
-        let standby = choice::best_standby(&views, self.standby, self.identity);
-        effects.changed |= standby != self.standby;
-        self.standby = standby;
-
-        let in_doubt = match self.chosen {
-            None => true,
-            Some(chosen) => self.servers[chosen].detector.in_doubt(),
-        };
-        match (in_doubt, self.doubt_since) {
-            (true, None) => {
-                self.doubt_since = Some(now);
-                effects.changed = true;
-            }
-            (false, Some(_)) => self.doubt_since = None,
-            _ => {}
-        }
-        self.wake_who_has_to_leave(effects);
-    }
-
-    /// Everybody has answered or failed, or enough time has passed since somebody could be used.
-    fn opening_is_over(&mut self, now: Instant, views: &[ServerView]) -> bool {
-        if self.servers.iter().all(|s| s.observed.is_some() || s.last_failure.is_some()) {
-            return true;
-        }
-        if choice::choose(views, None, &self.rules(self.goal)).is_none() {
-            self.first_usable = None;
-            return false;
-        }
-        let first = *self.first_usable.get_or_insert(now);
-        now.saturating_duration_since(first) >= self.timing.poll_timeout
-    }
-
-    fn raise_floor(&mut self, views: &[ServerView]) {
-        let newest = views
-            .iter()
-            .filter(|view| view.health == Health::Healthy)
-            .filter_map(|view| view.seen)
-            .filter(|seen| Some(seen.system_identifier) == self.identity && seen.writable())
-            .map(|seen| seen.timeline)
-            .max();
-        self.floor = self.floor.max(newest.unwrap_or(0));
-    }
-
-    fn report_refused(&mut self, views: &[ServerView], effects: &mut Effects) {
-        for (index, view) in views.iter().enumerate() {
-            let found = verdict(view, self.identity, self.floor);
-            let server = &mut self.servers[index];
-            // The lost primary is stale as soon as its successor is there; that is news only once
-            // it is back.
-            let hidden = found == Verdict::Stale && view.health != Health::Healthy;
-            if hidden || found == server.reported {
-                continue;
-            }
-            server.reported = found;
-            effects.changed = true;
-            let (address, Some(seen)) = (server.address.clone(), view.seen) else { continue };
-            match found {
-                Verdict::Stale => effects.events.push(ClusterEvent::Stale {
-                    server: index,
+                effects.events.push(ClusterEvent::ComingBack {
+                    server,
                     address,
-                    timeline: seen.timeline,
-                    floor: self.floor,
-                }),
-                Verdict::OtherCluster => effects.events.push(ClusterEvent::OtherCluster {
-                    server: index,
-                    address,
-                    system_identifier: seen.system_identifier,
-                }),
-                _ => {}
+                    reason,
+                });
             }
         }
-    }
-
-    fn choice_changed(&mut self, chosen: Option<usize>, effects: &mut Effects) {
-        effects.changed = true;
-        self.chosen = chosen;
-        let previous = self.last;
-        let Some(server) = chosen else {
-            effects.events.extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
-            return;
-        };
-        if previous == chosen {
-            return;
-        }
-        self.last = chosen;
-        let timeline_of = |index: usize| {
-            self.servers[index].observed.as_ref().map_or(0, |o| o.facts.timeline)
-        };
-        let (address, timeline) = (self.servers[server].address.clone(), timeline_of(server));
-        effects.events.push(match previous {
-            Some(before) if self.goal == Goal::ReadWrite && timeline > timeline_of(before) => {
-                ClusterEvent::Promoted { server, address, timeline, previous }
-            }
-            _ => ClusterEvent::PrimaryChosen { server, address, timeline, previous },
-        });
-    }
-
-    fn wake_who_has_to_leave(&mut self, effects: &mut Effects) {
-        let leave: Vec<bool> = (0..self.servers.len()).map(|s| self.has_to_leave(s)).collect();
-        for (id, session) in &mut self.sessions {
-            if !session.woken && leave[session.server] {
-                session.woken = true;
-                effects.wake.push(*id);
-            }
-        }
-    }
-
-    /// Whether a session that still uses this server has to be woken: a writer when another one
-    /// is in use, anybody when it is refused or given up.
-    fn has_to_leave(&self, server: usize) -> bool {
-        let it = &self.servers[server];
-        let refused = matches!(
-            verdict(&view(it), self.identity, self.floor),
-            Verdict::Stale | Verdict::OtherCluster
-        );
-        let moved = self.goal == Goal::ReadWrite && self.chosen.is_some_and(|c| c != server);
-        refused || moved || it.detector.given_up()
     }
 
     fn rules(&self, goal: Goal) -> Rules {
-        Rules { goal, identity: self.identity, floor: self.floor }
+        Rules {
+            goal,
+            identity: self.identity,
+            floor: self.floor,
+        }
     }
 
     fn views(&self) -> Vec<ServerView> {
@@ -560,8 +473,11 @@ impl From<&Facts> for Seen {
 
 /// How long the monitor lets a dial take before it is given up.
 pub fn dial_limit(config: &Config) -> Duration {
-    config.connect_timeout.unwrap_or(config.failover.poll_timeout.saturating_mul(5))
+    config
+        .connect_timeout
+        .unwrap_or(config.failover.poll_timeout.saturating_mul(5))
 }
 
+mod settle;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,17 @@ pub fn sql(preparations: &dyn Preparations) -> String {
 
 /// Reads the row that [`sql`] gives.
 pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malformed> {
-    let [recovery, read_only, identifier, walfile, timeline, lsn, received, ledger, start] = row
+    let [
+        recovery,
+        read_only,
+        identifier,
+        walfile,
+        timeline,
+        lsn,
+        received,
+        ledger,
+        start,
+    ] = row
     else {
         return Err(Malformed("a probe's answer has another number of columns"));
     };
@@ -43,19 +53,22 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
     let timeline = match in_recovery {
         true => text(timeline)?.parse().ok(),
         // The first eight digits of a WAL file's name are the timeline.
-        false => text(walfile)?.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()),
+        false => text(walfile)?
+            .get(..8)
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok()),
     };
     let lsn = parse_lsn(text(lsn)?)?;
     // The identifier is unsigned, but shown as a signed number.
-    let identifier: i64 =
-        text(identifier)?.parse().map_err(|_| Malformed("a probe's system identifier"))?;
+    let identifier: i64 = text(identifier)?
+        .parse()
+        .map_err(|_| Malformed("a probe's system identifier"))?;
     Ok(Observed {
         received: received.as_deref().map_or(Ok(lsn), parse_lsn)?,
         asked,
         facts: Facts {
             in_recovery,
             read_only: text(read_only)? == "on",
-            system_identifier: identifier.cast_unsigned(),
+            system_identifier: u64::from_ne_bytes(identifier.to_ne_bytes()),
             timeline: timeline.ok_or(Malformed("a probe's timeline"))?,
             lsn,
             ledger: match ledger.as_deref() {
@@ -69,7 +82,9 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
 }
 
 fn text(value: &Option<String>) -> Result<&str, Malformed> {
-    value.as_deref().ok_or(Malformed("a probe's answer lacks a value"))
+    value
+        .as_deref()
+        .ok_or(Malformed("a probe's answer lacks a value"))
 }
 
 fn parse_lsn(text: &str) -> Result<u64, Malformed> {
@@ -86,14 +101,25 @@ mod tests {
     use super::*;
 
     fn row(values: [&str; 9]) -> Row {
-        values.iter().map(|v| (*v != "-").then(|| (*v).to_owned())).collect()
+        values
+            .iter()
+            .map(|v| (*v != "-").then(|| (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn reads_a_primary_and_a_standby() {
         let asked = Instant::now();
         let primary = row([
-            "f", "off", "-5", "0000000C00000001000000A3", "-", "1/A3000060", "-", "table", "today",
+            "f",
+            "off",
+            "-5",
+            "0000000C00000001000000A3",
+            "-",
+            "1/A3000060",
+            "-",
+            "table",
+            "today",
         ]);
         let facts = read(&primary, asked).unwrap().facts;
         assert_eq!((facts.timeline, facts.lsn), (12, 0x1_A300_0060));

@@ -31,18 +31,43 @@ pub async fn keep(hub: Rc<Hub>) {
             _ = changes.changed() => {}
             () = sleep(LOOK) => {}
         }
-        if hub.with(|p| p.to_promote(Instant::now())).is_none() {
+        let Some(before) = hub.with(|p| p.succession(Instant::now())) else {
+            continue;
+        };
+        tokio::join!(ask_for_positions(&hub), ask_the_lost(&hub, before.lost));
+        // Each answer counts, the one of the primary above all.
+        let Some(now) = hub.with(|p| p.succession(Instant::now())) else {
+            continue;
+        };
+        if now.lost != before.lost {
             continue;
         }
-        ask_for_positions(&hub).await;
-        // While they were asked the primary may have come back.
-        let Some(server) = hub.with(|p| p.to_promote(Instant::now())) else { continue };
+        let server = now.heir;
         let address = hub.with(|p| p.servers[server].address.clone());
-        hub.emit(ClusterEvent::Promoting { server, address: address.clone() });
+        hub.emit(ClusterEvent::Promoting {
+            server,
+            address: address.clone(),
+        });
         if let Err(reason) = promote(&hub, server).await {
-            hub.emit(ClusterEvent::PromotionFailed { server, address, reason });
+            hub.emit(ClusterEvent::PromotionFailed {
+                server,
+                address,
+                reason,
+            });
             sleep(RETRY).await;
         }
+    }
+}
+
+/// A link that was made and then ended looks like a dial that failed. Only a primary that cannot
+/// be reached now is one that nobody can reach.
+async fn ask_the_lost(hub: &Hub, lost: usize) {
+    match timeout(hub.config.failover.poll_timeout, hub.dial(lost)).await {
+        // What it said of itself is in the picture, and ends the succession.
+        Ok(Ok(_)) => {}
+        Ok(Err(failure)) => hub.handle_failure(lost, failure, true),
+        // It is as silent as it was.
+        Err(_) => {}
     }
 }
 
@@ -55,9 +80,14 @@ async fn ask_for_positions(hub: &Hub) {
     }
     let all_fresh = || {
         hub.with(|p| {
-            p.servers.iter().filter(|s| !s.detector.in_doubt()).all(|s| {
-                s.observed.as_ref().is_none_or(|o| !o.facts.in_recovery || o.asked >= asked)
-            })
+            p.servers
+                .iter()
+                .filter(|s| !s.detector.in_doubt())
+                .all(|s| {
+                    s.observed
+                        .as_ref()
+                        .is_none_or(|o| !o.facts.in_recovery || o.asked >= asked)
+                })
         })
     };
     let waiting = async {
@@ -95,6 +125,9 @@ async fn promote(hub: &Hub, server: usize) -> Result<(), String> {
     };
     match timeout(limit, calling).await {
         Ok(result) => result,
-        Err(_) => Err(format!("it did not become writable within {} ms", limit.as_millis())),
+        Err(_) => Err(format!(
+            "it did not become writable within {} ms",
+            limit.as_millis()
+        )),
     }
 }

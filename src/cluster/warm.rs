@@ -27,6 +27,8 @@ const AT_ONCE: usize = 4;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Links that are no longer wanted are kept for so long: after a promotion sessions come for them.
 const SURPLUS_KEPT: Duration = Duration::from_secs(30);
+/// While sessions wait for links of their own, no warm ones are made, but not for longer than this.
+const HOLD: Duration = Duration::from_secs(1);
 /// After a failed dial, the next waits this long at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,7 @@ pub struct Pool {
     failures: u32,
     retry_at: Option<Instant>,
     surplus_since: Option<Instant>,
+    held_since: Option<Instant>,
     next_id: u64,
     /// The number that was last told of in an event.
     told: usize,
@@ -152,12 +155,21 @@ fn level(hub: &Rc<Hub>, server: usize) -> Option<Instant> {
         return None;
     }
     pool.surplus_since = None;
+    if have < wanted {
+        pool.told = 0;
+    }
     if let Some(retry) = pool.retry_at.filter(|retry| *retry > now) {
         return Some(retry);
     }
-    // While sessions wait for links of their own, those come first.
-    let at_once = if waiting > 0 { 1 } else { AT_ONCE };
-    while pool.dialling < at_once && pool.links.len() + pool.dialling < wanted {
+    if waiting == 0 {
+        pool.held_since = None;
+    } else if have < wanted {
+        let held = *pool.held_since.get_or_insert(now);
+        if now.saturating_duration_since(held) < HOLD {
+            return Some(held + HOLD);
+        }
+    }
+    while pool.dialling < AT_ONCE && pool.links.len() + pool.dialling < wanted {
         pool.dialling += 1;
         spawn_local(make(hub.clone(), server));
     }
@@ -165,7 +177,11 @@ fn level(hub: &Rc<Hub>, server: usize) -> Option<Instant> {
         pool.told = wanted;
         drop(pools);
         let address = hub.with(|p| p.servers[server].address.clone());
-        hub.emit(ClusterEvent::Warm { server, address, links: wanted });
+        hub.emit(ClusterEvent::Warm {
+            server,
+            address,
+            links: wanted,
+        });
     }
     None
 }
@@ -185,7 +201,11 @@ async fn make(hub: Rc<Hub>, server: usize) {
         } else {
             pool.failures = 0;
             pool.retry_at = None;
-            pool.links.push(Warm { id: pool.next_id, orders, busy: busy.clone() });
+            pool.links.push(Warm {
+                id: pool.next_id,
+                orders,
+                busy: busy.clone(),
+            });
         }
         pool.next_id += 1;
         pool.next_id - 1
@@ -194,7 +214,9 @@ async fn make(hub: Rc<Hub>, server: usize) {
         Ok(given) => {
             count(&hub, server);
             let died = tend(&hub, server, given, mailbox, &busy).await;
-            hub.warm.borrow_mut()[server].links.retain(|warm| warm.id != id);
+            hub.warm.borrow_mut()[server]
+                .links
+                .retain(|warm| warm.id != id);
             count(&hub, server);
             if died {
                 // Its death may be the server's.
@@ -202,8 +224,13 @@ async fn make(hub: Rc<Hub>, server: usize) {
             }
         }
         Err(failure) => {
-            tracing::debug!(server, reason = failure.text(), "a warm link could not be made");
-            hub.handle_failure(server, failure, true);
+            tracing::debug!(
+                server,
+                reason = failure.text(),
+                "a warm link could not be made"
+            );
+            // Whether that is the server's death is for its poll link to say.
+            hub.handle_report(server);
         }
     }
 }
@@ -211,29 +238,47 @@ async fn make(hub: Rc<Hub>, server: usize) {
 async fn prepare_link(hub: &Hub, server: usize) -> Result<Given, Failure> {
     let (conn, observed) = hub.dial(server).await?;
     let backend_start = observed.facts.backend_start;
-    let mut given = Given { conn, backend_start, prepared: Vec::new() };
+    let mut given = Given {
+        conn,
+        backend_start,
+        prepared: Vec::new(),
+    };
     let limit = hub.config.failover.poll_timeout.saturating_mul(10);
     match timeout(limit, prepare(hub, server, &mut given)).await {
         Ok(prepared) => prepared.map(|()| given),
-        Err(_) => Err(Failure::Silent("no answer while statements were prepared".to_owned())),
+        Err(_) => Err(Failure::Silent(
+            "no answer while statements were prepared".to_owned(),
+        )),
     }
 }
 
 /// Prepares what is known and not prepared yet.
 async fn prepare(hub: &Hub, server: usize, given: &mut Given) -> Result<(), Failure> {
-    let Some(facts) = hub.facts(server, given.backend_start.clone()) else { return Ok(()) };
+    let Some(facts) = hub.facts(server, given.backend_start.clone()) else {
+        return Ok(());
+    };
     let mut messages = BytesMut::new();
-    let numbers = hub.preparations.prepare(&facts, &given.prepared, &mut messages);
+    let numbers = hub
+        .preparations
+        .prepare(&facts, &given.prepared, &mut messages);
     if numbers.is_empty() {
         return Ok(());
     }
     let succeeded = given.conn.prepare(&messages).await?;
     if succeeded.len() != numbers.len() {
-        return Err(Failure::Gone("the statements to prepare do not match their numbers".into()));
+        return Err(Failure::Gone(
+            "the statements to prepare do not match their numbers".into(),
+        ));
     }
     let known: HashSet<u32> = given.prepared.iter().copied().collect();
-    let new = numbers.into_iter().zip(succeeded).filter(|(_, ok)| *ok).map(|(number, _)| number);
-    given.prepared.extend(new.filter(|number| !known.contains(number)));
+    let new = numbers
+        .into_iter()
+        .zip(succeeded)
+        .filter(|(_, ok)| *ok)
+        .map(|(number, _)| number);
+    given
+        .prepared
+        .extend(new.filter(|number| !known.contains(number)));
     Ok(())
 }
 

@@ -89,9 +89,8 @@ async fn poll(hub: &Hub, server: usize, mut conn: Conn) -> End {
         if let Err(end) = rest(hub, server, &mut conn).await {
             return end;
         }
-        let full = hub.take_probe_wanted(server)
-            || conn.changed()
-            || probed.elapsed() >= PROBE_INTERVAL;
+        let full =
+            hub.take_probe_wanted(server) || conn.changed() || probed.elapsed() >= PROBE_INTERVAL;
         if full {
             probed = Instant::now();
         }
@@ -109,7 +108,10 @@ async fn rest(hub: &Hub, server: usize, conn: &mut Conn) -> Result<(), End> {
         let now = Instant::now();
         let (needs_dial, due) = hub.with(|p| {
             let detector = &p.servers[server].detector;
-            (detector.needs_dial(), detector.next_poll(now, p.urgent(now, server)))
+            (
+                detector.needs_dial(),
+                detector.next_poll(now, p.urgent(now, server)),
+            )
         });
         if needs_dial {
             return Err(End::NeedsDial);
@@ -138,12 +140,7 @@ async fn dialled(beside: &mut Option<Dialling<'_>>) -> Result<(Conn, Observed), 
 
 /// Asks, and waits for as long as it takes. Returns another link where that was made before the
 /// answer came.
-async fn ask(
-    hub: &Hub,
-    server: usize,
-    conn: &mut Conn,
-    full: bool,
-) -> Result<Option<Conn>, End> {
+async fn ask(hub: &Hub, server: usize, conn: &mut Conn, full: bool) -> Result<Option<Conn>, End> {
     hub.note(|p| p.servers[server].detector.handle_sent(Instant::now()));
     let mut asking = pin!(async {
         match full {

@@ -33,6 +33,9 @@ pub enum Event {
     /// The link was lost in mid-reply and the request is being run again: what has been received of
     /// it since the last `Ready` is void. Only for requests that are not streamed.
     Restarted,
+    /// The commit that carries this number stands on its server; see
+    /// [`Session::handle_backup`](super::Session::handle_backup).
+    AwaitBackup { ledger_row: Uuid, number: u64 },
     Notice(ServerError),
     Notification {
         process_id: i32,

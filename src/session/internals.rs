@@ -39,6 +39,9 @@ const INT8: u32 = 20;
 const INT4: u32 = 23;
 const TEXT: u32 = 25;
 
+/// By this column the seal's result is told from the application's in a simple query.
+pub(super) const SIMPLE_SEAL_COLUMN: &str = "segue_seal_of_this_request";
+
 /// How long a reconnected session waits for its former backend to end, in milliseconds.
 const TERMINATE_TIMEOUT_MS: i64 = 5000;
 
@@ -172,8 +175,9 @@ pub(super) fn write_simple(
     out.put_slice(sql);
     if let Some(seal) = seal {
         let text = format!(
-            "\n;DO $segue$BEGIN IF pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN \
-             PERFORM segue.seal('{}'::pg_catalog.uuid, {}::pg_catalog.int8); END IF; END$segue$",
+            "\n;SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN \
+             0::pg_catalog.int8 ELSE segue.seal('{}'::pg_catalog.uuid, {}::pg_catalog.int8) \
+             END AS {SIMPLE_SEAL_COLUMN}",
             seal.row, seal.number
         );
         out.put_slice(text.as_bytes());

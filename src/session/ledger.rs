@@ -45,6 +45,12 @@ ELSE segue.seal($1, $2) END";
 /// committed), recent bigint (bit k: number seq - k was committed).
 pub const LOOK: &str = "SELECT session, seq, recent FROM segue.look($1)";
 
+/// As [`LOOK`], as a simple query: the rows' names and numbers as text.
+pub fn look_sql(rows: &[uuid::Uuid]) -> String {
+    let list: Vec<String> = rows.iter().map(ToString::to_string).collect();
+    format!("SELECT session, seq FROM segue.look('{{{}}}'::pg_catalog.uuid[])", list.join(","))
+}
+
 /// Opens row `$1` and retires row `$2` (the nil UUID retires none); gives one row with integer 1.
 pub const OPEN: &str = "SELECT segue.open($1, $2)";
 

@@ -32,7 +32,7 @@ mod unit;
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use uuid::Uuid;
 
 pub use event::Event;
@@ -65,6 +65,8 @@ pub struct Options {
     pub retry_conflicts: u32,
     /// Whether the session belongs on a server that can be written to.
     pub writes: bool,
+    /// Whether a commit is acknowledged only once the backup has it.
+    pub backup_acknowledges: bool,
 }
 
 /// What a session has to know of the link that it is given.
@@ -125,13 +127,13 @@ pub struct Session {
     settings: Settings,
     seals: Seals,
     events: VecDeque<Event>,
-    /// The last result of a string of several statements: the seal's own, if nothing follows.
-    withheld: Option<Bytes>,
     /// The error of the unit in front, told once its transaction's status is known.
     unit_error: Option<ServerError>,
     seal_missing: bool,
-    /// The guarded seal had nothing to seal.
-    seal_idle: bool,
+    /// The seal of the unit in front has written its number.
+    sealed: bool,
+    /// The unit in front is committed on its server, and waits until the backup has it.
+    awaiting: Option<Status>,
     /// COMMIT was answered with ROLLBACK.
     rolled_back: bool,
     /// So many ReadyForQuery are to be passed over.
@@ -175,10 +177,10 @@ impl Session {
             settings: Settings::default(),
             seals,
             events: VecDeque::new(),
-            withheld: None,
             unit_error: None,
             seal_missing: false,
-            seal_idle: false,
+            sealed: false,
+            awaiting: None,
             rolled_back: false,
             discards: 0,
             prepared: Prepared::default(),

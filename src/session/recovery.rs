@@ -232,53 +232,39 @@ impl Session {
 
     fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
         let out = &mut self.output;
-        let mut step = |step: Step, sync: bool, out: &mut bytes::BytesMut| {
-            if sync {
-                frontend::sync(out);
-            }
+        let mut step = |step: Step, out: &mut bytes::BytesMut| {
+            frontend::sync(out);
             adoption.steps.push_back(step);
         };
         if !self.internals_ready {
             self.internals_ready = true;
             internals::write_internals(link.ledger, out);
-            step(Step::Internals, true, out);
+            step(Step::Internals, out);
         }
         for zombie in self.zombies.iter().filter(|zombie| zombie.server == link.server) {
             internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
-            step(Step::Terminate, true, out);
+            step(Step::Terminate, out);
         }
         if self.settings.restorable().len() > 0 {
-            let mut unsynced = false;
             for bytes in self.settings.restorable() {
-                let is_simple = bytes.first() == Some(&b'Q');
-                if is_simple && std::mem::take(&mut unsynced) {
-                    step(Step::Settings, true, out);
-                }
                 out.extend_from_slice(bytes);
-                if is_simple {
-                    step(Step::Settings, false, out);
-                } else {
-                    unsynced = true;
-                }
             }
-            if unsynced {
-                step(Step::Settings, true, out);
-            }
+            step(Step::Settings, out);
         }
         if !self.seals.enabled {
             return;
         }
         if self.seals.is_confirmed() {
             internals::write_look(self.seals.rows(), out);
-            step(Step::Look, true, out);
+            step(Step::Look, out);
         } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
             let (open, retire) = self.seals.open();
             internals::write_open(open, retire, out);
-            step(Step::OpenRow, true, out);
+            step(Step::OpenRow, out);
         } else {
             // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
             internals::write_look(self.seals.rows(), out);
-            step(Step::Look, true, out);
+            step(Step::Look, out);
         }
     }
 
@@ -794,10 +780,10 @@ impl Session {
     }
 
     fn reset_reply(&mut self) {
-        self.withheld = None;
         self.unit_error = None;
         self.seal_missing = false;
-        self.seal_idle = false;
+        self.sealed = false;
+        self.awaiting = None;
         self.rolled_back = false;
         self.pending_param_oids.clear();
     }

@@ -10,9 +10,10 @@ use postgres_protocol::message::frontend;
 
 use super::statement::{Column, Description};
 use super::unit::{CopyIn, Purpose, Steps, Track};
-use super::{Event, Phase, Session, ledger};
+use super::{Event, Phase, Session, internals, ledger};
 use crate::error::{Error, ErrorKind, ServerError};
 use crate::wire::frame::{Frame, Status, command_tag};
+use crate::wire::row::Values;
 use crate::wire::{Malformed, error_fields, row};
 
 impl Session {
@@ -20,7 +21,7 @@ impl Session {
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
         while let Some(frame) = Frame::take(input, self.options.message_bytes_max)? {
             self.handle_frame(frame)?;
-            if self.give_up_link {
+            if self.give_up_link || self.awaiting.is_some() {
                 break;
             }
         }
@@ -122,8 +123,9 @@ impl Session {
             }
             b'T' if simple && step == Steps::USER => {
                 let columns = columns(&frame)?;
-                self.release_withheld();
-                let unit = &mut self.units[front];
+                unit.in_seal = unit.seal.is_some()
+                    && columns.len() == 1
+                    && columns[0].name == internals::SIMPLE_SEAL_COLUMN;
                 unit.description = Some(Arc::new(Description { param_oids: Vec::new(), columns }));
                 unit.columns_told = false;
                 Ok(())
@@ -137,13 +139,13 @@ impl Session {
                 self.described(Arc::new([]));
                 Ok(())
             }
-            b'D' if step == Steps::USER => self.handle_row(frame.into_body()),
-            // The guarded seal is a SELECT: the number, or 0 where nothing was written.
-            b'D' if step == Steps::SEAL => {
-                let value = row::Values::new(frame.body())?.next().transpose()?.flatten();
-                self.seal_idle |= value.is_some_and(|value| value.iter().all(|byte| *byte == 0));
+            // The guarded seal is a SELECT of the number, or of 0 if it wrote nothing.
+            b'D' if step == Steps::SEAL || unit.in_seal => {
+                let value = Values::new(frame.body())?.next().transpose()?.flatten();
+                self.sealed = value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
                 Ok(())
             }
+            b'D' if step == Steps::USER => self.handle_row(frame.into_body()),
             b'T' | b'D' if step == Steps::SEAL || !unit.purpose.is_users() => Ok(()),
             b'C' | b'I' => self.handle_complete(frame),
             b'd' if step == Steps::USER => {
@@ -174,7 +176,8 @@ impl Session {
                 Ok(())
             }
             b'Z' => {
-                // Neither strings of several statements nor Segue's own units count their replies.
+                // A simple query has as many answers as it has statements, and so have Segue's own
+                // requests: neither has a last one that could be known for it.
                 let uncounted = simple || !unit.purpose.is_users();
                 let ended = step == Steps::SYNC || (uncounted && step == Steps::USER);
                 let status = Status::from_body(frame.body())?;
@@ -248,21 +251,21 @@ impl Session {
             Steps::BEGIN => unit.steps.advance(),
             Steps::USER if !unit.purpose.is_users() => {}
             Steps::USER => {
-                if simple {
-                    self.release_withheld();
-                    if self.units[self.front].seal.is_some() {
-                        // The last result of a sealed string is the seal's own.
-                        self.withheld = Some(body);
-                        return Ok(());
-                    }
-                } else {
+                if unit.in_seal {
+                    return Ok(());
+                }
+                if !simple {
                     unit.steps.advance();
                     unit.user_done = true;
                 }
                 self.complete(body);
             }
             Steps::SEAL => {
-                self.seal_missing |= command_tag(&body)? == "UPDATE 0";
+                match command_tag(&body)? {
+                    "UPDATE 0" => self.seal_missing = true,
+                    "UPDATE 1" => self.sealed = true,
+                    _ => {}
+                }
                 unit.steps.advance();
             }
             Steps::COMMIT => {
@@ -274,12 +277,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn release_withheld(&mut self) {
-        if let Some(body) = self.withheld.take() {
-            self.complete(body);
-        }
     }
 
     /// One of the user's statements has ended.

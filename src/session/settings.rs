@@ -1,9 +1,9 @@
 //! What a session has to be given again on a new link: settings and LISTEN, in the order in which
 //! they were made, and only those whose transaction committed.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::classify::{Classified, Effect, StatementKind};
+use super::classify::{Classified, StatementKind};
 
 /// One thing to restore: the very bytes that made it, without the Sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Takes note of a statement that has succeeded inside a transaction or as one of its own.
-    /// `bytes` are its Parse, Bind and Execute, or the text of a string of several.
+    /// `bytes` are its Parse, Bind and Execute.
     pub fn note(&mut self, class: &Classified, bytes: &[u8]) {
         let put =
             |key: Option<String>| Change::Put(Entry { key, bytes: Bytes::copy_from_slice(bytes) });
@@ -44,9 +44,6 @@ impl Settings {
             StatementKind::Unlisten(channel) if channel == "*" => Change::RemovePrefix("listen "),
             StatementKind::Unlisten(channel) => Change::Remove(format!("listen {channel}")),
             StatementKind::Discard(what) if what.is_all() => Change::RemoveAll,
-            StatementKind::Several(parts) if is_repeatable(parts) => {
-                Change::Put(Entry { key: None, bytes: simple_query(bytes) })
-            }
             _ if class.sets_config => put(None),
             _ => return,
         };
@@ -95,32 +92,8 @@ impl Settings {
             )
     }
 
-    /// What to send on a new link, in order. A simple query brings its own Sync.
+    /// What to send on a new link, in order.
     pub fn restorable(&self) -> impl ExactSizeIterator<Item = &Bytes> {
         self.committed.iter().map(|entry| &entry.bytes)
     }
-}
-
-/// Whether a statement changes what has to be restored on a new link.
-pub(super) fn changes(class: &Classified) -> bool {
-    class.sets_config
-        || matches!(
-            class.kind,
-            StatementKind::Set { local: false, .. }
-                | StatementKind::Reset(_)
-                | StatementKind::Listen(_)
-                | StatementKind::Unlisten(_)
-        )
-}
-
-/// Whether a string of several statements does nothing but change settings, so that the whole of it
-/// can be run again on a new link.
-pub(super) fn is_repeatable(parts: &[Classified]) -> bool {
-    parts.iter().all(|part| changes(part) && part.effect <= Effect::Reads)
-}
-
-fn simple_query(text: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(text.len() + 6);
-    super::internals::write_simple(None, text, None, &mut message);
-    message.freeze()
 }

@@ -1,13 +1,14 @@
 //! The end of a unit: what it has done is decided, noted and told.
 
 use bytes::{Buf, Bytes, BytesMut};
+use postgres_protocol::message::frontend;
 
-use super::classify::{Classified, Discard, Effect, StatementKind};
+use super::classify::{Classified, Discard, Effect, StatementKind, split};
 use super::recovery::Finish;
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
-use super::{BeginOptions, Event, Phase, Session, settings};
-use crate::error::{Error, ErrorKind, Outcome, ServerError};
+use super::{BeginOptions, Event, Phase, Session, internals};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 
 impl Session {
@@ -40,6 +41,28 @@ impl Session {
                 return;
             }
         }
+        if error.is_none() && self.sealed && self.options.backup_acknowledges {
+            if let Some(seal) = self.units[self.front].seal {
+                self.awaiting = Some(status);
+                self.emit(Event::AwaitBackup { ledger_row: seal.row, number: seal.number });
+                return;
+            }
+        }
+        self.settle_unit(status, error);
+    }
+
+    /// The answer to [`Event::AwaitBackup`]: whether the backup has the commit. An error tells why
+    /// that is not known; the commit stands all the same. What has arrived behind it can be handed
+    /// over now.
+    pub fn handle_backup(&mut self, confirmed: Result<()>) {
+        let Some(status) = self.awaiting.take() else { return };
+        if let Err(error) = confirmed {
+            self.emit(Event::Error(error.with_outcome(Outcome::Committed)));
+        }
+        self.settle_unit(status, None);
+    }
+
+    fn settle_unit(&mut self, status: Status, error: Option<ServerError>) {
         match self.units[self.front].purpose {
             Purpose::User | Purpose::Simple => self.end_users(status, error),
             Purpose::Commit => self.end_commit(status, error),
@@ -56,14 +79,11 @@ impl Session {
                 self.drop_front();
             }
         }
+        self.sealed = false;
     }
 
     fn end_users(&mut self, status: Status, error: Option<ServerError>) {
         let failed = error.is_some();
-        if failed {
-            self.release_withheld();
-        }
-        self.withheld = None;
         let unit = &mut self.units[self.front];
         let autocommit = unit.autocommit;
         let seal = unit.seal;
@@ -90,7 +110,6 @@ impl Session {
             self.emit(Event::Error(error));
         }
         self.seal_missing = false;
-        self.seal_idle = false;
         let unit = &mut self.units[self.front];
         unit.answered = true;
         unit.replayed = None;
@@ -135,27 +154,31 @@ impl Session {
             return;
         }
         let class = &statement.class;
-        let mut unrestorable = class.unrestorable;
+        if let StatementKind::Several(parts) = &class.kind {
+            self.note_several(&statement.sql, parts);
+            return;
+        }
         let at = |position: usize| position - self.journal_base;
         let bytes = &self.journal[at(unit.start) + unit.begin_len..at(unit.end)];
         self.settings.note(class, bytes);
-        match &class.kind {
-            StatementKind::Several(parts) => {
-                let clears = |part: &Classified| {
-                    matches!(
-                        part.kind,
-                        StatementKind::Deallocate(None) | StatementKind::Discard(Discard::All)
-                    )
-                };
-                if parts.iter().any(clears) {
-                    self.prepared.clear();
-                    self.internals_ready = false;
-                }
-                if parts.iter().any(settings::changes) && !settings::is_repeatable(parts) {
-                    unrestorable =
-                        unrestorable.or(Some("settings made among other statements in one string"));
-                }
+        self.note_one(class);
+    }
+
+    /// Each statement of a string is restored by itself.
+    fn note_several(&mut self, sql: &str, parts: &[Classified]) {
+        for (part, text) in parts.iter().zip(split(sql)) {
+            let mut bytes = BytesMut::new();
+            // The text was sent already, so it holds no NUL byte.
+            if frontend::parse("", text, [], &mut bytes).is_ok() {
+                internals::write_call("", &mut bytes);
+                self.settings.note(part, &bytes);
             }
+            self.note_one(part);
+        }
+    }
+
+    fn note_one(&mut self, class: &Classified) {
+        match &class.kind {
             StatementKind::Savepoint(name) => {
                 let mark = self.settings.mark();
                 if let Transaction::Open(open) = &mut self.transaction {
@@ -186,7 +209,7 @@ impl Session {
             }
             _ => {}
         }
-        if let Some(reason) = unrestorable {
+        if let Some(reason) = class.unrestorable {
             match &mut self.transaction {
                 Transaction::Open(open) => {
                     open.unrestorable.get_or_insert(reason);
@@ -267,18 +290,14 @@ impl Session {
     }
 
     fn acknowledge(&mut self, seal: Seal) {
-        // Whether a string of several statements was sealed cannot be told from its reply.
-        let idle = std::mem::take(&mut self.seal_idle);
-        if idle || self.units[self.front].purpose == Purpose::Simple {
-            return;
-        }
         if std::mem::take(&mut self.seal_missing) {
             self.seals.unconfirm(true);
             self.emit(Event::ProtectionLost(
                 "the session's row was missing from the ledger: the last commit stands, unsealed"
                     .into(),
             ));
-        } else {
+        } else if std::mem::take(&mut self.sealed) {
+            // A guarded seal whose transaction wrote nothing leaves no number to be missed later.
             self.seals.acknowledge(seal);
         }
     }

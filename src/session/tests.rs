@@ -83,6 +83,7 @@ impl Play {
             rotate_commits: 100,
             retry_conflicts: 0,
             writes: true,
+            backup_acknowledges: false,
         };
         let session = Session::new(options, 1);
         let mut play = Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };

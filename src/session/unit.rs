@@ -127,6 +127,8 @@ pub(super) struct Unit {
     /// Whether any event of the reply has been handed over, and whether its columns have.
     pub told: bool,
     pub columns_told: bool,
+    /// Of a simple query: its last result, the seal's own, has begun.
+    pub in_seal: bool,
     /// Whether the reply has been handed over in full.
     pub answered: bool,
     /// Whether the user's part has been answered in full, although the unit may not be.
@@ -171,6 +173,7 @@ impl Unit {
             streamed: false,
             told: false,
             columns_told: false,
+            in_seal: false,
             answered: false,
             user_done: false,
             unprotected: None,
@@ -196,6 +199,7 @@ impl Unit {
     pub fn rewind(&mut self) {
         self.sent = false;
         self.user_done = false;
+        self.in_seal = false;
         if self.copy == CopyIn::Failed {
             self.copy = CopyIn::Open;
         }

@@ -6,4 +6,7 @@
 mod harness;
 
 mod commit;
+mod midway;
+mod network;
 mod regressions;
+mod zombies;

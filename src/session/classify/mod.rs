@@ -192,5 +192,21 @@ pub fn classify(sql: &str) -> Classified {
     }
 }
 
+/// The statements of a string, as [`StatementKind::Several`] lists them.
+pub fn split(sql: &str) -> Vec<&str> {
+    let mut statements = Vec::new();
+    let mut start = 0;
+    while start < sql.len() {
+        let (found, behind) = scan::scan(&sql.as_bytes()[start..]);
+        let end = sql.len() - behind.len();
+        if !found.is_empty {
+            // A statement ends at a semicolon or at the end: never inside a character.
+            statements.extend(sql.get(start..end));
+        }
+        start = end;
+    }
+    statements
+}
+
 #[cfg(test)]
 mod tests;

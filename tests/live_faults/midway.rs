@@ -1,0 +1,1 @@
+//! The link breaks before, between and in the middle of statements.

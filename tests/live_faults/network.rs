@@ -1,0 +1,1 @@
+//! Networks that swallow, cut, delay and garble, and servers that never come back.
