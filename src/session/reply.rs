@@ -311,7 +311,10 @@ impl Session {
         }
         if step != Steps::SEAL && step != Steps::COMMIT && unit.purpose.is_users() {
             // A deferred error after the user's part counts as part of what was seen.
-            match unit.track(b'E', error.code.as_bytes()) {
+            let track = unit.track(b'E', error.code.as_bytes());
+            // An error ends the unit: what was seen beyond it cannot come any more.
+            let track = if unit.has_caught_up() { track } else { Track::Diverged };
+            match track {
                 Track::Diverged => {
                     self.unit_error = Some(error);
                     self.diverge();
