@@ -310,7 +310,7 @@ impl Session {
 
     /// Commits the open transaction, failing over and replaying it if its server is lost.
     pub fn commit(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.commit(false)?;
         let results = self.finish()?;
         if results.last().is_some_and(|result| result.tag == "ROLLBACK") {
@@ -324,9 +324,21 @@ impl Session {
 
     /// Rolls the open transaction back.
     pub fn rollback(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.rollback(false)?;
         self.finish().map(drop)
+    }
+
+    /// Gets ready to end the transaction. Without a server it has ended already, and only the handle
+    /// has to be told: COMMIT reports why, and ROLLBACK is done.
+    fn ready_to_end(&mut self) -> Result<()> {
+        if self.driver.core.ends_without_server() {
+            return self.driver.inner.check_process();
+        }
+        match self.driver.ready() {
+            Err(_) if self.driver.core.ends_without_server() => Ok(()),
+            ready => ready,
+        }
     }
 
     /// Reads the reply to its end.

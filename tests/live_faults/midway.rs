@@ -196,7 +196,8 @@ fn settings_are_restored_in_order_and_only_if_committed() {
     session.execute("ROLLBACK", &[]).unwrap();
     session.execute("LISTEN news", &[]).unwrap();
     let prepared = session.prepare("SELECT $1::int4 + 1").unwrap();
-    let default = stand.control("SELECT boot_val FROM pg_settings WHERE name = 'maintenance_work_mem'");
+    let default =
+        stand.control("SELECT boot_val FROM pg_settings WHERE name = 'maintenance_work_mem'");
     for _ in 0..2 {
         stand.cut();
         assert_eq!(setting(&mut session, "work_mem"), "6MB");
@@ -295,7 +296,8 @@ fn statements_outside_transactions() {
          $$BEGIN INSERT INTO $T VALUES (1); COMMIT; INSERT INTO $T VALUES (2); END$$",
     );
     let call = stand.sql("CALL halves_$T()");
-    let block = stand.sql("DO $$BEGIN INSERT INTO $T VALUES (1); COMMIT; INSERT INTO $T VALUES (2); END$$");
+    let block =
+        stand.sql("DO $$BEGIN INSERT INTO $T VALUES (1); COMMIT; INSERT INTO $T VALUES (2); END$$");
     for sql in [call, block] {
         session.execute(&sql, &[]).unwrap();
         assert_eq!(stand.content().len(), 2);
