@@ -48,6 +48,8 @@ pub(super) struct Driver {
     writes: bool,
     /// It was told that there is no backup to confirm commits.
     told_no_backup: bool,
+    /// The row of the ledger that the backup is being asked for.
+    backlog_row: Option<Uuid>,
 }
 
 impl Driver {
@@ -67,6 +69,7 @@ impl Driver {
             timeout,
             writes,
             told_no_backup: false,
+            backlog_row: None,
         }
     }
 
@@ -112,7 +115,20 @@ impl Driver {
             self.pass_events();
             self.step(None)?;
         }
+        if self.core.keeps_commits() {
+            self.trim_kept_commits();
+        }
         Ok(())
+    }
+
+    /// Lets go of the commits that the backup has got meanwhile.
+    fn trim_kept_commits(&mut self) {
+        let row = self.core.ledger_row();
+        let backlog = self.inner.cluster.backlog();
+        if let Some(old) = self.backlog_row.replace(row).filter(|old| *old != row) {
+            backlog.forget(old);
+        }
+        self.core.handle_backup_has(row, backlog.number(row));
     }
 
     /// Waits until `deadline` for something to arrive, NOTIFY for instance.
@@ -303,6 +319,9 @@ impl Driver {
             Event::CommitsLost { session: ledger_row, from, to } => {
                 ClientEvent::CommitsLost { session, ledger_row, from, to }
             }
+            Event::CommitReapplied { session: ledger_row, number } => {
+                ClientEvent::CommitReapplied { session, ledger_row, number }
+            }
             Event::ReplayStarted { statements } => ClientEvent::ReplayStarted { session, statements },
             Event::ReplayFinished => ClientEvent::ReplayFinished { session },
             Event::ReplayDiverged { statement } => {
@@ -351,6 +370,9 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
+        if let Some(row) = self.backlog_row {
+            self.inner.cluster.backlog().forget(row);
+        }
         self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use super::status::SessionStatus;
 use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
-use crate::config::CommitAck;
+use crate::config::{CommitAck, OnCommitsLost};
 use crate::error::{Error, Outcome, Result};
 use crate::session::{self, BeginOptions, Column, Event, Execute, LedgerAccess, Statement};
 use crate::wire::frame::Status;
@@ -100,6 +100,7 @@ impl Session {
                 retry_conflicts: config.failover.retry_conflicts,
                 writes: options.writes,
                 backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
+                reapply: config.ledger.on_commits_lost == OnCommitsLost::Reapply,
             },
             uuid::Uuid::new_v4().as_u128(),
         );

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
-use super::confirm::{self, Confirmed};
+use super::confirm::{self, Backlog, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +36,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Cluster {
     commands: mpsc::UnboundedSender<Command>,
     published: Published,
+    backlog: Arc<Backlog>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: ThreadId,
     /// Ends when the thread has.
@@ -92,7 +93,8 @@ impl Cluster {
         let (commands, inbox) = mpsc::unbounded_channel();
         let published = Published::default();
         let (alive, ended) = bounded(0);
-        let for_thread = published.clone();
+        let backlog = Arc::<Backlog>::default();
+        let for_thread = (published.clone(), Arc::clone(&backlog));
         let thread = thread::Builder::new()
             .name("segue-cluster".to_owned())
             .spawn(move || {
@@ -105,6 +107,7 @@ impl Cluster {
         Ok(Arc::new(Self {
             commands,
             published,
+            backlog,
             thread,
             thread_id,
             ended,
@@ -152,6 +155,11 @@ impl Cluster {
         let (reply, answer) = bounded(1);
         let wait = confirm::Wait { row, number, server, deadline, reply };
         self.ask(Command::Confirm(wait), &answer, deadline)
+    }
+
+    /// What the standby is known to have of rows of the ledger.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// The session uses a link to this server from now on, and wants to be woken when it has to
@@ -239,7 +247,7 @@ fn run(
     config: Arc<Config>,
     preparations: Arc<dyn Preparations>,
     events: EventSink,
-    published: Published,
+    (published, backlog): (Published, Arc<Backlog>),
     inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let local = LocalSet::new();
@@ -253,7 +261,7 @@ fn run(
         spawn_local(warm::keep(hub.clone()));
         spawn_local(promote::keep(hub.clone()));
         let (confirm, waits) = mpsc::unbounded_channel();
-        spawn_local(confirm::keep(hub.clone(), waits));
+        spawn_local(confirm::keep(hub.clone(), backlog, waits));
         obey(&hub, inbox, &confirm).await;
     });
     {

@@ -54,6 +54,8 @@ pub enum Event {
         from: u64,
         to: u64,
     },
+    /// A commit that was acknowledged and then lost was run again, and stands.
+    CommitReapplied { session: Uuid, number: u64 },
     ReplayStarted {
         statements: usize,
     },

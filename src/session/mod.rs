@@ -20,6 +20,7 @@ pub mod event;
 pub mod internals;
 pub mod ledger;
 mod prepared;
+mod reapply;
 mod recovery;
 mod reply;
 mod request;
@@ -44,6 +45,7 @@ pub use transaction::BeginOptions;
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::wire::frame::Status;
 use prepared::Prepared;
+use reapply::Reapply;
 use recovery::{Adoption, Finish};
 use seals::Seals;
 use settings::Settings;
@@ -67,6 +69,8 @@ pub struct Options {
     pub writes: bool,
     /// Whether a commit is acknowledged only once the backup has it.
     pub backup_acknowledges: bool,
+    /// Whether commits that a promotion has lost are run again.
+    pub reapply: bool,
 }
 
 /// What a session has to know of the link that it is given.
@@ -126,6 +130,7 @@ pub struct Session {
     transaction: Transaction,
     settings: Settings,
     seals: Seals,
+    reapply: Reapply,
     events: VecDeque<Event>,
     /// The error of the unit in front, told once its transaction's status is known.
     unit_error: Option<ServerError>,
@@ -176,6 +181,7 @@ impl Session {
             transaction: Transaction::None,
             settings: Settings::default(),
             seals,
+            reapply: Reapply::default(),
             events: VecDeque::new(),
             unit_error: None,
             seal_missing: false,
@@ -230,7 +236,7 @@ impl Session {
 
     /// Whether requests can be made: there is a link, and nothing is being restored on it.
     pub fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Live)
+        matches!(self.phase, Phase::Live) && !self.reapply.is_running()
     }
 
     /// Whether everything that was requested has been answered.

@@ -67,6 +67,7 @@ impl Session {
             return;
         }
         self.phase = Phase::Lost;
+        self.interrupt_reapplying();
         self.output.clear();
         self.reset_reply();
         self.give_up_link = false;
@@ -361,24 +362,37 @@ impl Session {
             }
             self.judge(&adoption.rows);
         }
+        if self.reapply.is_due() {
+            self.phase = Phase::Live;
+            if adoption.replays {
+                self.begin_discarding(Finish::Again);
+            } else {
+                self.reapply_next();
+            }
+            return;
+        }
+        if !adoption.replays {
+            self.resume();
+            return;
+        }
+        match self.replay_blocker() {
+            Some(error) => {
+                self.phase = Phase::Live;
+                self.begin_discarding(Finish::Fail(error));
+            }
+            None => self.enter_replay(),
+        }
+    }
+
+    /// Goes on with what was in flight when the link was lost.
+    pub(super) fn resume(&mut self) {
         if self.commit_is_decided() {
             self.phase = Phase::Live;
             self.take_decided_commit();
-            return;
-        }
-        if let Some(error) = self.replay_blocker() {
-            if adoption.replays {
-                self.phase = Phase::Live;
-                self.begin_discarding(Finish::Fail(error));
-                return;
-            }
+        } else if let Some(error) = self.replay_blocker() {
             self.phase = Phase::Live;
             self.take_verdicts();
             self.fail_outstanding(&error);
-            return;
-        }
-        if adoption.replays {
-            self.enter_replay();
         } else {
             self.start_replay();
         }
@@ -391,13 +405,14 @@ impl Session {
         }
         let rows = &adoption.rows;
         if adoption.looked && self.seals.is_confirmed() {
-            for lost in self.seals.lost(rows) {
-                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to: lost.to });
-            }
+            let lost = self.seals.lost(rows);
             self.seals.forget_lost(rows);
-            if !self.seals.is_present(rows) {
+            let missing = !self.seals.is_present(rows);
+            if missing {
                 self.seals.unconfirm(true);
             }
+            self.skip_reapplied(rows);
+            self.plan_reapplying(&lost, missing);
         }
         !self.seals.is_confirmed()
     }
@@ -458,7 +473,7 @@ impl Session {
         self.units.iter().any(|unit| unit.answered && unit.replayed.is_some())
     }
 
-    fn start_replay(&mut self) {
+    pub(super) fn start_replay(&mut self) {
         self.rewind();
         self.enter_replay();
         self.send_ready();
@@ -642,6 +657,11 @@ impl Session {
 
     /// What can be done about an error other than telling it.
     pub(super) fn second_chance(&mut self, error: &ServerError) -> Option<Finish> {
+        if self.reapply.is_running() {
+            let again = is_conflict(error) && self.replay_attempts < REPLAY_ATTEMPTS;
+            self.replay_attempts += 1;
+            return again.then_some(Finish::Again);
+        }
         let unit = &self.units[self.front];
         let again = unit.losses > 0 || self.replay_attempts > 0;
         if self.is_fence(error) && again {
@@ -742,7 +762,9 @@ impl Session {
         self.forget_own_units();
         self.seals.unconfirm(false);
         match finish {
+            Finish::Fail(_) if self.reapply.is_running() => self.abandon_reapplying(),
             Finish::Fail(error) => self.fail_outstanding(&error),
+            Finish::Again if self.reapply.is_due() => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();
                 self.start_replay();
@@ -779,7 +801,7 @@ impl Session {
         self.units.retain(|unit| !own(unit));
     }
 
-    fn reset_reply(&mut self) {
+    pub(super) fn reset_reply(&mut self) {
         self.unit_error = None;
         self.seal_missing = false;
         self.sealed = false;

@@ -444,7 +444,8 @@ impl Session {
         }
     }
 
-    fn push(&mut self, unit: Unit) {
+    fn push(&mut self, mut unit: Unit) {
+        unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
         self.units.push_back(unit);
         self.send(self.units.len() - 1);
     }

@@ -97,6 +97,9 @@ impl Session {
                 self.settings.commit();
                 if let Some(seal) = seal {
                     self.acknowledge(seal);
+                    if std::mem::take(&mut self.sealed) {
+                        self.keep_autocommit(seal);
+                    }
                 }
             }
         }
@@ -228,6 +231,11 @@ impl Session {
 
     fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
         let unit = &self.units[self.front];
+        if self.reapply.is_running() && (self.rolled_back || (error.is_some() && status == Status::Idle)) {
+            self.reset_reply();
+            self.abandon_reapplying();
+            return;
+        }
         match error {
             Some(error) if status != Status::Idle => {
                 // The seal or COMMIT has failed inside the transaction, which must still be ended.
@@ -241,6 +249,7 @@ impl Session {
                 self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
             }
+            None if self.reapply.is_running() => self.reapplied(),
             None => {
                 let rolled_back = std::mem::take(&mut self.rolled_back);
                 let seal = unit.seal;
@@ -250,6 +259,9 @@ impl Session {
                     self.settings.commit();
                     if let Some(seal) = seal {
                         self.acknowledge(seal);
+                        if std::mem::take(&mut self.sealed) {
+                            self.keep_transaction(seal);
+                        }
                     }
                 }
                 self.finish_transaction(!rolled_back);
@@ -296,8 +308,8 @@ impl Session {
                 "the session's row was missing from the ledger: the last commit stands, unsealed"
                     .into(),
             ));
-        } else if std::mem::take(&mut self.sealed) {
-            // A guarded seal whose transaction wrote nothing leaves no number to be missed later.
+        } else if self.sealed {
+            // A guarded seal leaves no trace of a transaction that has written nothing.
             self.seals.acknowledge(seal);
         }
     }

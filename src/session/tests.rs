@@ -84,6 +84,7 @@ impl Play {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reapply: false,
         };
         let session = Session::new(options, 1);
         let mut play = Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };

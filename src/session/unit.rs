@@ -124,6 +124,8 @@ pub(super) struct Unit {
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
+    /// Whether what it returns may have to be compared with a later attempt.
+    pub tracked: bool,
     /// Whether any event of the reply has been handed over, and whether its columns have.
     pub told: bool,
     pub columns_told: bool,
@@ -171,6 +173,7 @@ impl Unit {
             autocommit: false,
             sent: false,
             streamed: false,
+            tracked: false,
             told: false,
             columns_told: false,
             in_seal: false,
@@ -210,11 +213,6 @@ impl Unit {
         self.replayed = (self.seen.count > 0 || self.answered).then(Seen::default);
     }
 
-    /// Whether what it returns may have to be compared with a later attempt.
-    pub fn is_tracked(&self) -> bool {
-        self.streamed || !self.autocommit
-    }
-
     /// Takes note of a message that carries meaning, and says what is to become of it.
     pub fn track(&mut self, tag: u8, body: &[u8]) -> Track {
         if let Some(replayed) = &mut self.replayed {
@@ -228,7 +226,7 @@ impl Unit {
             }
             replayed.update(tag, body);
         }
-        if self.is_tracked() {
+        if self.tracked {
             self.seen.update(tag, body);
         }
         Track::New

@@ -1,0 +1,90 @@
+//! Where there is no operator, Segue itself promotes; and a network that swallows packets between
+//! the clients and the primary is no different from its death once a standby is promoted.
+
+use std::time::Instant;
+
+use segue::cluster::{ClusterEvent, Health, Verdict};
+use segue_testkit::netns::{Namespace, Packets};
+use segue_testkit::{Cluster, USER};
+
+use super::setup::Stage;
+use super::workload::{PATIENCE, Workload};
+
+#[test]
+fn segue_promotes_by_itself_where_it_is_asked_to() {
+    let promote = |cluster: &Cluster| {
+        let grant = format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {USER}");
+        cluster.server(0).execute(&grant).unwrap();
+        format!("{} on_primary_loss=promote", cluster.conninfo())
+    };
+    let stage = Stage::with(Cluster::builder(), promote);
+    let cluster = &stage.cluster;
+    let load = Workload::start(&stage.client);
+    stage.wait_until_warm(1);
+    load.arm();
+    // A crash that the server recovers from by itself is no reason to promote.
+    cluster.server(0).kill_backend(cluster.server(0).backend_pids().unwrap()[0]).unwrap();
+    load.settle();
+    let promoting = |e: &ClusterEvent| matches!(e, ClusterEvent::Promoting { .. });
+    assert!(!stage.events.saw(promoting), "{:#?}", stage.events.all());
+    assert_eq!(stage.status().chosen, Some(0));
+
+    load.arm();
+    cluster.server(0).kill_all().unwrap();
+    load.settle();
+    let status = stage.status();
+    assert_eq!((status.chosen, status.timeline_floor), (Some(1), 2));
+    let promoting = stage.events.position(promoting).unwrap();
+    let promoted = |e: &ClusterEvent| matches!(e, ClusterEvent::Promoted { server: 1, .. });
+    assert!(promoting < stage.events.position(promoted).unwrap());
+    assert!(!stage.events.saw(|e| matches!(e, ClusterEvent::PromotionFailed { .. })));
+    stage.events.assert_in_order();
+    load.finish().check(cluster.server(1));
+}
+
+#[test]
+fn a_network_that_swallows_everything_and_one_whose_cable_is_pulled() {
+    let namespaces = [Namespace::create().unwrap(), Namespace::create().unwrap()];
+    let builder = Cluster::builder()
+        .in_namespace(0, &namespaces[0])
+        .in_namespace(1, &namespaces[1])
+        .standbys(2);
+    let stage = Stage::on(builder);
+    let cluster = &stage.cluster;
+    super::setup::keep_in_step(cluster.server(0), &[cluster.server(1), cluster.server(2)]);
+    let load = Workload::start(&stage.client);
+    stage.wait("a standby is known", |s| s.standby.is_some());
+
+    // A short black-out before anybody is promoted: a pause.
+    load.arm();
+    namespaces[0].drop_packets(Packets::FromServer).unwrap();
+    stage.events.wait("it is suspect", |e| matches!(e, ClusterEvent::Suspect { server: 0, .. }));
+    namespaces[0].heal().unwrap();
+    load.settle();
+    assert_eq!(stage.status().chosen, Some(0));
+
+    load.arm();
+    namespaces[0].drop_packets(Packets::Both).unwrap();
+    cluster.promote(1, PATIENCE).unwrap();
+    let promoted = Instant::now();
+    load.settle();
+    assert!(promoted.elapsed().as_secs() < 10, "{:?}", promoted.elapsed());
+    cluster.follow(2).unwrap();
+    super::setup::keep_in_step(cluster.server(1), &[cluster.server(2)]);
+    namespaces[0].heal().unwrap();
+    stage.wait("the old primary is there, and refused", |s| {
+        s.servers[0].health == Health::Healthy && s.servers[0].verdict == Verdict::Stale
+    });
+
+    load.arm();
+    namespaces[1].set_link(false).unwrap();
+    cluster.promote(2, PATIENCE).unwrap();
+    load.settle();
+    let status = stage.status();
+    assert_eq!((status.chosen, status.timeline_floor), (Some(2), 3));
+    stage.events.assert_in_order();
+    let record = load.finish();
+    record.check(cluster.server(2));
+    record.check_left_behind(cluster.server(0));
+    record.check_left_behind(cluster.server(1));
+}
