@@ -22,6 +22,7 @@ pub fn sql(preparations: &dyn Preparations) -> String {
          (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c), \
          CASE WHEN r THEN NULL ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END, \
          CASE WHEN r THEN GREATEST((SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k), \
+         (SELECT m.min_recovery_end_timeline FROM pg_catalog.pg_control_recovery() AS m), \
          (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() AS w)) END, \
          CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, \
          CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), \

@@ -101,10 +101,6 @@ impl Events {
         self.0.lock().unwrap().clone()
     }
 
-    pub fn clear(&self) {
-        self.0.lock().unwrap().clear();
-    }
-
     pub fn count(&self, condition: impl Fn(&ClientEvent) -> bool) -> usize {
         self.all().iter().filter(|event| condition(event)).count()
     }
