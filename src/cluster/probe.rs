@@ -36,17 +36,7 @@ pub fn sql(preparations: &dyn Preparations) -> String {
 
 /// Reads the row that [`sql`] gives.
 pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malformed> {
-    let [
-        recovery,
-        read_only,
-        identifier,
-        walfile,
-        timeline,
-        lsn,
-        received,
-        ledger,
-        start,
-    ] = row
+    let [recovery, read_only, identifier, walfile, timeline, lsn, received, ledger, start] = row
     else {
         return Err(Malformed("a probe's answer has another number of columns"));
     };
@@ -54,15 +44,12 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
     let timeline = match in_recovery {
         true => text(timeline)?.parse().ok(),
         // The first eight digits of a WAL file's name are the timeline.
-        false => text(walfile)?
-            .get(..8)
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok()),
+        false => text(walfile)?.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()),
     };
     let lsn = parse_lsn(text(lsn)?)?;
     // The identifier is unsigned, but shown as a signed number.
-    let identifier: i64 = text(identifier)?
-        .parse()
-        .map_err(|_| Malformed("a probe's system identifier"))?;
+    let identifier: i64 =
+        text(identifier)?.parse().map_err(|_| Malformed("a probe's system identifier"))?;
     Ok(Observed {
         received: received.as_deref().map_or(Ok(lsn), parse_lsn)?,
         asked,
@@ -83,9 +70,7 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
 }
 
 fn text(value: &Option<String>) -> Result<&str, Malformed> {
-    value
-        .as_deref()
-        .ok_or(Malformed("a probe's answer lacks a value"))
+    value.as_deref().ok_or(Malformed("a probe's answer lacks a value"))
 }
 
 fn parse_lsn(text: &str) -> Result<u64, Malformed> {
@@ -102,10 +87,7 @@ mod tests {
     use super::*;
 
     fn row(values: [&str; 9]) -> Row {
-        values
-            .iter()
-            .map(|v| (*v != "-").then(|| (*v).to_owned()))
-            .collect()
+        values.iter().map(|v| (*v != "-").then(|| (*v).to_owned())).collect()
     }
 
     #[test]

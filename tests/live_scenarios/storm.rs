@@ -25,7 +25,10 @@ fn seventy_sessions_and_those_that_come_and_go() {
                 while !over.load(Ordering::SeqCst) {
                     let mut session = stage.client.session().unwrap();
                     let sql = "SELECT $1::int4";
-                    assert_eq!(session.query_one(sql, &[&comer]).unwrap().get::<i32>(0).unwrap(), comer);
+                    assert_eq!(
+                        session.query_one(sql, &[&comer]).unwrap().get::<i32>(0).unwrap(),
+                        comer
+                    );
                     // Some go without a word, and some in the middle of a transaction.
                     match visits % 3 {
                         0 => session.close(),

@@ -365,7 +365,9 @@ impl Record {
                 wrong.push(format!("{id} was reported {outcome:?} and is there {count} times"));
             }
         }
-        wrong.extend(there.iter().map(|(id, count)| format!("{id} is there {count} times, unreported")));
+        wrong.extend(
+            there.iter().map(|(id, count)| format!("{id} is there {count} times, unreported")),
+        );
         for me in &self.explicit {
             let sql = format!("SELECT balance FROM account WHERE id = {me}");
             let balance: usize = server.value(&sql).unwrap().parse().unwrap();
@@ -389,6 +391,8 @@ impl Record {
     fn counts(&self, server: &Server) -> HashMap<i64, usize> {
         let rows = server.query("SELECT id, count(*) FROM done GROUP BY id").unwrap();
         let number = |value: &Option<String>| value.as_deref().unwrap().parse::<i64>().unwrap();
-        rows.iter().map(|row| (number(&row[0]), usize::try_from(number(&row[1])).unwrap())).collect()
+        rows.iter()
+            .map(|row| (number(&row[0]), usize::try_from(number(&row[1])).unwrap()))
+            .collect()
     }
 }
