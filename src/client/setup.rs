@@ -1,6 +1,6 @@
 //! Installs the ledger: at the first session where the role may, or when asked to.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -69,10 +69,17 @@ impl Inner {
         if !state.tried {
             state.tried = true;
             let sql = ledger::install_sql(false, None);
-            match self.cluster.run_on_primary(sql, TIMEOUT) {
+            let mut installed = self.cluster.run_on_primary(sql.clone(), TIMEOUT);
+            if installed.as_ref().is_err_and(Error::maybe_committed) {
+                // The link was lost meanwhile. It may be installed any number of times.
+                installed = self.cluster.run_on_primary(sql, TIMEOUT);
+            }
+            match installed {
                 Ok(()) => state.problem = None,
                 Err(error) => {
                     tracing::warn!(%error, "the ledger could not be installed");
+                    // Only what the server itself refuses would be refused again.
+                    state.tried = error.server_error().is_some();
                     state.problem = Some(error.to_string());
                 }
             }
@@ -91,11 +98,16 @@ impl Inner {
     }
 
     pub(super) fn status(&self) -> ClientStatus {
-        let state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        // An installation that is under way may take its time, and has no problem so far.
+        let ledger_problem = match self.setup.try_lock() {
+            Ok(state) => state.problem.clone(),
+            Err(TryLockError::Poisoned(state)) => state.into_inner().problem.clone(),
+            Err(TryLockError::WouldBlock) => None,
+        };
         ClientStatus {
             cluster: self.cluster.status(),
             sessions: self.sessions.load(Ordering::Relaxed),
-            ledger_problem: state.problem.clone(),
+            ledger_problem,
         }
     }
 }

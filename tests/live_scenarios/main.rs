@@ -2,6 +2,7 @@
 //! what the application was told.
 
 mod deaths;
+mod installs;
 mod lost_commits;
 mod poison;
 mod promotes;
