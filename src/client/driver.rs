@@ -41,6 +41,8 @@ pub(super) struct Driver {
     pub notifications: VecDeque<Notification>,
     /// When the link was lost that has not been replaced yet.
     lost_at: Option<Instant>,
+    /// Since when it has looked for a link on which it can go on.
+    seeking_since: Option<Instant>,
     whereabouts: Whereabouts,
     /// The server whose link was lost last.
     lost: Option<usize>,
@@ -64,6 +66,7 @@ impl Driver {
             input: BytesMut::with_capacity(8 * 1024),
             notifications: VecDeque::new(),
             lost_at: None,
+            seeking_since: None,
             whereabouts: Whereabouts::default(),
             lost: None,
             timeout,
@@ -142,6 +145,9 @@ impl Driver {
 
     /// One step nearer to the next event: a link, a write, or a read.
     fn step(&mut self, deadline: Option<Instant>) -> Result<()> {
+        if self.core.is_live() {
+            self.seeking_since = None;
+        }
         if self.core.gives_up_link() {
             self.lose_link();
             return Ok(());
@@ -249,7 +255,10 @@ impl Driver {
 
     /// Asks the cluster for a link, and waits for it.
     fn find_link(&mut self) -> Result<()> {
-        let since = *self.lost_at.get_or_insert_with(Instant::now);
+        self.lost_at.get_or_insert_with(Instant::now);
+        // Not since the loss: nobody may have waited for a link until now. And not anew for each
+        // link that is lost before the session can go on with it.
+        let since = *self.seeking_since.get_or_insert_with(Instant::now);
         let want = Want {
             session: self.id,
             timeline_floor: self.core.timeline_floor(),
@@ -262,6 +271,7 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.lost_at = None;
+                self.seeking_since = None;
                 self.core.handle_no_link(&error);
                 // If a request is waiting, its events tell; otherwise the caller is told here.
                 if self.core.has_events() { Ok(()) } else { Err(error) }
