@@ -72,9 +72,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Report, Failure> {
-    let wanted = |benchmark| {
-        options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one))
-    };
+    let wanted =
+        |benchmark| options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one));
     let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };

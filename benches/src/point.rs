@@ -36,11 +36,9 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
         ];
         let rounds = take_turns(&mut contestants, context.rounds(25))?;
         let name = way.name();
-        for (who, target) in [
-            (1, Target::AtMost(0.85)),
-            (2, Target::AtMost(0.95)),
-            (3, Target::AtMost(1.10)),
-        ] {
+        for (who, target) in
+            [(1, Target::AtMost(0.85)), (2, Target::AtMost(0.95)), (3, Target::AtMost(1.10))]
+        {
             let what = format!("point SELECT, {name}, against {}", contestants[who].name());
             report.latency("point", what, &rounds, (0, who), target);
         }

@@ -168,7 +168,8 @@ impl Driver {
                 }
             }
             if !self.input.is_empty() {
-                return Ok(self.take_input());
+                self.take_input();
+                return Ok(());
             }
         }
         let received = match deadline {

@@ -52,8 +52,7 @@ impl Libpq {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = child.stdout.take().ok_or("the libpq peer has no output")?;
-        let mut peer =
-            Self { input: child.stdin.take(), output: BufReader::new(output), child };
+        let mut peer = Self { input: child.stdin.take(), output: BufReader::new(output), child };
         match peer.line()?.trim() {
             "ready" => Ok(peer),
             other => Err(format!("the libpq peer did not get ready: {other:?}").into()),
@@ -68,7 +67,13 @@ impl Libpq {
         Ok(line)
     }
 
-    pub fn tell(&mut self, command: &str, count: u32, limit: u32, seed: u64) -> Result<(), Failure> {
+    pub fn tell(
+        &mut self,
+        command: &str,
+        count: u32,
+        limit: u32,
+        seed: u64,
+    ) -> Result<(), Failure> {
         let input = self.input.as_mut().ok_or("the libpq peer has no input")?;
         writeln!(input, "{command} {count} {limit} {seed}")?;
         Ok(())
@@ -83,7 +88,13 @@ impl Libpq {
         }
     }
 
-    pub fn lap(&mut self, command: &str, count: u32, limit: u32, seed: u64) -> Result<Lap, Failure> {
+    pub fn lap(
+        &mut self,
+        command: &str,
+        count: u32,
+        limit: u32,
+        seed: u64,
+    ) -> Result<Lap, Failure> {
         self.tell(command, count, limit, seed)?;
         let (elapsed, p50) = self.answer()?;
         Ok(Lap { p50_ns: p50 as f64, mean_ns: elapsed as f64 / f64::from(count) })
