@@ -138,7 +138,11 @@ impl Session {
     }
 
     /// Executes a statement that returns exactly one row.
-    pub fn query_one<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<Row> {
+    pub fn query_one<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+    ) -> Result<Row> {
         match self.query_opt(query, params)? {
             Some(row) => Ok(row),
             None => Err(self.row_count_error("exactly one row was expected", 0)),
@@ -278,7 +282,9 @@ impl Session {
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
         if statement.is_several() {
-            return Err(usage("a string of several statements cannot be prepared; nothing was sent"));
+            return Err(usage(
+                "a string of several statements cannot be prepared; nothing was sent",
+            ));
         }
         self.driver.core.prepare(&statement)?;
         self.finish()?;
@@ -305,13 +311,15 @@ impl Session {
     /// BEGIN travels with the first statement.
     pub fn begin(&mut self, options: &TransactionOptions) -> Result<()> {
         self.driver.ready()?;
-        self.driver.core.begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
+        self.driver
+            .core
+            .begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
         self.finish().map(drop)
     }
 
     /// Commits the open transaction, failing over and replaying it if its server is lost.
     pub fn commit(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.commit(false)?;
         let results = self.finish()?;
         if results.last().is_some_and(|result| result.tag == "ROLLBACK") {
@@ -325,9 +333,21 @@ impl Session {
 
     /// Rolls the open transaction back.
     pub fn rollback(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.rollback(false)?;
         self.finish().map(drop)
+    }
+
+    /// Gets ready to end the transaction. Without a server it has ended already, and only the handle
+    /// has to be told: COMMIT reports why, and ROLLBACK is done.
+    fn ready_to_end(&mut self) -> Result<()> {
+        if self.driver.core.ends_without_server() {
+            return self.driver.inner.check_process();
+        }
+        match self.driver.ready() {
+            Err(_) if self.driver.core.ends_without_server() => Ok(()),
+            ready => ready,
+        }
     }
 
     /// Reads the reply to its end.

@@ -130,13 +130,21 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the server knows nothing (any more) of the transaction, which can then be ended with a
+    /// link or without.
+    pub fn ends_without_server(&self) -> bool {
+        matches!(self.transaction, Transaction::Pending(_) | Transaction::Doomed(_))
+    }
+
     /// Commits the transaction, its seal with it.
     pub fn commit(&mut self, chain: bool) -> Result<()> {
-        self.check_live()?;
+        if !self.ends_without_server() {
+            self.check_live()?;
+        }
         match &self.transaction {
             Transaction::None => Err(no_transaction()),
             Transaction::Pending(_) => {
-                self.check_quiet()?;
+                self.check_settled()?;
                 self.end_locally(chain, "COMMIT");
                 Ok(())
             }
@@ -174,11 +182,13 @@ impl Session {
 
     /// Rolls the transaction back.
     pub fn rollback(&mut self, chain: bool) -> Result<()> {
-        self.check_live()?;
+        if !self.ends_without_server() {
+            self.check_live()?;
+        }
         match &self.transaction {
             Transaction::None => Err(no_transaction()),
             Transaction::Pending(_) | Transaction::Doomed(_) => {
-                self.check_quiet()?;
+                self.check_settled()?;
                 self.end_locally(chain, "ROLLBACK");
                 Ok(())
             }
@@ -556,7 +566,12 @@ impl Session {
     }
 
     fn check_quiet(&self) -> Result<()> {
-        if self.is_quiet() {
+        self.check_live()?;
+        self.check_settled()
+    }
+
+    fn check_settled(&self) -> Result<()> {
+        if self.is_settled() {
             return Ok(());
         }
         Err(Error::new(

@@ -138,7 +138,7 @@ pub fn content(server: &Server, table: &str) -> BTreeMap<i64, i64> {
 pub fn commits(message: &Message<'_>) -> bool {
     message.runs("UPDATE segue.ledger SET")
         || message.runs("segue.seal($1, $2)")
-        || message.runs("PERFORM segue.seal(")
+        || message.runs("segue.seal('")
         || message.runs("COMMIT")
 }
 

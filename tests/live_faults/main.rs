@@ -6,4 +6,9 @@
 mod harness;
 
 mod commit;
+mod divergence;
+mod midway;
+mod network;
 mod regressions;
+mod statements;
+mod zombies;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use segue::{ClientEvent, Error, ErrorKind, Outcome};
 use segue_testkit::proxy::{Accept, Action, Side};
 
-use crate::harness::{LONG, Stand, after, judge, within};
+use crate::harness::{LONG, Stand, after, eventually, judge, within};
 
 /// With the ledger off, the data of a COPY under way was not kept, yet the COPY was begun again on
 /// the new link: it went on with what came after the fault and was reported a success, without the
@@ -336,4 +336,36 @@ fn a_streamed_statement_is_retried_after_a_conflict() {
     assert_eq!(rows, [7]);
     tx.commit().unwrap();
     assert_eq!(stand.content().get(&1), Some(&1));
+}
+
+/// Ending a transaction needed a server even if there was none to end it on: commit() and rollback()
+/// failed, their handle was gone, and the session stayed in a failed transaction for ever.
+#[test]
+fn a_transaction_ends_without_a_server() {
+    let stand = Stand::with("failover_timeout_ms=500");
+    let insert = stand.sql("INSERT INTO $T VALUES (1)");
+    for commit in [false, true] {
+        for noticed in [false, true] {
+            let mut session = stand.session();
+            let mut tx = session.transaction().unwrap();
+            tx.execute(&insert, &[]).unwrap();
+            stand.proxy.set_accept(Accept::Refuse).unwrap();
+            stand.cut();
+            if noticed {
+                assert_eq!(
+                    tx.execute(&insert, &[]).unwrap_err().kind(),
+                    ErrorKind::FailoverTimeout
+                );
+            }
+            if commit {
+                assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::FailoverTimeout);
+            } else {
+                tx.rollback().unwrap();
+            }
+            assert!(!session.status().in_transaction, "commit {commit}, noticed {noticed}");
+            stand.proxy.set_accept(Accept::Forward).unwrap();
+            eventually("the server's return", || session.query("SELECT 1", &[]).is_ok());
+            assert!(stand.content().is_empty());
+        }
+    }
 }
