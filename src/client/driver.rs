@@ -74,10 +74,7 @@ impl Driver {
     }
 
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {
-            inner: Arc::clone(&self.inner),
-            whereabouts: Arc::clone(&self.whereabouts),
-        }
+        CancelHandle { inner: Arc::clone(&self.inner), whereabouts: Arc::clone(&self.whereabouts) }
     }
 
     fn set_whereabouts(&self, at: Option<(usize, LinkInfo)>) {
@@ -322,7 +319,9 @@ impl Driver {
             Event::CommitReapplied { session: ledger_row, number } => {
                 ClientEvent::CommitReapplied { session, ledger_row, number }
             }
-            Event::ReplayStarted { statements } => ClientEvent::ReplayStarted { session, statements },
+            Event::ReplayStarted { statements } => {
+                ClientEvent::ReplayStarted { session, statements }
+            }
             Event::ReplayFinished => ClientEvent::ReplayFinished { session },
             Event::ReplayDiverged { statement } => {
                 ClientEvent::ReplayDiverged { session, statement }
@@ -344,7 +343,8 @@ impl Driver {
             }
             Ok(Confirmed::NoBackup) => {
                 if !std::mem::replace(&mut self.told_no_backup, true) {
-                    let reason = "no backup is up to confirm commits (commit_ack=backup)".to_owned();
+                    let reason =
+                        "no backup is up to confirm commits (commit_ack=backup)".to_owned();
                     self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
                 }
                 self.core.handle_backup(Ok(()));

@@ -138,7 +138,11 @@ impl Session {
     }
 
     /// Executes a statement that returns exactly one row.
-    pub fn query_one<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<Row> {
+    pub fn query_one<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+    ) -> Result<Row> {
         match self.query_opt(query, params)? {
             Some(row) => Ok(row),
             None => Err(self.row_count_error("exactly one row was expected", 0)),
@@ -278,7 +282,9 @@ impl Session {
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
         if statement.is_several() {
-            return Err(usage("a string of several statements cannot be prepared; nothing was sent"));
+            return Err(usage(
+                "a string of several statements cannot be prepared; nothing was sent",
+            ));
         }
         self.driver.core.prepare(&statement)?;
         self.finish()?;
@@ -305,7 +311,9 @@ impl Session {
     /// BEGIN travels with the first statement.
     pub fn begin(&mut self, options: &TransactionOptions) -> Result<()> {
         self.driver.ready()?;
-        self.driver.core.begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
+        self.driver
+            .core
+            .begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
         self.finish().map(drop)
     }
 

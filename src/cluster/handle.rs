@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use uuid::Uuid;
 
+use super::confirm::{self, Backlog, Confirmed};
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
-use super::confirm::{self, Backlog, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,23 +44,10 @@ pub struct Cluster {
 }
 
 enum Command {
-    Acquire {
-        want: Want,
-        reply: Sender<Result<Handover>>,
-    },
-    Run {
-        sql: String,
-        deadline: Instant,
-        reply: Sender<Result<()>>,
-    },
-    Register {
-        session: u64,
-        server: usize,
-        waker: LinkWaker,
-    },
-    Deregister {
-        session: u64,
-    },
+    Acquire { want: Want, reply: Sender<Result<Handover>> },
+    Run { sql: String, deadline: Instant, reply: Sender<Result<()>> },
+    Register { session: u64, server: usize, waker: LinkWaker },
+    Deregister { session: u64 },
     Confirm(confirm::Wait),
     StatementsChanged,
     Close,
@@ -74,22 +61,13 @@ impl Cluster {
         events: EventSink,
     ) -> Result<Arc<Self>> {
         if config.hosts.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the configuration names no server",
-            ));
+            return Err(Error::new(ErrorKind::Config, "the configuration names no server"));
         }
         let cannot = |error: std::io::Error| {
-            Error::new(
-                ErrorKind::Connect,
-                "the background thread could not be started",
-            )
-            .with_source(error)
+            Error::new(ErrorKind::Connect, "the background thread could not be started")
+                .with_source(error)
         };
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(cannot)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let published = Published::default();
         let (alive, ended) = bounded(0);
@@ -104,27 +82,13 @@ impl Cluster {
             .map_err(cannot)?;
         let thread_id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self {
-            commands,
-            published,
-            backlog,
-            thread,
-            thread_id,
-            ended,
-        }))
+        Ok(Arc::new(Self { commands, published, backlog, thread, thread_id, ended }))
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
     pub fn acquire(&self, want: &Want) -> Result<Handover> {
         let (reply, answer) = bounded(1);
-        self.ask(
-            Command::Acquire {
-                want: want.clone(),
-                reply,
-            },
-            &answer,
-            want.deadline,
-        )
+        self.ask(Command::Acquire { want: want.clone(), reply }, &answer, want.deadline)
     }
 
     /// Runs a string of statements on the primary, on a link of its own, and asks the server anew
@@ -132,15 +96,7 @@ impl Cluster {
     pub fn run_on_primary(&self, sql: String, timeout: Duration) -> Result<()> {
         let (reply, answer) = bounded(1);
         let deadline = Instant::now() + timeout;
-        self.ask(
-            Command::Run {
-                sql,
-                deadline,
-                reply,
-            },
-            &answer,
-            deadline,
-        )
+        self.ask(Command::Run { sql, deadline, reply }, &answer, deadline)
     }
 
     /// Blocks until the backup has a commit that was made on `server` under this number of a row of
@@ -165,11 +121,7 @@ impl Cluster {
     /// The session uses a link to this server from now on, and wants to be woken when it has to
     /// leave it. Replaces what was registered for the session before.
     pub fn register(&self, session: u64, server: usize, waker: LinkWaker) {
-        let _ = self.commands.send(Command::Register {
-            session,
-            server,
-            waker,
-        });
+        let _ = self.commands.send(Command::Register { session, server, waker });
     }
 
     /// The session uses no link any more.
@@ -184,20 +136,13 @@ impl Cluster {
 
     /// What is known of the servers.
     pub fn status(&self) -> Arc<Status> {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the background thread and everybody's waiting. Links that were handed over live on.
     pub fn close(&self) {
         let _ = self.commands.send(Command::Close);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The last handle may be dropped by a callback on the thread itself.
         let Some(thread) = thread.filter(|_| thread::current().id() != self.thread_id) else {
             return;
@@ -288,21 +233,13 @@ async fn obey(
                     let _ = reply.send(acquire::serve(&hub, &want).await);
                 });
             }
-            Command::Run {
-                sql,
-                deadline,
-                reply,
-            } => {
+            Command::Run { sql, deadline, reply } => {
                 let hub = hub.clone();
                 spawn_local(async move {
                     let _ = reply.send(errand::run(&hub, &sql, deadline).await);
                 });
             }
-            Command::Register {
-                session,
-                server,
-                waker,
-            } => hub.register(session, server, waker),
+            Command::Register { session, server, waker } => hub.register(session, server, waker),
             Command::Deregister { session } => hub.deregister(session),
             Command::Confirm(wait) => drop(confirm.send(wait)),
             Command::StatementsChanged => warm::top_up(hub),

@@ -35,7 +35,10 @@ pub enum Event {
     Restarted,
     /// The commit that carries this number stands on its server; see
     /// [`Session::handle_backup`](super::Session::handle_backup).
-    AwaitBackup { ledger_row: Uuid, number: u64 },
+    AwaitBackup {
+        ledger_row: Uuid,
+        number: u64,
+    },
     Notice(ServerError),
     Notification {
         process_id: i32,
@@ -55,7 +58,10 @@ pub enum Event {
         to: u64,
     },
     /// A commit that was acknowledged and then lost was run again, and stands.
-    CommitReapplied { session: Uuid, number: u64 },
+    CommitReapplied {
+        session: Uuid,
+        number: u64,
+    },
     ReplayStarted {
         statements: usize,
     },

@@ -249,6 +249,11 @@ impl Session {
         self.front == self.units.len()
     }
 
+    /// So many bytes are kept of what is in flight.
+    pub fn journal_len(&self) -> usize {
+        self.journal.len()
+    }
+
     /// The transaction's status as the application sees it.
     pub fn status(&self) -> Status {
         match &self.transaction {

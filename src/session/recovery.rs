@@ -356,8 +356,7 @@ impl Session {
                 internals::write_confirm(&mut self.output);
                 frontend::sync(&mut self.output);
                 let steps = VecDeque::from([Step::Confirm]);
-                self.phase =
-                    Phase::Adopting(Adoption { steps, confirmed: true, ..adoption });
+                self.phase = Phase::Adopting(Adoption { steps, confirmed: true, ..adoption });
                 return;
             }
             self.judge(&adoption.rows);
@@ -421,9 +420,8 @@ impl Session {
     /// backend was ended while it waited for them, or the server crashed. A commit of our own behind
     /// it waits in its stead.
     fn needs_confirmation(&self, adoption: &Adoption) -> bool {
-        let committed = |seal: Seal| {
-            adoption.rows.iter().any(|row| row.id == seal.row && row.has(seal.number))
-        };
+        let committed =
+            |seal: Seal| adoption.rows.iter().any(|row| row.id == seal.row && row.has(seal.number));
         self.returned
             && adoption.looked
             && !adoption.confirmed

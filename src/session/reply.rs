@@ -142,7 +142,8 @@ impl Session {
             // The guarded seal is a SELECT of the number, or of 0 if it wrote nothing.
             b'D' if step == Steps::SEAL || unit.in_seal => {
                 let value = Values::new(frame.body())?.next().transpose()?.flatten();
-                self.sealed = value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
+                self.sealed =
+                    value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
                 Ok(())
             }
             b'D' if step == Steps::USER => self.handle_row(frame.into_body()),

@@ -225,7 +225,9 @@ impl Session {
 
     fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
         let unit = &self.units[self.front];
-        if self.reapply.is_running() && (self.rolled_back || (error.is_some() && status == Status::Idle)) {
+        if self.reapply.is_running()
+            && (self.rolled_back || (error.is_some() && status == Status::Idle))
+        {
             self.reset_reply();
             self.abandon_reapplying();
             return;

@@ -42,9 +42,9 @@ fn there_and_back(stage: &Stage) {
     assert!(after.servers[1].warm_links_used > 0, "{after:#?}");
     let events = &stage.events;
     let lost = events.position(|e| matches!(e, ClusterEvent::Lost { server: 0, .. })).unwrap();
-    let promoted = events.position(
-        |e| matches!(e, ClusterEvent::Promoted { server: 1, timeline: 2, previous: Some(0), .. }),
-    );
+    let promoted = events.position(|e| {
+        matches!(e, ClusterEvent::Promoted { server: 1, timeline: 2, previous: Some(0), .. })
+    });
     assert!(lost < promoted.unwrap(), "{:#?}", events.all());
     let moved = events.count(|e| matches!(e, ClientEvent::SessionMoved { server: 1, .. }));
     assert!(moved >= 7, "{moved} sessions moved");

@@ -83,7 +83,8 @@ pub fn keep_in_step(primary: &Server, standbys: &[&Server]) {
     let names = format!("FIRST {} ({})", names.len(), names.join(", "));
     primary.set_config("synchronous_standby_names", &names).unwrap();
     let count = standbys.len();
-    let sync = format!("SELECT count(*) = {count} FROM pg_stat_replication WHERE sync_state = 'sync'");
+    let sync =
+        format!("SELECT count(*) = {count} FROM pg_stat_replication WHERE sync_state = 'sync'");
     primary.wait_until(&sync, PATIENCE).unwrap();
     let lsn = primary.value("SELECT pg_current_wal_insert_lsn()").unwrap();
     let there =
@@ -99,10 +100,6 @@ impl Events {
 
     pub fn all(&self) -> Vec<ClientEvent> {
         self.0.lock().unwrap().clone()
-    }
-
-    pub fn clear(&self) {
-        self.0.lock().unwrap().clear();
     }
 
     pub fn count(&self, condition: impl Fn(&ClientEvent) -> bool) -> usize {

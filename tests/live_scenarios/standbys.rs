@@ -41,13 +41,14 @@ fn the_standby_dies_and_comes_back_then_the_primary_dies_then_both() {
     busy.execute("INSERT INTO done VALUES (-2)", &[]).unwrap();
     load.arm();
     cluster.server(1).kill_all().unwrap();
-    for error in [
-        session.execute("INSERT INTO done VALUES (-2)", &[]).unwrap_err(),
-        busy.commit().unwrap_err(),
-        hasty.session().err().unwrap(),
-    ] {
+    let sent = session.execute("INSERT INTO done VALUES (-2)", &[]).unwrap_err();
+    let commit = busy.commit().unwrap_err();
+    let none = hasty.session().err().unwrap();
+    assert_eq!(none.outcome(), Outcome::NotCommitted);
+    for error in [sent, commit, none] {
+        // What was sent into the dying server's socket may be committed for all that anybody knows.
+        assert!(matches!(error.outcome(), Outcome::NotCommitted | Outcome::Unknown), "{error}");
         assert_eq!(error.kind(), ErrorKind::FailoverTimeout, "{error}");
-        assert_eq!(error.outcome(), Outcome::NotCommitted, "{error}");
         for server in cluster.servers() {
             let address = format!("{}:{}", server.address(), server.port());
             assert!(error.to_string().contains(&address), "{error}");

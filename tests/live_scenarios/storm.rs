@@ -12,10 +12,12 @@ use super::workload::{PATIENCE, Workload};
 fn seventy_sessions_and_those_that_come_and_go() {
     let stage = Stage::new();
     let cluster = &stage.cluster;
-    let load = Workload::start_with(&stage.client, 10);
+    let load = Workload::start_with(&stage.client, 10, 20_000);
     load.arm();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also where an assertion fails, for the scope waits for them.
+        let end = End(&over);
         let comers = (0..4).map(|comer| {
             let (stage, over) = (&stage, &over);
             scope.spawn(move || {
@@ -23,7 +25,10 @@ fn seventy_sessions_and_those_that_come_and_go() {
                 while !over.load(Ordering::SeqCst) {
                     let mut session = stage.client.session().unwrap();
                     let sql = "SELECT $1::int4";
-                    assert_eq!(session.query_one(sql, &[&comer]).unwrap().get::<i32>(0).unwrap(), comer);
+                    assert_eq!(
+                        session.query_one(sql, &[&comer]).unwrap().get::<i32>(0).unwrap(),
+                        comer
+                    );
                     // Some go without a word, and some in the middle of a transaction.
                     match visits % 3 {
                         0 => session.close(),
@@ -43,7 +48,7 @@ fn seventy_sessions_and_those_that_come_and_go() {
         cluster.server(0).kill_all().unwrap();
         cluster.promote(1, PATIENCE).unwrap();
         load.settle();
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         for comer in comers {
             assert!(comer.join().unwrap() > 1);
         }
@@ -54,4 +59,13 @@ fn seventy_sessions_and_those_that_come_and_go() {
     load.finish().check(cluster.server(1));
     stage.wait("only those that are open are counted", |s| s.sessions == 0 && s.waiting == 0);
     assert_eq!(stage.client.status().sessions, 0);
+}
+
+/// Sends the comers and goers home.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

@@ -17,8 +17,8 @@ use segue_testkit::Server;
 /// No wait takes longer on a sound build, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(50);
 
-/// Large enough for the socket's buffers to fill while nobody reads.
-const STREAMED: i64 = 150_000;
+/// Rows in a result that is large enough for the sockets' buffers to fill while nobody reads.
+const LARGE: i64 = 150_000;
 const FIXED: i64 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,7 @@ struct Shared {
     gate_changed: Condvar,
     fates: Mutex<BTreeMap<i64, Outcome>>,
     errors: Mutex<Vec<String>>,
+    streamed: i64,
 }
 
 #[derive(Default)]
@@ -94,11 +95,11 @@ pub fn create_tables(client: &Client) {
 impl Workload {
     /// Starts the crew; returns once every one of them works.
     pub fn start(client: &Client) -> Self {
-        Self::start_with(client, 1)
+        Self::start_with(client, 1, LARGE)
     }
 
-    /// So many crews of seven.
-    pub fn start_with(client: &Client, crews: usize) -> Self {
+    /// So many crews of seven, and so many rows in the results that are streamed.
+    pub fn start_with(client: &Client, crews: usize, streamed: i64) -> Self {
         let kinds = CREW.iter().copied().cycle().take(CREW.len() * crews);
         let shared = Arc::new(Shared {
             workers: kinds.map(|kind| Worker { kind, done: AtomicU64::new(0) }).collect(),
@@ -107,6 +108,7 @@ impl Workload {
             gate_changed: Condvar::new(),
             fates: Mutex::default(),
             errors: Mutex::default(),
+            streamed,
         });
         let threads = (0..shared.workers.len()).map(|number| {
             let (shared, client) = (Arc::clone(&shared), client.clone());
@@ -287,7 +289,7 @@ impl Shared {
         let mut tx = session.transaction()?;
         tx.execute("INSERT INTO done VALUES ($1)", &[&id])?;
         let sql = "SELECT i, repeat('x', 100) FROM generate_series(1::int8, $1) i";
-        let mut rows = tx.query_stream(sql, &[&STREAMED])?;
+        let mut rows = tx.query_stream(sql, &[&self.streamed])?;
         let mut expected = 1;
         while let Some(row) = rows.next_row()? {
             let got: i64 = row.get(0)?;
@@ -301,7 +303,7 @@ impl Shared {
             }
         }
         drop(rows);
-        if expected != STREAMED + 1 {
+        if expected != self.streamed + 1 {
             self.errors.lock().unwrap().push(format!("the stream ended before row {expected}"));
         }
         tx.commit()
@@ -363,7 +365,9 @@ impl Record {
                 wrong.push(format!("{id} was reported {outcome:?} and is there {count} times"));
             }
         }
-        wrong.extend(there.iter().map(|(id, count)| format!("{id} is there {count} times, unreported")));
+        wrong.extend(
+            there.iter().map(|(id, count)| format!("{id} is there {count} times, unreported")),
+        );
         for me in &self.explicit {
             let sql = format!("SELECT balance FROM account WHERE id = {me}");
             let balance: usize = server.value(&sql).unwrap().parse().unwrap();
@@ -387,6 +391,8 @@ impl Record {
     fn counts(&self, server: &Server) -> HashMap<i64, usize> {
         let rows = server.query("SELECT id, count(*) FROM done GROUP BY id").unwrap();
         let number = |value: &Option<String>| value.as_deref().unwrap().parse::<i64>().unwrap();
-        rows.iter().map(|row| (number(&row[0]), usize::try_from(number(&row[1])).unwrap())).collect()
+        rows.iter()
+            .map(|row| (number(&row[0]), usize::try_from(number(&row[1])).unwrap()))
+            .collect()
     }
 }

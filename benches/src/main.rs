@@ -1,0 +1,112 @@
+//! Segue's benchmarks. Each figure has a subcommand that reproduces it; `all` runs every one.
+//!
+//! Figures are ratios within one run, taken in turns with the peer: see `docs/benchmarks.md`.
+
+mod measure;
+mod peer;
+mod point;
+mod report;
+mod servers;
+mod tpcb;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use report::Report;
+use servers::SCALE;
+
+/// Whatever ends a benchmark early.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What all benchmarks share.
+pub struct Context {
+    /// The compiled libpq peer.
+    libpq: PathBuf,
+    factor: f64,
+}
+
+impl Context {
+    /// How many rounds to run where `usual` is the usual number.
+    fn rounds(&self, usual: u32) -> u64 {
+        (f64::from(usual) * self.factor).round().max(3.0) as u64
+    }
+}
+
+#[derive(Parser)]
+#[command(about = "Segue's benchmarks, against libpq, tokio-postgres and a minimal client")]
+struct Options {
+    /// Which ones to run.
+    #[arg(value_enum, required = true)]
+    benchmarks: Vec<Benchmark>,
+    /// Writes the figures to a file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Multiplies the number of rounds: 0.2 for a glance, 3 for a quiet night.
+    #[arg(long, default_value_t = 1.0)]
+    rounds: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Benchmark {
+    /// Every one of the others.
+    All,
+    /// Point SELECTs against libpq, tokio-postgres and a minimal client.
+    Point,
+    /// TPC-B-like transactions of one session against libpq.
+    Tpcb,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(report) => {
+            print!("{}", report.table());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("segue-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Report, Failure> {
+    let wanted = |benchmark| {
+        options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one))
+    };
+    let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };
+    let mut report = Report::default();
+    let result = measure_all(&context, wanted, &mut report);
+    std::fs::remove_dir_all(&dir)?;
+    result?;
+    if let Some(path) = &options.json {
+        report.write_json(path)?;
+    }
+    Ok(report)
+}
+
+fn measure_all(
+    context: &Context,
+    wanted: impl Fn(Benchmark) -> bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if wanted(Benchmark::Point) || wanted(Benchmark::Tpcb) {
+        let cluster = servers::builder(1).start()?;
+        servers::load(&cluster, SCALE)?;
+        if wanted(Benchmark::Point) {
+            point::run(context, &cluster, report)?;
+        }
+        if wanted(Benchmark::Tpcb) {
+            tpcb::run(context, &cluster, "standby", report)?;
+        }
+    }
+    if wanted(Benchmark::Tpcb) {
+        let cluster = servers::builder(0).start()?;
+        servers::load(&cluster, SCALE)?;
+        tpcb::run(context, &cluster, "no standby", report)?;
+    }
+    Ok(())
+}
