@@ -454,6 +454,12 @@ impl Session {
     pub(super) fn send(&mut self, index: usize) {
         let unit = &mut self.units[index];
         unit.sent = true;
+        let needs_internals = matches!(unit.purpose, Purpose::User | Purpose::Commit);
+        if needs_internals && !self.internals_ready && self.status != Status::Failed {
+            // A replay brings no unit of its own for them behind the statement that dropped them.
+            self.internals_ready = true;
+            internals::write_internals(self.ledger_access, &mut self.output);
+        }
         let at = |position: usize| position - self.journal_base;
         let bytes = &self.journal[at(unit.start)..at(unit.end)];
         let out = &mut self.output;
@@ -530,6 +536,12 @@ impl Session {
             }
         }
         unit.steps = Steps::new(steps);
+        let forgets = unit.statement.as_ref().is_some_and(|s| s.class.kind.forgets_statements());
+        if forgets && unit.purpose.is_users() {
+            // Known before the reply: what is sent behind it must be prepared anew.
+            self.prepared.doubt();
+            self.internals_ready = false;
+        }
     }
 
     /// Refuses a request in a transaction that has ended under the application's feet.

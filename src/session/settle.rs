@@ -75,7 +75,7 @@ impl Session {
                 self.drop_front();
             }
             Purpose::Internals => {
-                self.internals_ready = error.is_none();
+                self.internals_ready &= error.is_none();
                 self.drop_front();
             }
         }
@@ -203,13 +203,7 @@ impl Session {
                     }
                 }
             }
-            StatementKind::Deallocate(None) | StatementKind::Discard(Discard::All) => {
-                self.prepared.clear();
-                self.internals_ready = false;
-                if class.kind == StatementKind::Discard(Discard::All) {
-                    self.unrestorable = None;
-                }
-            }
+            StatementKind::Discard(Discard::All) => self.unrestorable = None,
             _ => {}
         }
         if let Some(reason) = class.unrestorable {

@@ -92,6 +92,17 @@ impl StatementKind {
     }
 }
 
+impl StatementKind {
+    /// Whether it drops all prepared statements: DEALLOCATE ALL, DISCARD ALL.
+    pub fn forgets_statements(&self) -> bool {
+        match self {
+            Self::Several(parts) => parts.iter().any(|part| part.kind.forgets_statements()),
+            Self::Deallocate(None) | Self::Discard(Discard::All) => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
     All,
