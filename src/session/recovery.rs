@@ -57,6 +57,9 @@ pub(super) enum Finish {
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
 const REPLAY_ATTEMPTS: u32 = 5;
+/// A statement under which so many links were lost is not run again.
+const LOSSES_MAX: u32 = 5;
+const FATAL_STATEMENT: &str = "each time one of its statements was run, the link was lost";
 /// So many backends are remembered that may still be at work.
 const ZOMBIES: usize = 8;
 
@@ -66,6 +69,7 @@ impl Session {
         if self.wants_link() {
             return;
         }
+        let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
         self.phase = Phase::Lost;
         self.interrupt_reapplying();
         self.output.clear();
@@ -83,6 +87,9 @@ impl Session {
         for unit in self.units.range_mut(self.front..) {
             unit.losses += u32::from(unit.sent);
         }
+        if executing {
+            self.suspect_what_was_executed();
+        }
         if self.units.back().is_some_and(|unit| unit.purpose == Purpose::Rollback) {
             self.rolled_back_by_loss();
             return;
@@ -98,6 +105,23 @@ impl Session {
             if !asks_ledger {
                 self.fail_outstanding(&error);
             }
+        }
+    }
+
+    /// A statement that takes its backend, or even its server, along each time it is run must not be
+    /// run for ever.
+    fn suspect_what_was_executed(&mut self) {
+        let Some(unit) = self.units.get_mut(self.front).filter(|unit| unit.sent) else {
+            return;
+        };
+        unit.losses_in_front += 1;
+        if unit.losses_in_front < LOSSES_MAX {
+            return;
+        }
+        if unit.autocommit {
+            unit.unprotected = Some(FATAL_STATEMENT);
+        } else if let Transaction::Open(open) = &mut self.transaction {
+            open.unprotected.get_or_insert(FATAL_STATEMENT);
         }
     }
 
@@ -156,6 +180,8 @@ impl Session {
                 if !unit.kept {
                     unit.verdict = Some(Verdict::Failed(copy_not_kept()));
                 }
+            } else if unit.autocommit && reads && unit.unprotected == Some(FATAL_STATEMENT) {
+                unit.verdict = Some(Verdict::Failed(fatal_statement()));
             } else if unit.autocommit && (!reads || unit.unprotected.is_some()) {
                 unit.verdict = Some(Verdict::Failed(unknown("the statement")));
             }
@@ -456,7 +482,11 @@ impl Session {
                 continue;
             }
             if unit.autocommit && unit.unprotected.is_some() && !blocked {
-                unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                let error = match unit.unprotected {
+                    Some(FATAL_STATEMENT) => fatal_statement(),
+                    _ => copy_not_kept(),
+                };
+                unit.verdict = Some(Verdict::Failed(error));
             } else if let Some(row) = row {
                 unit.passed_over = row.seq > seal.number;
             } else if seal.row != self.seals.row() {
@@ -828,6 +858,16 @@ fn unknown(what: &str) -> Error {
         ),
     )
     .with_outcome(Outcome::Unknown)
+}
+
+fn fatal_statement() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        format!(
+            "the link was lost each of the {LOSSES_MAX} times that the statement was run, so that it \
+             seems to be the cause; it is not committed: find out why before running it again"
+        ),
+    )
 }
 
 fn copy_not_kept() -> Error {

@@ -146,6 +146,8 @@ pub(super) struct Unit {
     pub replayed: Option<Seen>,
     /// How many links have been lost under it while it was unanswered.
     pub losses: u32,
+    /// How many of them while it was the one that the server was executing.
+    pub losses_in_front: u32,
     /// What is to be told of it without running it again.
     pub verdict: Option<Verdict>,
 }
@@ -186,6 +188,7 @@ impl Unit {
             seen: Seen::default(),
             replayed: None,
             losses: 0,
+            losses_in_front: 0,
             verdict: None,
         }
     }

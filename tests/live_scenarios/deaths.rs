@@ -52,6 +52,7 @@ fn there_and_back(stage: &Stage) {
 
     stage.rejoin_in_step(0);
     stage.wait_until_warm(0);
+    stage.wait("the standby's new timeline is known", |s| s.servers[0].timeline == Some(2));
     let between = stage.status();
     assert_eq!((between.chosen, between.servers[0].role), (Some(1), Role::Standby));
     assert_eq!(between.servers[0].verdict, Verdict::Member);

@@ -3,6 +3,7 @@
 
 mod deaths;
 mod lost_commits;
+mod poison;
 mod promotes;
 mod read_only;
 mod same_server;
