@@ -115,9 +115,7 @@ const DOUBTFUL: &[&str] = &[
 ];
 
 fn has_transaction_id(client: &mut Client) -> bool {
-    let row = client
-        .query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[])
-        .unwrap();
+    let row = client.query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[]).unwrap();
     row.get(0)
 }
 
@@ -126,17 +124,13 @@ fn what_it_says_of_effects_agrees_with_the_transaction_ids_that_were_assigned() 
     let server = Server::start("");
     let mut client = server.connect();
     client.batch_execute(SCHEMA).unwrap();
-    for (statements, effect) in [
-        (READING, Effect::Reads),
-        (WRITING, Effect::Writes),
-        (DOUBTFUL, Effect::MayWrite),
-    ] {
+    for (statements, effect) in
+        [(READING, Effect::Reads), (WRITING, Effect::Writes), (DOUBTFUL, Effect::MayWrite)]
+    {
         for sql in statements {
             assert_eq!(classify(sql).effect, effect, "{sql}");
             client.batch_execute("BEGIN").unwrap();
-            client
-                .batch_execute(sql)
-                .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
             let wrote = has_transaction_id(&mut client);
             match effect {
                 Effect::Reads => assert!(!wrote, "{sql} assigned a transaction id"),
@@ -178,11 +172,7 @@ fn what_refuses_to_run_in_a_transaction_is_known() {
         assert!(classify(sql).outside_transaction, "{sql}");
         client.batch_execute("BEGIN").unwrap();
         let error = client.batch_execute(sql).expect_err(sql);
-        assert_eq!(
-            error.code().map(|code| code.code()),
-            Some("25001"),
-            "{sql}: {error:?}"
-        );
+        assert_eq!(error.code().map(|code| code.code()), Some("25001"), "{sql}: {error:?}");
         client.batch_execute("ROLLBACK").unwrap();
     }
     for sql in READING.iter().chain(WRITING) {
@@ -209,9 +199,7 @@ fn the_names_of_settings_are_those_that_the_server_changes() {
         "SET SESSION AUTHORIZATION other",
         "SET TRANSACTION READ ONLY",
     ] {
-        let StatementKind::Set { name, local } = classify(sql).kind else {
-            panic!("{sql}")
-        };
+        let StatementKind::Set { name, local } = classify(sql).kind else { panic!("{sql}") };
         let before = settings(&mut client);
         client.batch_execute("BEGIN").unwrap();
         client.batch_execute(sql).unwrap();
@@ -224,17 +212,12 @@ fn the_names_of_settings_are_those_that_the_server_changes() {
             .difference(&before)
             .map(|(name, _)| name.to_lowercase())
             .collect();
-        client
-            .batch_execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
-            .unwrap();
+        client.batch_execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL").unwrap();
         let shown = match name.as_str() {
             "transaction" => "transaction_read_only",
             other => other,
         };
-        assert!(
-            changed.contains(shown),
-            "{sql}: {name}, the server changed {changed:?}"
-        );
+        assert!(changed.contains(shown), "{sql}: {name}, the server changed {changed:?}");
         assert_eq!(kept.contains(shown), !local, "{sql}: kept {kept:?}");
     }
 }
@@ -244,10 +227,9 @@ fn settings(client: &mut Client) -> BTreeSet<(String, String)> {
         SELECT n, current_setting(n) FROM unnest('{role,session_authorization}'::text[]) n";
     let messages = client.simple_query(listed).unwrap();
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((
-            row.get(0)?.to_owned(),
-            row.get(1).unwrap_or_default().to_owned(),
-        )),
+        SimpleQueryMessage::Row(row) => {
+            Some((row.get(0)?.to_owned(), row.get(1).unwrap_or_default().to_owned()))
+        }
         _ => None,
     });
     rows.collect()
@@ -266,15 +248,9 @@ fn the_status_after_each_kind_is_what_the_kind_says() {
     let server = Server::start("-c max_prepared_transactions=2");
     let mut client = server.connect();
     client.batch_execute(SCHEMA).unwrap();
-    for begin in [
-        "BEGIN",
-        "START TRANSACTION READ ONLY",
-        "begin work isolation level serializable",
-    ] {
-        assert!(
-            matches!(classify(begin).kind, StatementKind::Begin { .. }),
-            "{begin}"
-        );
+    for begin in ["BEGIN", "START TRANSACTION READ ONLY", "begin work isolation level serializable"]
+    {
+        assert!(matches!(classify(begin).kind, StatementKind::Begin { .. }), "{begin}");
         for sql in [
             "COMMIT",
             "END WORK",
@@ -292,12 +268,8 @@ fn the_status_after_each_kind_is_what_the_kind_says() {
             "SET CONSTRAINTS ALL DEFERRED",
         ] {
             client.batch_execute(begin).unwrap();
-            client
-                .batch_execute("SAVEPOINT x; SAVEPOINT \"A\"")
-                .unwrap();
-            client
-                .batch_execute(sql)
-                .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            client.batch_execute("SAVEPOINT x; SAVEPOINT \"A\"").unwrap();
+            client.batch_execute(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
             let ends = match classify(sql).kind {
                 StatementKind::Commit { chain } | StatementKind::Rollback { chain } => !chain,
                 _ => false,
@@ -305,14 +277,9 @@ fn the_status_after_each_kind_is_what_the_kind_says() {
             assert_eq!(in_block(&mut client), !ends, "{begin}, {sql}");
             client.batch_execute("ROLLBACK; DEALLOCATE ALL").unwrap();
         }
-        let StatementKind::Begin { read_only } = classify(begin).kind else {
-            unreachable!()
-        };
+        let StatementKind::Begin { read_only } = classify(begin).kind else { unreachable!() };
         client.batch_execute(begin).unwrap();
-        let shown: String = client
-            .query_one("SHOW transaction_read_only", &[])
-            .unwrap()
-            .get(0);
+        let shown: String = client.query_one("SHOW transaction_read_only", &[]).unwrap().get(0);
         assert_eq!(shown == "on", read_only, "{begin}");
         client.batch_execute("ROLLBACK").unwrap();
     }

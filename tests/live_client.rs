@@ -25,7 +25,8 @@ fn statements_and_types() {
             .unwrap();
         assert_eq!(done, 1);
     }
-    let rows = session.query("SELECT id, note, at FROM t WHERE id > $1 ORDER BY id", &[&1i64]).unwrap();
+    let rows =
+        session.query("SELECT id, note, at FROM t WHERE id > $1 ORDER BY id", &[&1i64]).unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].get::<i64>("id").unwrap(), 2);
     assert_eq!(rows[0].get::<&str>(1).unwrap(), "note");
@@ -36,7 +37,8 @@ fn statements_and_types() {
     let error = session.execute("INSERT INTO t VALUES ($1)", &[&1i64]).unwrap_err();
     assert_eq!((error.kind(), error.sqlstate()), (ErrorKind::Server, "23505"));
     assert_eq!(error.outcome(), Outcome::NotCommitted);
-    let results = session.batch("SELECT 1 AS a; INSERT INTO t VALUES (10), (11); SELECT 'x'").unwrap();
+    let results =
+        session.batch("SELECT 1 AS a; INSERT INTO t VALUES (10), (11); SELECT 'x'").unwrap();
     assert_eq!(results.len(), 3, "{results:?}");
     assert_eq!(results[0].rows[0].get::<&str>(0).unwrap(), "1");
     assert_eq!(results[1].rows_affected(), 2);

@@ -18,54 +18,38 @@ const SEALS: [&str; 2] = [ledger::SEAL_TABLE, ledger::SEAL_FUNCTION];
 fn server(hardened: bool) -> (Server, Client) {
     let server = Server::start("");
     let mut owner = server.connect();
-    owner
-        .batch_execute(&ledger::install_sql(hardened, None))
-        .unwrap();
-    owner
-        .batch_execute("CREATE ROLE app LOGIN; CREATE TABLE public.t (a int)")
-        .unwrap();
+    owner.batch_execute(&ledger::install_sql(hardened, None)).unwrap();
+    owner.batch_execute("CREATE ROLE app LOGIN; CREATE TABLE public.t (a int)").unwrap();
     owner.batch_execute("GRANT ALL ON public.t TO app").unwrap();
     (server, owner)
 }
 
 /// Writes the seal's parameters into its text, each with the type that it has.
 fn seal(client: &mut Client, sql: &str, row: &str, number: i64) -> Result<u64, postgres::Error> {
-    let sql = sql
-        .replace("$1", &format!("'{row}'::uuid"))
-        .replace("$2", &format!("{number}::int8"));
+    let sql =
+        sql.replace("$1", &format!("'{row}'::uuid")).replace("$2", &format!("{number}::int8"));
     client.execute(&sql, &[])
 }
 
 #[track_caller]
 fn refused<T>(result: Result<T, postgres::Error>, sqlstate: &str) {
     let error = result.err().expect("it must fail");
-    assert_eq!(
-        error.code().map(|code| code.code()),
-        Some(sqlstate),
-        "{error:?}"
-    );
+    assert_eq!(error.code().map(|code| code.code()), Some(sqlstate), "{error:?}");
 }
 
 fn look(client: &mut Client, row: &str) -> Option<(i64, i64)> {
     let sql = ledger::LOOK.replace("$1", &format!("'{{{row}}}'::uuid[]"));
-    client
-        .query_opt(&sql, &[])
-        .unwrap()
-        .map(|found| (found.get("seq"), found.get("recent")))
+    client.query_opt(&sql, &[]).unwrap().map(|found| (found.get("seq"), found.get("recent")))
 }
 
 fn open(client: &mut Client, row: &str, retired: &str) {
-    let sql = ledger::OPEN
-        .replace("$1", &format!("'{row}'"))
-        .replace("$2", &format!("'{retired}'"));
+    let sql =
+        ledger::OPEN.replace("$1", &format!("'{row}'")).replace("$2", &format!("'{retired}'"));
     assert_eq!(client.query_one(&sql, &[]).unwrap().get::<_, i32>(0), 1);
 }
 
 fn access(client: &mut Client) -> String {
-    client
-        .query_one(&format!("SELECT {}", ledger::ACCESS), &[])
-        .unwrap()
-        .get(0)
+    client.query_one(&format!("SELECT {}", ledger::ACCESS), &[]).unwrap().get(0)
 }
 
 #[test]
@@ -79,9 +63,7 @@ fn a_taken_number_raises_and_takes_the_work_with_it() {
         seal(&mut app, sql, row, 5).unwrap();
         refused(seal(&mut app, sql, row, 4), ledger::SQLSTATE_FENCED);
         let mut transaction = app.transaction().unwrap();
-        transaction
-            .execute("INSERT INTO t VALUES (1)", &[])
-            .unwrap();
+        transaction.execute("INSERT INTO t VALUES (1)", &[]).unwrap();
         let taken = sql.replace("$1", &format!("'{row}'")).replace("$2", "5");
         refused(transaction.execute(&taken, &[]), ledger::SQLSTATE_FENCED);
         // A COMMIT behind a seal that has raised is a ROLLBACK.
@@ -99,14 +81,9 @@ fn two_attempts_at_one_number_never_both_commit() {
         let mut zombie = server.connect_as("app");
         let mut replay = server.connect_as("app");
         open(&mut zombie, row, NIL);
-        zombie
-            .batch_execute("BEGIN; INSERT INTO t VALUES (1)")
-            .unwrap();
+        zombie.batch_execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
         seal(&mut zombie, sql, row, 1).unwrap();
-        let pid: i32 = replay
-            .query_one("SELECT pg_backend_pid()", &[])
-            .unwrap()
-            .get(0);
+        let pid: i32 = replay.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
         let waiting = thread::spawn(move || seal(&mut replay, sql, row, 1));
         // Only once the replay waits for the zombie's row lock may the zombie commit.
         let blocked = format!("SELECT cardinality(pg_blocking_pids({pid})) > 0");
@@ -123,19 +100,9 @@ fn two_attempts_at_one_number_never_both_commit() {
 fn a_missing_row_is_never_silent() {
     let (server, _owner) = server(false);
     let mut app = server.connect_as("app");
-    assert_eq!(
-        seal(&mut app, ledger::SEAL_TABLE, ROW, 1).unwrap(),
-        0,
-        "the tag must be UPDATE 0"
-    );
-    refused(
-        seal(&mut app, ledger::SEAL_FUNCTION, ROW, 1),
-        ledger::SQLSTATE_NO_ROW,
-    );
-    refused(
-        app.execute("SELECT segue.seal(NULL, 1)", &[]),
-        ledger::SQLSTATE_NO_ROW,
-    );
+    assert_eq!(seal(&mut app, ledger::SEAL_TABLE, ROW, 1).unwrap(), 0, "the tag must be UPDATE 0");
+    refused(seal(&mut app, ledger::SEAL_FUNCTION, ROW, 1), ledger::SQLSTATE_NO_ROW);
+    refused(app.execute("SELECT segue.seal(NULL, 1)", &[]), ledger::SQLSTATE_NO_ROW);
     assert_eq!(look(&mut app, ROW), None);
 }
 
@@ -167,25 +134,20 @@ fn the_guarded_seal_seals_what_wrote_and_nothing_else() {
     open(&mut app, ROW, NIL);
     let guarded = |app: &mut Client, number: i64| -> i64 {
         let sql = ledger::SEAL_TABLE_GUARDED.replace("$1", &format!("'{ROW}'"));
-        app.query_one(&sql.replace("$2", &number.to_string()), &[])
-            .unwrap()
-            .get(0)
+        app.query_one(&sql.replace("$2", &number.to_string()), &[]).unwrap().get(0)
     };
     assert_eq!(guarded(&mut app, 1), 0);
     assert_eq!(look(&mut app, ROW), Some((0, 0)));
-    app.batch_execute("BEGIN READ ONLY; SELECT * FROM t")
-        .unwrap();
+    app.batch_execute("BEGIN READ ONLY; SELECT * FROM t").unwrap();
     assert_eq!(guarded(&mut app, 1), 0);
     // A transaction id of its own does not make it seal, which would only fail with 25006.
     app.batch_execute("SELECT pg_current_xact_id()").unwrap();
     assert_eq!(guarded(&mut app, 1), 0);
-    app.batch_execute("COMMIT; BEGIN; INSERT INTO t VALUES (1)")
-        .unwrap();
+    app.batch_execute("COMMIT; BEGIN; INSERT INTO t VALUES (1)").unwrap();
     assert_eq!(guarded(&mut app, 1), 1);
     app.batch_execute("COMMIT").unwrap();
     assert_eq!(look(&mut app, ROW), Some((1, 1)));
-    app.batch_execute("BEGIN; SAVEPOINT a; INSERT INTO t VALUES (2); RELEASE a")
-        .unwrap();
+    app.batch_execute("BEGIN; SAVEPOINT a; INSERT INTO t VALUES (2); RELEASE a").unwrap();
     assert_eq!(guarded(&mut app, 2), 2);
     app.batch_execute("COMMIT").unwrap();
     assert_eq!(ledger::SEAL_TABLE_GUARDED, ledger::SEAL_FUNCTION_GUARDED);
@@ -199,10 +161,8 @@ fn opening_twice_keeps_the_number_and_retiring_spares_padding_and_itself() {
     seal(&mut app, ledger::SEAL_FUNCTION, ROW, 7).unwrap();
     open(&mut app, ROW, ROW);
     assert_eq!(look(&mut app, ROW).unwrap().0, 7);
-    let padding: String = owner
-        .query_one("SELECT md5('segue padding 1')::uuid::text", &[])
-        .unwrap()
-        .get(0);
+    let padding: String =
+        owner.query_one("SELECT md5('segue padding 1')::uuid::text", &[]).unwrap().get(0);
     open(&mut app, OTHER, &padding);
     let rows = "SELECT count(*) FROM segue.ledger";
     assert_eq!(owner.query_one(rows, &[]).unwrap().get::<_, i64>(0), 1002);
@@ -213,13 +173,7 @@ fn opening_twice_keeps_the_number_and_retiring_spares_padding_and_itself() {
             &[],
         )
         .unwrap();
-    assert_eq!(
-        owner
-            .query_one("SELECT segue.purge('1 day')", &[])
-            .unwrap()
-            .get::<_, i64>(0),
-        1
-    );
+    assert_eq!(owner.query_one("SELECT segue.purge('1 day')", &[]).unwrap().get::<_, i64>(0), 1);
     assert_eq!(look(&mut app, ROW), None);
     assert_eq!(look(&mut app, OTHER), Some((0, 0)));
 }
@@ -246,9 +200,7 @@ fn a_hostile_role_gets_no_further_than_the_functions_in_hardened_mode() {
     }
     // Its own operators, types and functions in front of the built-in ones do not reach the
     // functions that run as the owner.
-    owner
-        .batch_execute("CREATE SCHEMA evil AUTHORIZATION app")
-        .unwrap();
+    owner.batch_execute("CREATE SCHEMA evil AUTHORIZATION app").unwrap();
     app.batch_execute(
         "CREATE FUNCTION evil.boom(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS
             $$BEGIN RAISE 'as %', current_user; END$$;
@@ -278,50 +230,30 @@ fn a_hostile_role_gets_no_further_than_the_functions_in_hardened_mode() {
 fn access_tells_what_the_role_may_do_and_never_raises() {
     let server = Server::start("");
     let mut owner = server.connect();
-    owner
-        .batch_execute("CREATE ROLE app LOGIN; CREATE ROLE nobody LOGIN")
-        .unwrap();
+    owner.batch_execute("CREATE ROLE app LOGIN; CREATE ROLE nobody LOGIN").unwrap();
     assert_eq!(access(&mut owner), "none");
     owner.batch_execute("CREATE SCHEMA segue").unwrap();
     assert_eq!(access(&mut owner), "none");
-    owner
-        .batch_execute(&ledger::install_sql(false, Some("app")))
-        .unwrap();
+    owner.batch_execute(&ledger::install_sql(false, Some("app"))).unwrap();
     let mut app = server.connect_as("app");
     let mut nobody = server.connect_as("nobody");
     let mut seen = |owner: &mut Client| [access(owner), access(&mut app), access(&mut nobody)];
     assert_eq!(seen(&mut owner), ["table", "table", "none"]);
     // The privileges change in place, both ways.
-    owner
-        .batch_execute(&ledger::install_sql(true, Some("app")))
-        .unwrap();
+    owner.batch_execute(&ledger::install_sql(true, Some("app"))).unwrap();
     assert_eq!(seen(&mut owner), ["table", "function", "none"]);
-    owner
-        .batch_execute(&ledger::install_sql(false, None))
-        .unwrap();
+    owner.batch_execute(&ledger::install_sql(false, None)).unwrap();
     assert_eq!(seen(&mut owner), ["table", "table", "table"]);
     // Functions of somebody else's run with the caller's rights, and so are not to be called.
-    owner
-        .batch_execute("ALTER FUNCTION segue.fenced(bigint, bigint) OWNER TO nobody")
-        .unwrap();
+    owner.batch_execute("ALTER FUNCTION segue.fenced(bigint, bigint) OWNER TO nobody").unwrap();
     assert_eq!(seen(&mut owner), ["none", "none", "none"]);
-    owner
-        .batch_execute("ALTER FUNCTION segue.fenced(bigint, bigint) OWNER TO postgres")
-        .unwrap();
+    owner.batch_execute("ALTER FUNCTION segue.fenced(bigint, bigint) OWNER TO postgres").unwrap();
     // A newer ledger is left alone, and not used.
     let newer = "CREATE OR REPLACE FUNCTION segue.version() RETURNS int LANGUAGE sql IMMUTABLE
         PARALLEL SAFE AS 'SELECT 2'";
     owner.batch_execute(newer).unwrap();
-    owner
-        .batch_execute(&ledger::install_sql(false, None))
-        .unwrap();
-    assert_eq!(
-        owner
-            .query_one("SELECT segue.version()", &[])
-            .unwrap()
-            .get::<_, i32>(0),
-        2
-    );
+    owner.batch_execute(&ledger::install_sql(false, None)).unwrap();
+    assert_eq!(owner.query_one("SELECT segue.version()", &[]).unwrap().get::<_, i32>(0), 2);
     assert_eq!(seen(&mut owner), ["none", "none", "none"]);
 }
 
@@ -330,20 +262,14 @@ fn the_generic_plan_stays_with_the_index() {
     let (server, mut owner) = server(false);
     let mut app = server.connect_as("app");
     open(&mut app, ROW, NIL);
-    app.batch_execute("SET plan_cache_mode = force_generic_plan")
-        .unwrap();
-    app.batch_execute(&format!(
-        "PREPARE seal(uuid, bigint) AS {}",
-        ledger::SEAL_TABLE
-    ))
-    .unwrap();
+    app.batch_execute("SET plan_cache_mode = force_generic_plan").unwrap();
+    app.batch_execute(&format!("PREPARE seal(uuid, bigint) AS {}", ledger::SEAL_TABLE)).unwrap();
     let explain = format!("EXPLAIN EXECUTE seal('{ROW}', 0)");
     let check = |app: &mut Client, when: &str| {
         let rows = app.query(&explain, &[]).unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         assert!(
-            plan.iter()
-                .any(|line| line.contains("Index Scan using ledger_pkey")),
+            plan.iter().any(|line| line.contains("Index Scan using ledger_pkey")),
             "{when}: {plan:?}"
         );
     };
@@ -390,10 +316,7 @@ fn removal_spares_what_is_not_its_own() {
     let (_server, mut owner) = server(false);
     for (make, unmake) in [
         ("CREATE TABLE segue.mine (a int)", "DROP TABLE segue.mine"),
-        (
-            "CREATE VIEW public.v AS SELECT seq FROM segue.ledger",
-            "DROP VIEW public.v",
-        ),
+        ("CREATE VIEW public.v AS SELECT seq FROM segue.ledger", "DROP VIEW public.v"),
     ] {
         owner.batch_execute(make).unwrap();
         refused(owner.batch_execute(ledger::remove_sql()), "2BP01");
@@ -411,20 +334,14 @@ fn a_zombie_is_ended_and_its_namesake_is_spared() {
     let mut app = server.connect_as("app");
     let mut zombie = server.connect_as("app");
     // Neither DateStyle nor TimeZone may change the name of a backend's start.
-    zombie
-        .batch_execute("SET DateStyle = 'German'; SET TimeZone = 'Asia/Tokyo'")
-        .unwrap();
+    zombie.batch_execute("SET DateStyle = 'German'; SET TimeZone = 'Asia/Tokyo'").unwrap();
     let sql = format!("SELECT pg_backend_pid(), {}", ledger::BACKEND_START);
     let row = zombie.query_one(&sql, &[]).unwrap();
     let (pid, start): (i32, String) = (row.get(0), row.get(1));
     let mut end = |start: &str| {
         let sql = ledger::TERMINATE.replace("$1", &pid.to_string());
-        let sql = sql
-            .replace("$2", &format!("'{start}'"))
-            .replace("$3", "10000");
-        app.query_opt(&sql, &[])
-            .unwrap()
-            .map(|row| row.get::<_, bool>(0))
+        let sql = sql.replace("$2", &format!("'{start}'")).replace("$3", "10000");
+        app.query_opt(&sql, &[]).unwrap().map(|row| row.get::<_, bool>(0))
     };
     assert_eq!(end("1.5"), None);
     zombie.batch_execute("SELECT 1").unwrap();

@@ -48,6 +48,8 @@ pub(super) struct Driver {
     writes: bool,
     /// It was told that there is no backup to confirm commits.
     told_no_backup: bool,
+    /// The row of the ledger that the backup is being asked for.
+    backlog_row: Option<Uuid>,
 }
 
 impl Driver {
@@ -67,14 +69,12 @@ impl Driver {
             timeout,
             writes,
             told_no_backup: false,
+            backlog_row: None,
         }
     }
 
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {
-            inner: Arc::clone(&self.inner),
-            whereabouts: Arc::clone(&self.whereabouts),
-        }
+        CancelHandle { inner: Arc::clone(&self.inner), whereabouts: Arc::clone(&self.whereabouts) }
     }
 
     fn set_whereabouts(&self, at: Option<(usize, LinkInfo)>) {
@@ -112,7 +112,20 @@ impl Driver {
             self.pass_events();
             self.step(None)?;
         }
+        if self.core.keeps_commits() {
+            self.trim_kept_commits();
+        }
         Ok(())
+    }
+
+    /// Lets go of the commits that the backup has got meanwhile.
+    fn trim_kept_commits(&mut self) {
+        let row = self.core.ledger_row();
+        let backlog = self.inner.cluster.backlog();
+        if let Some(old) = self.backlog_row.replace(row).filter(|old| *old != row) {
+            backlog.forget(old);
+        }
+        self.core.handle_backup_has(row, backlog.number(row));
     }
 
     /// Waits until `deadline` for something to arrive, NOTIFY for instance.
@@ -155,7 +168,8 @@ impl Driver {
                 }
             }
             if !self.input.is_empty() {
-                return Ok(self.take_input());
+                self.take_input();
+                return Ok(());
             }
         }
         let received = match deadline {
@@ -193,9 +207,10 @@ impl Driver {
         }
     }
 
-    /// Finds another link if the session has lost its own, and brings it to where it was.
+    /// Finds another link if the session has lost its own, and brings it to where it was. If none can
+    /// be had, the events of the request in hand tell of it.
     pub fn restore(&mut self) -> Result<()> {
-        while !self.core.is_live() {
+        while !self.core.is_live() && !self.core.is_settled() {
             self.step(None)?;
         }
         Ok(())
@@ -302,7 +317,12 @@ impl Driver {
             Event::CommitsLost { session: ledger_row, from, to } => {
                 ClientEvent::CommitsLost { session, ledger_row, from, to }
             }
-            Event::ReplayStarted { statements } => ClientEvent::ReplayStarted { session, statements },
+            Event::CommitReapplied { session: ledger_row, number } => {
+                ClientEvent::CommitReapplied { session, ledger_row, number }
+            }
+            Event::ReplayStarted { statements } => {
+                ClientEvent::ReplayStarted { session, statements }
+            }
             Event::ReplayFinished => ClientEvent::ReplayFinished { session },
             Event::ReplayDiverged { statement } => {
                 ClientEvent::ReplayDiverged { session, statement }
@@ -324,7 +344,8 @@ impl Driver {
             }
             Ok(Confirmed::NoBackup) => {
                 if !std::mem::replace(&mut self.told_no_backup, true) {
-                    let reason = "no backup is up to confirm commits (commit_ack=backup)".to_owned();
+                    let reason =
+                        "no backup is up to confirm commits (commit_ack=backup)".to_owned();
                     self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
                 }
                 self.core.handle_backup(Ok(()));
@@ -350,6 +371,9 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
+        if let Some(row) = self.backlog_row {
+            self.inner.cluster.backlog().forget(row);
+        }
         self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -27,8 +27,10 @@ pub enum ClientEvent {
     ProtectionLost { session: u64, reason: String },
     /// Commits that were acknowledged are not on the server that took over.
     CommitsLost { session: u64, ledger_row: Uuid, from: u64, to: u64 },
+    /// A commit that was acknowledged and then lost was run again, and stands.
+    CommitReapplied { session: u64, ledger_row: Uuid, number: u64 },
     /// A warning of the server's.
-    Notice { session: u64, notice: ServerError },
+    Notice { session: u64, notice: Box<ServerError> },
 }
 
 type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
@@ -98,6 +100,9 @@ fn trace(event: &ClientEvent) {
         }
         ClientEvent::CommitsLost { session, ledger_row, from, to } => {
             tracing::error!(session, %ledger_row, from, to, "acknowledged commits are lost");
+        }
+        ClientEvent::CommitReapplied { session, ledger_row, number } => {
+            tracing::warn!(session, %ledger_row, number, "a lost commit was run again");
         }
         ClientEvent::Notice { session, notice } => {
             tracing::debug!(session, code = %notice.code, "notice: {}", notice.message);

@@ -16,7 +16,8 @@ const STATEMENTS_MAX: usize = 8192;
 
 /// A key of text and parameter types; two statements may share it.
 pub(super) fn key(sql: &str, oids: &[u32]) -> u64 {
-    let seed = oids.iter().fold(0u64, |seed, oid| seed.rotate_left(9).wrapping_add(u64::from(*oid) + 1));
+    let seed =
+        oids.iter().fold(0u64, |seed, oid| seed.rotate_left(9).wrapping_add(u64::from(*oid) + 1));
     xxh3_64_with_seed(sql.as_bytes(), seed)
 }
 
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn one_number_for_one_text_and_its_types() {
         let registry = Registry::new(8);
-        let find = |sql: &str, oids: &[u32]| registry.find_or_add(key(sql, oids), sql, oids).unwrap();
+        let find =
+            |sql: &str, oids: &[u32]| registry.find_or_add(key(sql, oids), sql, oids).unwrap();
         let one = find("SELECT 1", &[]);
         assert!(Arc::ptr_eq(&one, &find("SELECT 1", &[])));
         assert_ne!(one.id, find("SELECT 1", &[23]).id);

@@ -97,7 +97,11 @@ impl Row {
         T::from_sql_nullable(&ty, self.raw(position)).map_err(|source| {
             Error::new(
                 ErrorKind::Conversion,
-                format!("column {} could not be read as a Rust {}", column.name, std::any::type_name::<T>()),
+                format!(
+                    "column {} could not be read as a Rust {}",
+                    column.name,
+                    std::any::type_name::<T>()
+                ),
             )
             .with_source(source)
         })

@@ -17,7 +17,7 @@ use super::status::SessionStatus;
 use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
-use crate::config::CommitAck;
+use crate::config::{CommitAck, OnCommitsLost};
 use crate::error::{Error, Outcome, Result};
 use crate::session::{self, BeginOptions, Column, Event, Execute, LedgerAccess, Statement};
 use crate::wire::frame::Status;
@@ -100,6 +100,7 @@ impl Session {
                 retry_conflicts: config.failover.retry_conflicts,
                 writes: options.writes,
                 backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
+                reapply: config.ledger.on_commits_lost == OnCommitsLost::Reapply,
             },
             uuid::Uuid::new_v4().as_u128(),
         );
@@ -137,7 +138,11 @@ impl Session {
     }
 
     /// Executes a statement that returns exactly one row.
-    pub fn query_one<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<Row> {
+    pub fn query_one<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+    ) -> Result<Row> {
         match self.query_opt(query, params)? {
             Some(row) => Ok(row),
             None => Err(self.row_count_error("exactly one row was expected", 0)),
@@ -277,7 +282,9 @@ impl Session {
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
         if statement.is_several() {
-            return Err(usage("a string of several statements cannot be prepared; nothing was sent"));
+            return Err(usage(
+                "a string of several statements cannot be prepared; nothing was sent",
+            ));
         }
         self.driver.core.prepare(&statement)?;
         self.finish()?;
@@ -304,13 +311,15 @@ impl Session {
     /// BEGIN travels with the first statement.
     pub fn begin(&mut self, options: &TransactionOptions) -> Result<()> {
         self.driver.ready()?;
-        self.driver.core.begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
+        self.driver
+            .core
+            .begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
         self.finish().map(drop)
     }
 
     /// Commits the open transaction, failing over and replaying it if its server is lost.
     pub fn commit(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.commit(false)?;
         let results = self.finish()?;
         if results.last().is_some_and(|result| result.tag == "ROLLBACK") {
@@ -324,9 +333,21 @@ impl Session {
 
     /// Rolls the open transaction back.
     pub fn rollback(&mut self) -> Result<()> {
-        self.driver.ready()?;
+        self.ready_to_end()?;
         self.driver.core.rollback(false)?;
         self.finish().map(drop)
+    }
+
+    /// Gets ready to end the transaction. Without a server it has ended already, and only the handle
+    /// has to be told: COMMIT reports why, and ROLLBACK is done.
+    fn ready_to_end(&mut self) -> Result<()> {
+        if self.driver.core.ends_without_server() {
+            return self.driver.inner.check_process();
+        }
+        match self.driver.ready() {
+            Err(_) if self.driver.core.ends_without_server() => Ok(()),
+            ready => ready,
+        }
     }
 
     /// Reads the reply to its end.

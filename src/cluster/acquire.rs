@@ -20,10 +20,7 @@ const RETRY: Duration = Duration::from_millis(20);
 
 pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
     let asked = Instant::now();
-    let want = Want {
-        lost: want.lost.filter(|lost| *lost < hub.servers()),
-        ..want.clone()
-    };
+    let want = Want { lost: want.lost.filter(|lost| *lost < hub.servers()), ..want.clone() };
     if let Some(lost) = want.lost {
         hub.handle_report(lost);
     }
@@ -135,10 +132,5 @@ fn hand_over(
     }
     let link = conn.into_blocking().ok()?;
     hub.note(|p| p.handle_handover(server));
-    Some(Handover {
-        link,
-        server,
-        facts,
-        prepared,
-    })
+    Some(Handover { link, server, facts, prepared })
 }

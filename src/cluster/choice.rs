@@ -157,32 +157,16 @@ mod tests {
 
     /// Every view over a small domain.
     fn views() -> Vec<ServerView> {
-        let mut views = vec![ServerView {
-            health: Health::Unknown,
-            seen: None,
-        }];
+        let mut views = vec![ServerView { health: Health::Unknown, seen: None }];
         let roles = [(false, false), (false, true), (true, true)];
-        for health in [
-            Health::Healthy,
-            Health::Suspect,
-            Health::Lost,
-            Health::ComingBack,
-        ] {
+        for health in [Health::Healthy, Health::Suspect, Health::Lost, Health::ComingBack] {
             for system_identifier in [OURS, 2] {
                 for timeline in [1, 2] {
                     for (in_recovery, read_only) in roles {
                         let lsn = 100 * u64::from(timeline);
-                        let seen = Seen {
-                            system_identifier,
-                            timeline,
-                            in_recovery,
-                            read_only,
-                            lsn,
-                        };
-                        views.push(ServerView {
-                            health,
-                            seen: Some(seen),
-                        });
+                        let seen =
+                            Seen { system_identifier, timeline, in_recovery, read_only, lsn };
+                        views.push(ServerView { health, seen: Some(seen) });
                     }
                 }
             }
@@ -199,11 +183,7 @@ mod tests {
                     for current in [None, Some(0), Some(1), Some(2)] {
                         for floor in [0, 2] {
                             for goal in [Goal::ReadWrite, Goal::ReadOnly, Goal::Any] {
-                                let rules = Rules {
-                                    goal,
-                                    identity: Some(OURS),
-                                    floor,
-                                };
+                                let rules = Rules { goal, identity: Some(OURS), floor };
                                 check(&[*a, *b, *c], current, &rules);
                             }
                         }
@@ -236,12 +216,7 @@ mod tests {
             chosen += 1;
             let it = servers[index];
             let seen = it.seen.expect("chosen without having been seen");
-            assert_eq!(
-                seen.system_identifier,
-                OURS,
-                "another cluster: {}",
-                context()
-            );
+            assert_eq!(seen.system_identifier, OURS, "another cluster: {}", context());
             assert!(
                 it.health == Health::Healthy
                     || (it.health == Health::Suspect && current == Some(index)),
@@ -292,9 +267,7 @@ mod tests {
                 Health::Healthy => {
                     // Only a newer timeline draws a writer away, only a standby a reader from a
                     // primary that is read only.
-                    let to = servers[choice.expect("moved to nowhere")]
-                        .seen
-                        .expect("unseen");
+                    let to = servers[choice.expect("moved to nowhere")].seen.expect("unseen");
                     match rules.goal {
                         Goal::ReadWrite => assert!(to.timeline > seen.timeline),
                         Goal::ReadOnly => assert!(to.in_recovery && !seen.in_recovery),
@@ -319,21 +292,11 @@ mod tests {
             read_only: false,
             lsn: 5,
         };
-        let up = ServerView {
-            health: Health::Healthy,
-            seen: Some(seen),
-        };
-        let rules = Rules {
-            goal: Goal::ReadWrite,
-            identity: Some(OURS),
-            floor: 3,
-        };
+        let up = ServerView { health: Health::Healthy, seen: Some(seen) };
+        let rules = Rules { goal: Goal::ReadWrite, identity: Some(OURS), floor: 3 };
         assert_eq!(choose(&[up, up, up], None, &rules), Some(0));
         assert_eq!(choose(&[up, up, up], Some(2), &rules), Some(2));
-        assert_eq!(
-            choose(&[up, up, up], Some(2), &Rules { floor: 4, ..rules }),
-            None
-        );
+        assert_eq!(choose(&[up, up, up], Some(2), &Rules { floor: 4, ..rules }), None);
     }
 
     #[test]
@@ -348,10 +311,7 @@ mod tests {
                 lsn: 1,
             }),
         };
-        let none = ServerView {
-            health: Health::Lost,
-            seen: None,
-        };
+        let none = ServerView { health: Health::Lost, seen: None };
         assert_eq!(identity(&[none, none]), None);
         assert_eq!(identity(&[none, of(7, false)]), Some(7));
         assert_eq!(identity(&[of(7, true), of(8, false), of(8, true)]), Some(8));

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -20,6 +21,12 @@ const PAUSE: Duration = Duration::from_micros(500);
 /// Between two attempts to find a standby.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Between two questions for the sake of kept commits alone.
+const BACKLOG: Duration = Duration::from_millis(100);
+
+/// How soon a backlog is noticed.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// A session that waits until the backup has a commit.
 pub struct Wait {
     pub row: Uuid,
@@ -28,6 +35,39 @@ pub struct Wait {
     pub server: usize,
     pub deadline: Instant,
     pub reply: Sender<Result<Confirmed>>,
+}
+
+/// Rows of the ledger whose numbers on the standby are wanted now and then, for sessions that keep
+/// commits until the backup has them.
+#[derive(Debug, Default)]
+pub struct Backlog(Mutex<HashMap<Uuid, u64>>);
+
+impl Backlog {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number that the standby is known to have; the row is asked for from now on.
+    pub fn number(&self, row: Uuid) -> u64 {
+        *self.lock().entry(row).or_default()
+    }
+
+    /// The row is of no interest any longer.
+    pub fn forget(&self, row: Uuid) {
+        self.lock().remove(&row);
+    }
+
+    fn rows(&self) -> Vec<Uuid> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn take(&self, numbers: &HashMap<Uuid, u64>) {
+        for (row, number) in self.lock().iter_mut() {
+            if let Some(known) = numbers.get(row) {
+                *number = (*number).max(*known);
+            }
+        }
+    }
 }
 
 /// What became of the wait.
@@ -43,49 +83,39 @@ pub enum Confirmed {
 }
 
 /// Serves all waits until the channel ends.
-pub async fn keep(hub: Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Wait>) {
+pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::UnboundedReceiver<Wait>) {
     let mut waits: Vec<Wait> = Vec::new();
     let mut link: Option<(usize, Conn)> = None;
     loop {
         if waits.is_empty() {
-            match inbox.recv().await {
-                Some(wait) => waits.push(wait),
-                None => return,
+            let idle = backlog.lock().is_empty();
+            match timeout(if idle { IDLE } else { BACKLOG }, inbox.recv()).await {
+                Ok(Some(wait)) => waits.push(wait),
+                Ok(None) => return,
+                Err(_) => {}
             }
         }
         while let Ok(wait) = inbox.try_recv() {
             waits.push(wait);
         }
         drop_hopeless(&hub, &mut waits);
-        let Some(standby) = hub.with(|picture| picture.standby()) else {
-            if hub.with(|picture| picture.others_are_lost()) {
-                for wait in waits.drain(..) {
-                    let _ = wait.reply.send(Ok(Confirmed::NoBackup));
-                }
-                continue;
-            }
-            sleep(RETRY).await;
+        let mut rows = backlog.rows();
+        rows.extend(waits.iter().map(|wait| wait.row));
+        if rows.is_empty() {
             continue;
-        };
-        if link.as_ref().is_none_or(|(server, _)| *server != standby) {
-            link = match hub.dial(standby).await {
-                Ok((conn, _)) => Some((standby, conn)),
-                Err(failure) => {
-                    hub.handle_failure(standby, failure, true);
-                    sleep(RETRY).await;
-                    continue;
-                }
-            };
         }
-        let Some((_, conn)) = link.as_mut() else { continue };
-        match ask(&hub, conn, &waits).await {
-            Some(numbers) => waits.retain(|wait| {
-                let has = numbers.get(&wait.row).is_some_and(|number| *number >= wait.number);
-                if has {
-                    let _ = wait.reply.send(Ok(Confirmed::ByBackup));
-                }
-                !has
-            }),
+        let Some(conn) = connect(&hub, &mut waits, &mut link).await else { continue };
+        match ask(&hub, conn, &rows).await {
+            Some(numbers) => {
+                backlog.take(&numbers);
+                waits.retain(|wait| {
+                    let has = numbers.get(&wait.row).is_some_and(|number| *number >= wait.number);
+                    if has {
+                        let _ = wait.reply.send(Ok(Confirmed::ByBackup));
+                    }
+                    !has
+                });
+            }
             None => {
                 link = None;
                 sleep(RETRY).await;
@@ -97,10 +127,38 @@ pub async fn keep(hub: Rc<Hub>, mut inbox: mpsc::UnboundedReceiver<Wait>) {
     }
 }
 
+/// A link to the standby, if there is one.
+async fn connect<'a>(
+    hub: &Rc<Hub>,
+    waits: &mut Vec<Wait>,
+    link: &'a mut Option<(usize, Conn)>,
+) -> Option<&'a mut Conn> {
+    let Some(standby) = hub.with(|picture| picture.standby()) else {
+        if hub.with(|picture| picture.others_are_lost()) {
+            for wait in waits.drain(..) {
+                let _ = wait.reply.send(Ok(Confirmed::NoBackup));
+            }
+        } else {
+            sleep(RETRY).await;
+        }
+        return None;
+    };
+    if link.as_ref().is_none_or(|(server, _)| *server != standby) {
+        match hub.dial(standby).await {
+            Ok((conn, _)) => *link = Some((standby, conn)),
+            Err(failure) => {
+                hub.handle_failure(standby, failure, true);
+                sleep(RETRY).await;
+                return None;
+            }
+        }
+    }
+    link.as_mut().map(|(_, conn)| conn)
+}
+
 /// The numbers that the standby has; `None` if its link is of no use.
-async fn ask(hub: &Hub, conn: &mut Conn, waits: &[Wait]) -> Option<HashMap<Uuid, u64>> {
-    let rows: Vec<Uuid> = waits.iter().map(|wait| wait.row).collect();
-    let sql = hub.preparations.backup_sql(&rows);
+async fn ask(hub: &Hub, conn: &mut Conn, rows: &[Uuid]) -> Option<HashMap<Uuid, u64>> {
+    let sql = hub.preparations.backup_sql(rows);
     let limit = hub.config.failover.poll_timeout;
     let reply = timeout(limit, conn.query(&sql)).await.ok()?.ok()?;
     if let Some(error) = reply.error {

@@ -50,11 +50,7 @@ pub struct Reply {
 impl Conn {
     pub async fn dial(config: &Config, host: &Host) -> Result<Self, Failure> {
         match AsyncLink::dial(config, host).await {
-            Ok(link) => Ok(Self {
-                link,
-                buf: BytesMut::new(),
-                changed: false,
-            }),
+            Ok(link) => Ok(Self { link, buf: BytesMut::new(), changed: false }),
             Err(error) => Err(Failure::of(&error)),
         }
     }
@@ -87,12 +83,8 @@ impl Conn {
         if let Some(error) = reply.error {
             return Err(Failure::of_last_words(&error, None));
         }
-        let row = reply
-            .rows
-            .first()
-            .ok_or(Malformed("a probe's answer has no row"));
-        row.and_then(|row| probe::read(row, asked))
-            .map_err(malformed)
+        let row = reply.rows.first().ok_or(Malformed("a probe's answer has no row"));
+        row.and_then(|row| probe::read(row, asked)).map_err(malformed)
     }
 
     /// Runs a string of statements by the simple protocol.
@@ -193,11 +185,7 @@ impl Conn {
     fn aside(&mut self, frame: &Frame) -> Result<(), Failure> {
         match frame.tag() {
             b'S' => {
-                let name = frame
-                    .body()
-                    .split(|byte| *byte == 0)
-                    .next()
-                    .unwrap_or_default();
+                let name = frame.body().split(|byte| *byte == 0).next().unwrap_or_default();
                 self.changed |= TELLING.contains(&name);
                 Ok(())
             }
@@ -242,10 +230,7 @@ impl Conn {
                 }
             }
         };
-        let words = tokio::time::timeout(LAST_WORDS, listening)
-            .await
-            .ok()
-            .flatten();
+        let words = tokio::time::timeout(LAST_WORDS, listening).await.ok().flatten();
         words.unwrap_or_else(|| Failure::Gone(error.to_string()))
     }
 }
@@ -274,9 +259,7 @@ fn split_at_parses(messages: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let mut at = 0;
     while at < messages.len() {
         let Some((tag, length)) = frame::peek(&messages[at..], messages.len())? else {
-            return Err(Malformed(
-                "a message to prepare ends before its header does",
-            ));
+            return Err(Malformed("a message to prepare ends before its header does"));
         };
         if tag == b'P' {
             starts.push(at);
@@ -284,16 +267,10 @@ fn split_at_parses(messages: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
         at += length;
     }
     if at != messages.len() || (at > 0 && starts.first() != Some(&0)) {
-        return Err(Malformed(
-            "what is to be prepared is not a sequence of Parse messages",
-        ));
+        return Err(Malformed("what is to be prepared is not a sequence of Parse messages"));
     }
     let ends = starts.iter().skip(1).copied().chain([messages.len()]);
-    Ok(starts
-        .iter()
-        .zip(ends)
-        .map(|(start, end)| &messages[*start..end])
-        .collect())
+    Ok(starts.iter().zip(ends).map(|(start, end)| &messages[*start..end]).collect())
 }
 
 #[cfg(test)]
@@ -310,14 +287,8 @@ mod tests {
         frontend::parse("b", "SELECT 2", [], &mut out).unwrap();
         let groups = split_at_parses(&out).unwrap();
         assert_eq!(groups, [&out[..second], &out[second..]]);
-        assert!(
-            split_at_parses(&out[first..]).is_err(),
-            "it begins with a Describe"
-        );
-        assert!(
-            split_at_parses(&out[..out.len() - 1]).is_err(),
-            "it is cut short"
-        );
+        assert!(split_at_parses(&out[first..]).is_err(), "it begins with a Describe");
+        assert!(split_at_parses(&out[..out.len() - 1]).is_err(), "it is cut short");
         assert!(split_at_parses(b"").unwrap().is_empty());
     }
 }

@@ -50,9 +50,7 @@ impl Failure {
         if let Some(server) = error.server_error() {
             return Self::of_last_words(server, Some(error));
         }
-        let io = error
-            .source()
-            .and_then(|source| source.downcast_ref::<io::Error>());
+        let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         match (error.kind(), io.map(io::Error::kind)) {
             (_, Some(io::ErrorKind::TimedOut)) => Self::Silent(error.to_string()),
             (ErrorKind::Authentication | ErrorKind::Tls | ErrorKind::Config, None) => {
@@ -203,10 +201,7 @@ impl Detector {
     /// that takes over.
     pub fn next_poll(&self, now: Instant, urgent: bool) -> Instant {
         let interval = match urgent {
-            true => self
-                .timing
-                .promotion_poll_interval
-                .min(self.timing.poll_interval),
+            true => self.timing.promotion_poll_interval.min(self.timing.poll_interval),
             false => self.timing.poll_interval,
         };
         match self.last_poll {
@@ -303,15 +298,9 @@ mod tests {
         assert_eq!(detector.handle_miss(start + ms(1000)), None);
         assert!(detector.in_doubt());
         assert_eq!(detector.health(), Health::Healthy);
-        assert_eq!(
-            detector.handle_miss(start + ms(2000)),
-            Some(Health::Suspect)
-        );
+        assert_eq!(detector.handle_miss(start + ms(2000)), Some(Health::Suspect));
         assert_eq!(detector.handle_miss(start + ms(3000)), None);
-        assert_eq!(
-            detector.handle_answer(start + ms(3500)),
-            Some(Health::Healthy)
-        );
+        assert_eq!(detector.handle_answer(start + ms(3500)), Some(Health::Healthy));
         assert!(!detector.in_doubt());
         // The count begins anew.
         assert_eq!(detector.handle_miss(start + ms(5000)), None);
@@ -336,15 +325,9 @@ mod tests {
         let start = Instant::now();
         let mut detector = healthy(start);
         let closed = Failure::Gone("closed".into());
-        assert_eq!(
-            detector.handle_failure(start, &closed, false),
-            Some(Health::Lost)
-        );
+        assert_eq!(detector.handle_failure(start, &closed, false), Some(Health::Lost));
         assert_eq!(detector.next_dial(start), start);
-        assert!(
-            !detector.unreachable(start),
-            "one closed link is no dead server"
-        );
+        assert!(!detector.unreachable(start), "one closed link is no dead server");
         assert!(!detector.given_up());
         let mut delays = Vec::new();
         for _ in 0..5 {
@@ -370,10 +353,7 @@ mod tests {
             },
             None,
         );
-        assert_eq!(
-            detector.handle_failure(start, &starting, true),
-            Some(Health::ComingBack)
-        );
+        assert_eq!(detector.handle_failure(start, &starting, true), Some(Health::ComingBack));
         assert!(!detector.unreachable(start + ms(600_000)));
     }
 
@@ -382,21 +362,11 @@ mod tests {
         let start = Instant::now();
         let mut detector = healthy(start);
         let full = Failure::Full("too many clients".into());
-        assert_eq!(
-            detector.handle_failure(start, &full, true),
-            None,
-            "its own link answers"
-        );
+        assert_eq!(detector.handle_failure(start, &full, true), None, "its own link answers");
         detector.handle_failure(start, &Failure::Gone("closed".into()), false);
-        assert_eq!(
-            detector.handle_failure(start, &full, true),
-            Some(Health::ComingBack)
-        );
+        assert_eq!(detector.handle_failure(start, &full, true), Some(Health::ComingBack));
         let wrong = Error::server(
-            ServerError {
-                code: "28P01".into(),
-                ..ServerError::default()
-            },
+            ServerError { code: "28P01".into(), ..ServerError::default() },
             crate::Outcome::NotCommitted,
         );
         let failure = Failure::of(&wrong);
@@ -434,28 +404,13 @@ mod tests {
             let error = Error::new(ErrorKind::Connect, "x").with_source(io::Error::from(kind));
             Failure::of(&error)
         };
-        assert!(matches!(
-            of(io::ErrorKind::ConnectionRefused),
-            Failure::Gone(_)
-        ));
+        assert!(matches!(of(io::ErrorKind::ConnectionRefused), Failure::Gone(_)));
         assert!(matches!(of(io::ErrorKind::TimedOut), Failure::Silent(_)));
         let tls = Failure::of(&Error::new(ErrorKind::Tls, "certificate"));
         assert!(matches!(tls, Failure::Refuses(_)));
-        let full = ServerError {
-            code: "53300".into(),
-            ..ServerError::default()
-        };
-        assert!(matches!(
-            Failure::of_last_words(&full, None),
-            Failure::Full(_)
-        ));
-        let ended = ServerError {
-            code: "57P01".into(),
-            ..ServerError::default()
-        };
-        assert!(matches!(
-            Failure::of_last_words(&ended, None),
-            Failure::Gone(_)
-        ));
+        let full = ServerError { code: "53300".into(), ..ServerError::default() };
+        assert!(matches!(Failure::of_last_words(&full, None), Failure::Full(_)));
+        let ended = ServerError { code: "57P01".into(), ..ServerError::default() };
+        assert!(matches!(Failure::of_last_words(&ended, None), Failure::Gone(_)));
     }
 }

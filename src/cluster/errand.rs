@@ -16,13 +16,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 /// It is never sent twice: whether it was executed is unknown where the link breaks meanwhile.
 pub async fn run(hub: &Rc<Hub>, sql: &str, deadline: Instant) -> Result<()> {
     let asked = Instant::now();
-    let want = Want {
-        session: 0,
-        timeline_floor: 0,
-        writes: true,
-        lost: None,
-        deadline,
-    };
+    let want = Want { session: 0, timeline_floor: 0, writes: true, lost: None, deadline };
     let mut sent = false;
     match timeout_at(deadline.into(), attempt(hub, &want, sql, &mut sent)).await {
         Ok(done) => done,
@@ -55,10 +49,7 @@ async fn attempt(hub: &Rc<Hub>, want: &Want, sql: &str, sent: &mut bool) -> Resu
             continue;
         }
         *sent = true;
-        let reply = conn
-            .query(sql)
-            .await
-            .map_err(|failure| unknown(&failure.text()))?;
+        let reply = conn.query(sql).await.map_err(|failure| unknown(&failure.text()))?;
         if let Some(error) = reply.error {
             return Err(refused(error));
         }

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use uuid::Uuid;
 
+use super::confirm::{self, Backlog, Confirmed};
 use super::hub::{Hub, Published};
 use super::status::{ClusterEvent, Status};
-use super::confirm::{self, Confirmed};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +36,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Cluster {
     commands: mpsc::UnboundedSender<Command>,
     published: Published,
+    backlog: Arc<Backlog>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: ThreadId,
     /// Ends when the thread has.
@@ -43,23 +44,10 @@ pub struct Cluster {
 }
 
 enum Command {
-    Acquire {
-        want: Want,
-        reply: Sender<Result<Handover>>,
-    },
-    Run {
-        sql: String,
-        deadline: Instant,
-        reply: Sender<Result<()>>,
-    },
-    Register {
-        session: u64,
-        server: usize,
-        waker: LinkWaker,
-    },
-    Deregister {
-        session: u64,
-    },
+    Acquire { want: Want, reply: Sender<Result<Handover>> },
+    Run { sql: String, deadline: Instant, reply: Sender<Result<()>> },
+    Register { session: u64, server: usize, waker: LinkWaker },
+    Deregister { session: u64 },
     Confirm(confirm::Wait),
     StatementsChanged,
     Close,
@@ -73,26 +61,18 @@ impl Cluster {
         events: EventSink,
     ) -> Result<Arc<Self>> {
         if config.hosts.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "the configuration names no server",
-            ));
+            return Err(Error::new(ErrorKind::Config, "the configuration names no server"));
         }
         let cannot = |error: std::io::Error| {
-            Error::new(
-                ErrorKind::Connect,
-                "the background thread could not be started",
-            )
-            .with_source(error)
+            Error::new(ErrorKind::Connect, "the background thread could not be started")
+                .with_source(error)
         };
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(cannot)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let published = Published::default();
         let (alive, ended) = bounded(0);
-        let for_thread = published.clone();
+        let backlog = Arc::<Backlog>::default();
+        let for_thread = (published.clone(), Arc::clone(&backlog));
         let thread = thread::Builder::new()
             .name("segue-cluster".to_owned())
             .spawn(move || {
@@ -102,26 +82,13 @@ impl Cluster {
             .map_err(cannot)?;
         let thread_id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self {
-            commands,
-            published,
-            thread,
-            thread_id,
-            ended,
-        }))
+        Ok(Arc::new(Self { commands, published, backlog, thread, thread_id, ended }))
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
     pub fn acquire(&self, want: &Want) -> Result<Handover> {
         let (reply, answer) = bounded(1);
-        self.ask(
-            Command::Acquire {
-                want: want.clone(),
-                reply,
-            },
-            &answer,
-            want.deadline,
-        )
+        self.ask(Command::Acquire { want: want.clone(), reply }, &answer, want.deadline)
     }
 
     /// Runs a string of statements on the primary, on a link of its own, and asks the server anew
@@ -129,15 +96,7 @@ impl Cluster {
     pub fn run_on_primary(&self, sql: String, timeout: Duration) -> Result<()> {
         let (reply, answer) = bounded(1);
         let deadline = Instant::now() + timeout;
-        self.ask(
-            Command::Run {
-                sql,
-                deadline,
-                reply,
-            },
-            &answer,
-            deadline,
-        )
+        self.ask(Command::Run { sql, deadline, reply }, &answer, deadline)
     }
 
     /// Blocks until the backup has a commit that was made on `server` under this number of a row of
@@ -154,14 +113,15 @@ impl Cluster {
         self.ask(Command::Confirm(wait), &answer, deadline)
     }
 
+    /// What the standby is known to have of rows of the ledger.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
     /// The session uses a link to this server from now on, and wants to be woken when it has to
     /// leave it. Replaces what was registered for the session before.
     pub fn register(&self, session: u64, server: usize, waker: LinkWaker) {
-        let _ = self.commands.send(Command::Register {
-            session,
-            server,
-            waker,
-        });
+        let _ = self.commands.send(Command::Register { session, server, waker });
     }
 
     /// The session uses no link any more.
@@ -176,20 +136,13 @@ impl Cluster {
 
     /// What is known of the servers.
     pub fn status(&self) -> Arc<Status> {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the background thread and everybody's waiting. Links that were handed over live on.
     pub fn close(&self) {
         let _ = self.commands.send(Command::Close);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The last handle may be dropped by a callback on the thread itself.
         let Some(thread) = thread.filter(|_| thread::current().id() != self.thread_id) else {
             return;
@@ -239,7 +192,7 @@ fn run(
     config: Arc<Config>,
     preparations: Arc<dyn Preparations>,
     events: EventSink,
-    published: Published,
+    (published, backlog): (Published, Arc<Backlog>),
     inbox: mpsc::UnboundedReceiver<Command>,
 ) {
     let local = LocalSet::new();
@@ -253,7 +206,7 @@ fn run(
         spawn_local(warm::keep(hub.clone()));
         spawn_local(promote::keep(hub.clone()));
         let (confirm, waits) = mpsc::unbounded_channel();
-        spawn_local(confirm::keep(hub.clone(), waits));
+        spawn_local(confirm::keep(hub.clone(), backlog, waits));
         obey(&hub, inbox, &confirm).await;
     });
     {
@@ -280,21 +233,13 @@ async fn obey(
                     let _ = reply.send(acquire::serve(&hub, &want).await);
                 });
             }
-            Command::Run {
-                sql,
-                deadline,
-                reply,
-            } => {
+            Command::Run { sql, deadline, reply } => {
                 let hub = hub.clone();
                 spawn_local(async move {
                     let _ = reply.send(errand::run(&hub, &sql, deadline).await);
                 });
             }
-            Command::Register {
-                session,
-                server,
-                waker,
-            } => hub.register(session, server, waker),
+            Command::Register { session, server, waker } => hub.register(session, server, waker),
             Command::Deregister { session } => hub.deregister(session),
             Command::Confirm(wait) => drop(confirm.send(wait)),
             Command::StatementsChanged => warm::top_up(hub),

@@ -91,8 +91,7 @@ impl Hub {
         let effects = input(&mut self.picture.borrow_mut(), Instant::now());
         if effects.changed {
             self.publish();
-            self.changes
-                .send_modify(|version| *version = version.wrapping_add(1));
+            self.changes.send_modify(|version| *version = version.wrapping_add(1));
             for nudge in &self.nudges {
                 nudge.notify_one();
             }
@@ -119,10 +118,7 @@ impl Hub {
     /// Makes `status()` current: also without a change, when positions have moved.
     pub fn publish(&self) {
         let status = Arc::new(self.picture.borrow().status());
-        *self
-            .published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = status;
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Tells of every change that a waiting session or task may care about.
@@ -191,14 +187,9 @@ impl Hub {
         };
         let limit = dial_limit(&self.config);
         let (conn, observed) =
-            tokio::time::timeout(limit, dialling)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Failure::Silent(format!(
-                        "no connection within {} ms",
-                        limit.as_millis()
-                    )))
-                })?;
+            tokio::time::timeout(limit, dialling).await.unwrap_or_else(|_| {
+                Err(Failure::Silent(format!("no connection within {} ms", limit.as_millis())))
+            })?;
         let copy = observed.clone();
         self.apply(|p, now| {
             p.servers[server].links_dialled += 1;
@@ -212,10 +203,7 @@ impl Hub {
     pub fn facts(&self, server: usize, backend_start: String) -> Option<Facts> {
         self.with(|p| {
             let observed = p.servers[server].observed.as_ref()?;
-            Some(Facts {
-                backend_start,
-                ..observed.facts.clone()
-            })
+            Some(Facts { backend_start, ..observed.facts.clone() })
         })
     }
 

@@ -23,11 +23,7 @@ impl Pacer {
     pub fn new(at_once: usize, seed: u64) -> Rc<Self> {
         // Xorshift stays at zero for ever, so the seed must not be zero.
         let random = seed | 1;
-        Rc::new(Self(RefCell::new(Inner {
-            free: at_once.max(1),
-            queue: Vec::new(),
-            random,
-        })))
+        Rc::new(Self(RefCell::new(Inner { free: at_once.max(1), queue: Vec::new(), random })))
     }
 
     pub async fn enter(self: &Rc<Self>) -> Permit {
@@ -79,9 +75,7 @@ mod tests {
 
     #[test]
     fn never_more_at_once_and_nobody_is_forgotten() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let local = tokio::task::LocalSet::new();
         let (inside, most, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::default());
         let order: Rc<RefCell<Vec<usize>>> = done;

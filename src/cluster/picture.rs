@@ -132,7 +132,8 @@ impl Picture {
     /// Whether every server but the chosen one is known to be down. A silent one is not.
     pub fn others_are_lost(&self) -> bool {
         let others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
-        self.chosen.is_some() && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
+        self.chosen.is_some()
+            && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
     }
 
     pub fn standby(&self) -> Option<usize> {
@@ -171,10 +172,7 @@ impl Picture {
         let mut effects = Effects::default();
         let it = &mut self.servers[server];
         let was_in_doubt = it.detector.in_doubt();
-        let text = format!(
-            "no answer within {} ms",
-            self.timing.poll_timeout.as_millis()
-        );
+        let text = format!("no answer within {} ms", self.timing.poll_timeout.as_millis());
         it.last_failure = Some(Failure::Silent(text));
         if let Some(health) = it.detector.handle_miss(now) {
             self.health_changed(server, health, &mut effects);
@@ -277,10 +275,7 @@ impl Picture {
     /// Whether a link with these facts may be given to this want.
     pub fn satisfies(&self, server: usize, facts: &Facts, want: &Want) -> bool {
         let seen = Seen::from(facts);
-        let view = ServerView {
-            health: self.servers[server].detector.health(),
-            seen: Some(seen),
-        };
+        let view = ServerView { health: self.servers[server].detector.health(), seen: Some(seen) };
         if verdict(&view, self.identity, self.floor) != Verdict::Member {
             return false;
         }
@@ -308,12 +303,8 @@ impl Picture {
     }
 
     pub fn status(&self) -> Status {
-        let primary = self
-            .last
-            .and_then(|last| self.servers[last].observed.as_ref());
-        let primary = primary
-            .filter(|o| !o.facts.in_recovery)
-            .map(|o| o.facts.lsn);
+        let primary = self.last.and_then(|last| self.servers[last].observed.as_ref());
+        let primary = primary.filter(|o| !o.facts.in_recovery).map(|o| o.facts.lsn);
         let servers = self.servers.iter().map(|server| {
             let facts = server.observed.as_ref().map(|o| &o.facts);
             ServerStatus {
@@ -360,18 +351,14 @@ impl Picture {
         if !self.servers[last].detector.unreachable(now) {
             return None;
         }
-        let standbys = self
-            .servers
-            .iter()
-            .enumerate()
-            .filter_map(|(index, server)| {
-                let observed = server.observed.as_ref()?;
-                let fit = index != last
-                    && server.detector.health() == Health::Healthy
-                    && observed.facts.in_recovery
-                    && Some(observed.facts.system_identifier) == self.identity;
-                fit.then_some((index, observed.facts.timeline, observed.received))
-            });
+        let standbys = self.servers.iter().enumerate().filter_map(|(index, server)| {
+            let observed = server.observed.as_ref()?;
+            let fit = index != last
+                && server.detector.health() == Health::Healthy
+                && observed.facts.in_recovery
+                && Some(observed.facts.system_identifier) == self.identity;
+            fit.then_some((index, observed.facts.timeline, observed.received))
+        });
         standbys
             .max_by_key(|&(index, timeline, received)| {
                 (timeline, received, std::cmp::Reverse(index))
@@ -398,42 +385,22 @@ impl Picture {
         effects.changed = true;
         let it = &mut self.servers[server];
         let address = it.address.clone();
-        let reason = it
-            .last_failure
-            .as_ref()
-            .map(Failure::text)
-            .unwrap_or_default();
+        let reason = it.last_failure.as_ref().map(Failure::text).unwrap_or_default();
         match health {
             Health::Healthy if it.last_failure.take().is_some() => {
-                effects
-                    .events
-                    .push(ClusterEvent::Recovered { server, address });
+                effects.events.push(ClusterEvent::Recovered { server, address });
             }
             Health::Healthy | Health::Unknown => {}
-            Health::Suspect => effects
-                .events
-                .push(ClusterEvent::Suspect { server, address }),
-            Health::Lost => effects.events.push(ClusterEvent::Lost {
-                server,
-                address,
-                reason,
-            }),
+            Health::Suspect => effects.events.push(ClusterEvent::Suspect { server, address }),
+            Health::Lost => effects.events.push(ClusterEvent::Lost { server, address, reason }),
             Health::ComingBack => {
-                effects.events.push(ClusterEvent::ComingBack {
-                    server,
-                    address,
-                    reason,
-                });
+                effects.events.push(ClusterEvent::ComingBack { server, address, reason });
             }
         }
     }
 
     fn rules(&self, goal: Goal) -> Rules {
-        Rules {
-            goal,
-            identity: self.identity,
-            floor: self.floor,
-        }
+        Rules { goal, identity: self.identity, floor: self.floor }
     }
 
     fn views(&self) -> Vec<ServerView> {
@@ -450,13 +417,7 @@ fn view(server: &Server) -> ServerView {
 
 /// What matters of the facts beside the position, which changes all the time.
 fn seen(facts: &Facts) -> (bool, bool, u64, u32, super::LedgerAccess) {
-    (
-        facts.in_recovery,
-        facts.read_only,
-        facts.system_identifier,
-        facts.timeline,
-        facts.ledger,
-    )
+    (facts.in_recovery, facts.read_only, facts.system_identifier, facts.timeline, facts.ledger)
 }
 
 impl From<&Facts> for Seen {
@@ -473,9 +434,7 @@ impl From<&Facts> for Seen {
 
 /// How long the monitor lets a dial take before it is given up.
 pub fn dial_limit(config: &Config) -> Duration {
-    config
-        .connect_timeout
-        .unwrap_or(config.failover.poll_timeout.saturating_mul(5))
+    config.connect_timeout.unwrap_or(config.failover.poll_timeout.saturating_mul(5))
 }
 
 mod settle;

@@ -22,6 +22,7 @@ pub fn sql(preparations: &dyn Preparations) -> String {
          (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c), \
          CASE WHEN r THEN NULL ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END, \
          CASE WHEN r THEN GREATEST((SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k), \
+         (SELECT m.min_recovery_end_timeline FROM pg_catalog.pg_control_recovery() AS m), \
          (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() AS w)) END, \
          CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, \
          CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), \
@@ -35,17 +36,7 @@ pub fn sql(preparations: &dyn Preparations) -> String {
 
 /// Reads the row that [`sql`] gives.
 pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malformed> {
-    let [
-        recovery,
-        read_only,
-        identifier,
-        walfile,
-        timeline,
-        lsn,
-        received,
-        ledger,
-        start,
-    ] = row
+    let [recovery, read_only, identifier, walfile, timeline, lsn, received, ledger, start] = row
     else {
         return Err(Malformed("a probe's answer has another number of columns"));
     };
@@ -53,15 +44,12 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
     let timeline = match in_recovery {
         true => text(timeline)?.parse().ok(),
         // The first eight digits of a WAL file's name are the timeline.
-        false => text(walfile)?
-            .get(..8)
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok()),
+        false => text(walfile)?.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()),
     };
     let lsn = parse_lsn(text(lsn)?)?;
     // The identifier is unsigned, but shown as a signed number.
-    let identifier: i64 = text(identifier)?
-        .parse()
-        .map_err(|_| Malformed("a probe's system identifier"))?;
+    let identifier: i64 =
+        text(identifier)?.parse().map_err(|_| Malformed("a probe's system identifier"))?;
     Ok(Observed {
         received: received.as_deref().map_or(Ok(lsn), parse_lsn)?,
         asked,
@@ -82,9 +70,7 @@ pub fn read(row: &[Option<String>], asked: Instant) -> Result<Observed, Malforme
 }
 
 fn text(value: &Option<String>) -> Result<&str, Malformed> {
-    value
-        .as_deref()
-        .ok_or(Malformed("a probe's answer lacks a value"))
+    value.as_deref().ok_or(Malformed("a probe's answer lacks a value"))
 }
 
 fn parse_lsn(text: &str) -> Result<u64, Malformed> {
@@ -101,10 +87,7 @@ mod tests {
     use super::*;
 
     fn row(values: [&str; 9]) -> Row {
-        values
-            .iter()
-            .map(|v| (*v != "-").then(|| (*v).to_owned()))
-            .collect()
+        values.iter().map(|v| (*v != "-").then(|| (*v).to_owned())).collect()
     }
 
     #[test]

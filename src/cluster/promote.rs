@@ -44,16 +44,9 @@ pub async fn keep(hub: Rc<Hub>) {
         }
         let server = now.heir;
         let address = hub.with(|p| p.servers[server].address.clone());
-        hub.emit(ClusterEvent::Promoting {
-            server,
-            address: address.clone(),
-        });
+        hub.emit(ClusterEvent::Promoting { server, address: address.clone() });
         if let Err(reason) = promote(&hub, server).await {
-            hub.emit(ClusterEvent::PromotionFailed {
-                server,
-                address,
-                reason,
-            });
+            hub.emit(ClusterEvent::PromotionFailed { server, address, reason });
             sleep(RETRY).await;
         }
     }
@@ -80,14 +73,9 @@ async fn ask_for_positions(hub: &Hub) {
     }
     let all_fresh = || {
         hub.with(|p| {
-            p.servers
-                .iter()
-                .filter(|s| !s.detector.in_doubt())
-                .all(|s| {
-                    s.observed
-                        .as_ref()
-                        .is_none_or(|o| !o.facts.in_recovery || o.asked >= asked)
-                })
+            p.servers.iter().filter(|s| !s.detector.in_doubt()).all(|s| {
+                s.observed.as_ref().is_none_or(|o| !o.facts.in_recovery || o.asked >= asked)
+            })
         })
     };
     let waiting = async {
@@ -125,9 +113,6 @@ async fn promote(hub: &Hub, server: usize) -> Result<(), String> {
     };
     match timeout(limit, calling).await {
         Ok(result) => result,
-        Err(_) => Err(format!(
-            "it did not become writable within {} ms",
-            limit.as_millis()
-        )),
+        Err(_) => Err(format!("it did not become writable within {} ms", limit.as_millis())),
     }
 }

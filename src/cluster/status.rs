@@ -71,60 +71,25 @@ pub enum ClusterEvent {
     /// A suspect or lost server answers again.
     Recovered { server: usize, address: String },
     /// A server cannot be reached.
-    Lost {
-        server: usize,
-        address: String,
-        reason: String,
-    },
+    Lost { server: usize, address: String, reason: String },
     /// A server takes no connection for now, and says that this will pass.
-    ComingBack {
-        server: usize,
-        address: String,
-        reason: String,
-    },
+    ComingBack { server: usize, address: String, reason: String },
     /// Sessions belong on this server from now on, on the timeline known so far.
-    PrimaryChosen {
-        server: usize,
-        address: String,
-        timeline: u32,
-        previous: Option<usize>,
-    },
+    PrimaryChosen { server: usize, address: String, timeline: u32, previous: Option<usize> },
     /// Sessions belong on this server from now on, because it was promoted.
-    Promoted {
-        server: usize,
-        address: String,
-        timeline: u32,
-        previous: Option<usize>,
-    },
+    Promoted { server: usize, address: String, timeline: u32, previous: Option<usize> },
     /// No server can be used for what the configuration asks.
     NoServer { previous: usize },
     /// An old primary is there, writable, on a timeline that the cluster has left: it is refused.
-    Stale {
-        server: usize,
-        address: String,
-        timeline: u32,
-        floor: u32,
-    },
+    Stale { server: usize, address: String, timeline: u32, floor: u32 },
     /// A server has another system identifier than the cluster: it is refused.
-    OtherCluster {
-        server: usize,
-        address: String,
-        system_identifier: u64,
-    },
+    OtherCluster { server: usize, address: String, system_identifier: u64 },
     /// Segue itself promotes a standby (`on_primary_loss = promote`).
     Promoting { server: usize, address: String },
     /// Segue's own promotion did not work.
-    PromotionFailed {
-        server: usize,
-        address: String,
-        reason: String,
-    },
+    PromotionFailed { server: usize, address: String, reason: String },
     /// So many links are warm on a server.
-    Warm {
-        server: usize,
-        address: String,
-        links: usize,
-    },
+    Warm { server: usize, address: String, links: usize },
 }
 
 impl ClusterEvent {
@@ -147,34 +112,18 @@ impl fmt::Display for ClusterEvent {
         match self {
             Self::Suspect { address, .. } => write!(f, "{address} does not answer"),
             Self::Recovered { address, .. } => write!(f, "{address} answers again"),
-            Self::Lost {
-                address, reason, ..
-            } => write!(f, "{address} is lost: {reason}"),
-            Self::ComingBack {
-                address, reason, ..
-            } => {
+            Self::Lost { address, reason, .. } => write!(f, "{address} is lost: {reason}"),
+            Self::ComingBack { address, reason, .. } => {
                 write!(f, "{address} is coming back: {reason}")
             }
-            Self::PrimaryChosen {
-                address, timeline, ..
-            } => {
+            Self::PrimaryChosen { address, timeline, .. } => {
                 write!(f, "{address} is in use (timeline {timeline})")
             }
-            Self::Promoted {
-                address, timeline, ..
-            } => {
-                write!(
-                    f,
-                    "{address} was promoted (timeline {timeline}) and is in use"
-                )
+            Self::Promoted { address, timeline, .. } => {
+                write!(f, "{address} was promoted (timeline {timeline}) and is in use")
             }
             Self::NoServer { .. } => write!(f, "no server can be used"),
-            Self::Stale {
-                address,
-                timeline,
-                floor,
-                ..
-            } => write!(
+            Self::Stale { address, timeline, floor, .. } => write!(
                 f,
                 "{address} is writable on timeline {timeline}, but the cluster is on {floor}: refused"
             ),
@@ -182,9 +131,7 @@ impl fmt::Display for ClusterEvent {
                 write!(f, "{address} belongs to another cluster: refused")
             }
             Self::Promoting { address, .. } => write!(f, "promoting {address}"),
-            Self::PromotionFailed {
-                address, reason, ..
-            } => {
+            Self::PromotionFailed { address, reason, .. } => {
                 write!(f, "could not promote {address}: {reason}")
             }
             Self::Warm { address, links, .. } => write!(f, "{links} links are warm on {address}"),

@@ -177,11 +177,7 @@ fn level(hub: &Rc<Hub>, server: usize) -> Option<Instant> {
         pool.told = wanted;
         drop(pools);
         let address = hub.with(|p| p.servers[server].address.clone());
-        hub.emit(ClusterEvent::Warm {
-            server,
-            address,
-            links: wanted,
-        });
+        hub.emit(ClusterEvent::Warm { server, address, links: wanted });
     }
     None
 }
@@ -201,11 +197,7 @@ async fn make(hub: Rc<Hub>, server: usize) {
         } else {
             pool.failures = 0;
             pool.retry_at = None;
-            pool.links.push(Warm {
-                id: pool.next_id,
-                orders,
-                busy: busy.clone(),
-            });
+            pool.links.push(Warm { id: pool.next_id, orders, busy: busy.clone() });
         }
         pool.next_id += 1;
         pool.next_id - 1
@@ -214,9 +206,7 @@ async fn make(hub: Rc<Hub>, server: usize) {
         Ok(given) => {
             count(&hub, server);
             let died = tend(&hub, server, given, mailbox, &busy).await;
-            hub.warm.borrow_mut()[server]
-                .links
-                .retain(|warm| warm.id != id);
+            hub.warm.borrow_mut()[server].links.retain(|warm| warm.id != id);
             count(&hub, server);
             if died {
                 // Its death may be the server's.
@@ -224,11 +214,7 @@ async fn make(hub: Rc<Hub>, server: usize) {
             }
         }
         Err(failure) => {
-            tracing::debug!(
-                server,
-                reason = failure.text(),
-                "a warm link could not be made"
-            );
+            tracing::debug!(server, reason = failure.text(), "a warm link could not be made");
             // Whether that is the server's death is for its poll link to say.
             hub.handle_report(server);
         }
@@ -238,17 +224,11 @@ async fn make(hub: Rc<Hub>, server: usize) {
 async fn prepare_link(hub: &Hub, server: usize) -> Result<Given, Failure> {
     let (conn, observed) = hub.dial(server).await?;
     let backend_start = observed.facts.backend_start;
-    let mut given = Given {
-        conn,
-        backend_start,
-        prepared: Vec::new(),
-    };
+    let mut given = Given { conn, backend_start, prepared: Vec::new() };
     let limit = hub.config.failover.poll_timeout.saturating_mul(10);
     match timeout(limit, prepare(hub, server, &mut given)).await {
         Ok(prepared) => prepared.map(|()| given),
-        Err(_) => Err(Failure::Silent(
-            "no answer while statements were prepared".to_owned(),
-        )),
+        Err(_) => Err(Failure::Silent("no answer while statements were prepared".to_owned())),
     }
 }
 
@@ -258,27 +238,17 @@ async fn prepare(hub: &Hub, server: usize, given: &mut Given) -> Result<(), Fail
         return Ok(());
     };
     let mut messages = BytesMut::new();
-    let numbers = hub
-        .preparations
-        .prepare(&facts, &given.prepared, &mut messages);
+    let numbers = hub.preparations.prepare(&facts, &given.prepared, &mut messages);
     if numbers.is_empty() {
         return Ok(());
     }
     let succeeded = given.conn.prepare(&messages).await?;
     if succeeded.len() != numbers.len() {
-        return Err(Failure::Gone(
-            "the statements to prepare do not match their numbers".into(),
-        ));
+        return Err(Failure::Gone("the statements to prepare do not match their numbers".into()));
     }
     let known: HashSet<u32> = given.prepared.iter().copied().collect();
-    let new = numbers
-        .into_iter()
-        .zip(succeeded)
-        .filter(|(_, ok)| *ok)
-        .map(|(number, _)| number);
-    given
-        .prepared
-        .extend(new.filter(|number| !known.contains(number)));
+    let new = numbers.into_iter().zip(succeeded).filter(|(_, ok)| *ok).map(|(number, _)| number);
+    given.prepared.extend(new.filter(|number| !known.contains(number)));
     Ok(())
 }
 

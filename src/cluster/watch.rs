@@ -108,10 +108,7 @@ async fn rest(hub: &Hub, server: usize, conn: &mut Conn) -> Result<(), End> {
         let now = Instant::now();
         let (needs_dial, due) = hub.with(|p| {
             let detector = &p.servers[server].detector;
-            (
-                detector.needs_dial(),
-                detector.next_poll(now, p.urgent(now, server)),
-            )
+            (detector.needs_dial(), detector.next_poll(now, p.urgent(now, server)))
         });
         if needs_dial {
             return Err(End::NeedsDial);

@@ -10,12 +10,8 @@ pub(super) fn require_auth(settings: &Settings) -> Result<Option<AuthMethods>> {
         return Ok(None);
     };
     let negated = text.starts_with('!');
-    let mut methods = AuthMethods {
-        none: negated,
-        password: negated,
-        md5: negated,
-        scram_sha_256: negated,
-    };
+    let mut methods =
+        AuthMethods { none: negated, password: negated, md5: negated, scram_sha_256: negated };
     let mut seen = Vec::new();
     for entry in text.split(',') {
         let word = match (negated, entry.strip_prefix('!')) {
@@ -44,10 +40,7 @@ pub(super) fn require_auth(settings: &Settings) -> Result<Option<AuthMethods>> {
             }
         };
         if seen.contains(&word) {
-            return Err(bad(format!(
-                "{} names {word} twice",
-                settings.shown("require_auth")
-            )));
+            return Err(bad(format!("{} names {word} twice", settings.shown("require_auth"))));
         }
         seen.push(word);
         if let Some(method) = method {
@@ -98,10 +91,7 @@ pub(super) fn check(config: &Config, settings: &Settings) -> Result<()> {
 /// in silence.
 pub(super) fn warn_of_plain_passwords(config: &mut Config) {
     let exposed = config.tls.mode == SslMode::Disable
-        && config
-            .hosts
-            .iter()
-            .any(|host| !super::hosts::is_local(host));
+        && config.hosts.iter().any(|host| !super::hosts::is_local(host));
     if exposed && config.allow_cleartext_password {
         config.warnings.push(
             "allow_cleartext_password=on with sslmode=disable: whoever sees the network sees the \

@@ -44,9 +44,7 @@ impl Environment {
             .filter(|(name, _)| name.starts_with("PG") || name.starts_with("SEGUE_"))
             .collect();
         let account = Account::of_this_process();
-        let home = std::env::var_os("HOME")
-            .filter(|home| !home.is_empty())
-            .map(PathBuf::from);
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         // Directory services such as LDAP are not in /etc/passwd; the login shell's variables are
         // the only word on the user's name then.
         let login_name = || {
@@ -115,10 +113,7 @@ impl Account {
             let name = fields.next().filter(|name| !name.is_empty())?;
             let found = fields.nth(1)?.parse() == Ok(uid);
             let home = fields.nth(2).filter(|home| !home.is_empty());
-            found.then(|| Self {
-                name: Some(name.to_owned()),
-                home: home.map(PathBuf::from),
-            })
+            found.then(|| Self { name: Some(name.to_owned()), home: home.map(PathBuf::from) })
         })
     }
 }
@@ -133,10 +128,7 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\n#\nbad:x\nann:x:1001:100:Ann:/home/ann:/bin/sh";
         assert_eq!(
             Account::find(passwd, 1001),
-            Some(Account {
-                name: Some("ann".into()),
-                home: Some("/home/ann".into()),
-            })
+            Some(Account { name: Some("ann".into()), home: Some("/home/ann".into()) })
         );
         assert_eq!(Account::find(passwd, 100), None);
     }
@@ -145,9 +137,6 @@ mod tests {
     fn debug_shows_no_value() {
         let env = Environment::empty().with("PGPASSWORD", "hunter2");
         let shown = format!("{env:?}");
-        assert!(
-            shown.contains("PGPASSWORD") && !shown.contains("hunter2"),
-            "{shown}"
-        );
+        assert!(shown.contains("PGPASSWORD") && !shown.contains("hunter2"), "{shown}");
     }
 }

@@ -52,9 +52,7 @@ pub(super) fn hosts(settings: &mut Settings, env: &Environment) -> Result<Vec<Ho
         }
     }
     for host in twice {
-        settings.warnings.push(format!(
-            "the host {host} is named twice; the second was ignored"
-        ));
+        settings.warnings.push(format!("the host {host} is named twice; the second was ignored"));
     }
     Ok(hosts)
 }
@@ -117,19 +115,13 @@ fn dialled(name: Option<String>, addr: &str, settings: &Settings) -> Result<Addr
         )));
     }
     check_name(&name, settings)?;
-    Ok(Address::Tcp {
-        name,
-        addr: Some(ip),
-    })
+    Ok(Address::Tcp { name, addr: Some(ip) })
 }
 
 fn named(name: &str, port: u16, settings: &Settings) -> Result<Address> {
     if !is_socket_directory(name) {
         check_name(name, settings)?;
-        return Ok(Address::Tcp {
-            name: name.to_owned(),
-            addr: None,
-        });
+        return Ok(Address::Tcp { name: name.to_owned(), addr: None });
     }
     let length = format!("{name}/.s.PGSQL.{port}").len();
     if length > SOCKET_PATH_MAX {
@@ -139,16 +131,11 @@ fn named(name: &str, port: u16, settings: &Settings) -> Result<Address> {
             settings.named("host")
         )));
     }
-    Ok(Address::Unix {
-        directory: PathBuf::from(name),
-    })
+    Ok(Address::Unix { directory: PathBuf::from(name) })
 }
 
 fn check_name(name: &str, settings: &Settings) -> Result<()> {
-    match name
-        .chars()
-        .find(|c| c.is_whitespace() || c.is_control() || *c == '/')
-    {
+    match name.chars().find(|c| c.is_whitespace() || c.is_control() || *c == '/') {
         None => Ok(()),
         Some(c) => Err(bad(format!(
             "{} has the entry {name:?}, and {c:?} cannot stand in a host's name; a list is written \
@@ -161,18 +148,10 @@ fn check_name(name: &str, settings: &Settings) -> Result<()> {
 /// The first of the usual directories that holds a socket for this port; else this machine by TCP.
 fn default_address(port: u16, env: &Environment) -> Address {
     let socket = format!(".s.PGSQL.{port}");
-    let found = env
-        .socket_directories
-        .iter()
-        .find(|directory| directory.join(&socket).exists());
+    let found = env.socket_directories.iter().find(|directory| directory.join(&socket).exists());
     match found {
-        Some(directory) => Address::Unix {
-            directory: directory.clone(),
-        },
-        None => Address::Tcp {
-            name: "localhost".to_owned(),
-            addr: None,
-        },
+        Some(directory) => Address::Unix { directory: directory.clone() },
+        None => Address::Tcp { name: "localhost".to_owned(), addr: None },
     }
 }
 
@@ -180,9 +159,7 @@ fn default_address(port: u16, env: &Environment) -> Address {
 pub(super) fn is_local(host: &Host) -> bool {
     match &host.address {
         Address::Unix { .. } => true,
-        Address::Tcp {
-            addr: Some(addr), ..
-        } => addr.is_loopback(),
+        Address::Tcp { addr: Some(addr), .. } => addr.is_loopback(),
         Address::Tcp { name, addr: None } => match name.parse::<IpAddr>() {
             Ok(addr) => addr.is_loopback(),
             Err(_) => name.eq_ignore_ascii_case("localhost"),
@@ -218,11 +195,6 @@ pub(super) fn add_passwords(
 }
 
 fn is_usual(directory: &Path, env: &Environment) -> bool {
-    SOCKET_DIRECTORIES
-        .iter()
-        .any(|usual| directory == Path::new(usual))
-        || env
-            .socket_directories
-            .iter()
-            .any(|usual| directory == usual)
+    SOCKET_DIRECTORIES.iter().any(|usual| directory == Path::new(usual))
+        || env.socket_directories.iter().any(|usual| directory == usual)
 }

@@ -13,10 +13,7 @@ use crate::error::Result;
 
 /// Splits a connection string into its pairs, in order.
 pub(super) fn parse(conninfo: &str) -> Result<Vec<Pair>> {
-    let mut reader = Reader {
-        rest: conninfo,
-        total: conninfo.chars().count(),
-    };
+    let mut reader = Reader { rest: conninfo, total: conninfo.chars().count() };
     let mut pairs: Vec<Pair> = Vec::new();
     loop {
         reader.skip_spaces();
@@ -36,11 +33,7 @@ pub(super) fn parse(conninfo: &str) -> Result<Vec<Pair>> {
             _ => reader.unquoted(),
         };
         let after_secret = pairs.last().is_some_and(|pair| is_secret(&pair.keyword));
-        pairs.push(Pair {
-            keyword: keyword.to_owned(),
-            value,
-            hide_keyword: after_secret,
-        });
+        pairs.push(Pair { keyword: keyword.to_owned(), value, hide_keyword: after_secret });
     }
 }
 
@@ -50,11 +43,7 @@ fn missing_equals(position: usize, previous: Option<&Pair>) -> crate::Error {
          (postgresql://...) or pairs of keyword=value"
     );
     if let Some(pair) = previous {
-        let shown = if pair.hide_keyword {
-            "the pair"
-        } else {
-            &pair.keyword
-        };
+        let shown = if pair.hide_keyword { "the pair" } else { &pair.keyword };
         let _ = write!(
             message,
             ". The word follows the value of {shown}: a value with blanks in it is written \
@@ -113,10 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     fn keyword(&mut self) -> &'a str {
-        let end = self
-            .rest
-            .find(|c| c == '=' || is_space(c))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c| c == '=' || is_space(c)).unwrap_or(self.rest.len());
         let (keyword, rest) = self.rest.split_at(end);
         self.rest = rest;
         keyword

@@ -118,10 +118,7 @@ const fn number(
 }
 
 const fn choice(allowed: &'static [&'static str]) -> OptionValues {
-    Choice {
-        allowed,
-        refused: &[],
-    }
+    Choice { allowed, refused: &[] }
 }
 
 /// A day is longer than anything Segue should wait for.
@@ -142,14 +139,7 @@ const fn fixed(
     accepted: &'static [&'static str],
     reason: &'static str,
 ) -> OptionInfo {
-    option(
-        Libpq,
-        name,
-        env,
-        default,
-        Fixed { accepted, reason },
-        reason,
-    )
+    option(Libpq, name, env, default, Fixed { accepted, reason }, reason)
 }
 
 #[rustfmt::skip] // One line per option and one for its text reads better than rustfmt's ten.
@@ -339,10 +329,7 @@ pub(super) fn nearest(unknown: &str) -> Option<&'static str> {
         return Some(known);
     }
     let names = OPTIONS.iter().map(|option| option.name);
-    closest(
-        &unknown,
-        names.filter(|name| !ENVIRONMENT_ONLY.contains(name)),
-    )
+    closest(&unknown, names.filter(|name| !ENVIRONMENT_ONLY.contains(name)))
 }
 
 /// The candidate most like `text`, unless none is at all.

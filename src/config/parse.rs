@@ -147,17 +147,13 @@ fn split(conninfo: &str) -> Result<Vec<Pair>> {
 
 /// Those that libpq sends for its environment variables.
 fn parameters(settings: &Settings) -> Vec<(String, String)> {
-    [
-        ("datestyle", "DateStyle"),
-        ("timezone", "TimeZone"),
-        ("geqo", "geqo"),
-    ]
-    .into_iter()
-    .filter_map(|(option, parameter)| {
-        let value = settings.text(option)?;
-        Some((parameter.to_owned(), value.to_owned()))
-    })
-    .collect()
+    [("datestyle", "DateStyle"), ("timezone", "TimeZone"), ("geqo", "geqo")]
+        .into_iter()
+        .filter_map(|(option, parameter)| {
+            let value = settings.text(option)?;
+            Some((parameter.to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 fn connect_timeout(settings: &Settings) -> Result<Option<Duration>> {

@@ -18,10 +18,7 @@ impl PassFile {
     /// file (`asked_for` is false) may be missing.
     pub(super) fn load(path: &Path, asked_for: bool, warnings: &mut Warnings) -> Option<Self> {
         let mut warn = |why: &str| {
-            warnings.push(format!(
-                "the password file {} was not used: {why}",
-                path.display()
-            ));
+            warnings.push(format!("the password file {} was not used: {why}", path.display()));
         };
         // Looked at before it is opened: opening a named pipe would wait for its writer.
         match fs::metadata(path) {
@@ -168,9 +165,6 @@ mod tests {
     #[test]
     fn colons_and_backslashes_are_escaped() {
         let file = r"\:\:1:*:a\\b:u\:v:p\:q\\r\s:ignored";
-        assert_eq!(
-            lookup(file, "::1", 1, r"a\b", "u:v").as_deref(),
-            Some(r"p:q\rs")
-        );
+        assert_eq!(lookup(file, "::1", 1, r"a\b", "u:v").as_deref(), Some(r"p:q\rs"));
     }
 }

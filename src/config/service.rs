@@ -48,10 +48,7 @@ pub(super) fn load(
             }
         };
         let Ok(text) = std::str::from_utf8(&content) else {
-            return Err(bad(format!(
-                "the service file {} is not UTF-8",
-                path.display()
-            )));
+            return Err(bad(format!("the service file {} is not UTF-8", path.display())));
         };
         if let Some(lines) = section(text, service, &path)? {
             return Ok((path, lines));
@@ -93,10 +90,7 @@ fn section(text: &str, service: &str, path: &Path) -> Result<Option<Vec<ServiceL
             return Err(bad(format!("{} is not keyword=value", place())));
         };
         if matches!(keyword, "service" | "servicefile") {
-            return Err(bad(format!(
-                "{} names a further service; services do not nest",
-                place()
-            )));
+            return Err(bad(format!("{} names a further service; services do not nest", place())));
         }
         lines.push(ServiceLine {
             pair: Pair {

@@ -22,11 +22,7 @@ pub(super) struct Pair {
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.hide_keyword {
-            "***"
-        } else {
-            &self.keyword
-        })
+        f.write_str(if self.hide_keyword { "***" } else { &self.keyword })
     }
 }
 
@@ -68,20 +64,15 @@ pub(super) fn bad(message: impl Into<String>) -> Error {
 impl Settings {
     /// Joins the pairs of the connection string with the service file and the environment.
     pub(super) fn gather(pairs: Vec<Pair>, env: &Environment) -> Result<Self> {
-        let mut settings = Self {
-            given: OPTIONS.iter().map(|_| None).collect(),
-            warnings: Warnings::default(),
-        };
+        let mut settings =
+            Self { given: OPTIONS.iter().map(|_| None).collect(), warnings: Warnings::default() };
         for pair in pairs {
             let Some(at) = options::position(&pair.keyword) else {
                 return Err(unknown(&pair, ""));
             };
             refuse_environment_only(&pair.keyword)?;
             // As in libpq, the last of several wins.
-            settings.given[at] = Some(Given {
-                text: pair.value,
-                source: Source::Explicit,
-            });
+            settings.given[at] = Some(Given { text: pair.value, source: Source::Explicit });
         }
         let service = settings
             .text("service")
@@ -102,19 +93,13 @@ impl Settings {
     fn add_service(&mut self, service: &str, file: Option<&str>, env: &Environment) -> Result<()> {
         let (path, lines) = service::load(service, file, env)?;
         for line in lines {
-            let source = Source::Service {
-                line: line.line,
-                file: path.clone(),
-            };
+            let source = Source::Service { line: line.line, file: path.clone() };
             let Some(at) = options::position(&line.pair.keyword) else {
                 return Err(unknown(&line.pair, &from(&source)));
             };
             refuse_environment_only(&line.pair.keyword)?;
             // As in libpq, the first of several wins here.
-            self.given[at].get_or_insert(Given {
-                text: line.pair.value,
-                source,
-            });
+            self.given[at].get_or_insert(Given { text: line.pair.value, source });
         }
         Ok(())
     }
@@ -183,10 +168,7 @@ impl Settings {
     /// What was given for an option and where; as in libpq, an empty value counts as none, except
     /// that it hides weaker sources.
     fn given(&self, name: &str) -> Option<&Given> {
-        self.given
-            .get(options::position(name)?)?
-            .as_ref()
-            .filter(|given| !given.text.is_empty())
+        self.given.get(options::position(name)?)?.as_ref().filter(|given| !given.text.is_empty())
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {
@@ -262,10 +244,7 @@ impl Settings {
         if let Some(word) = allowed.iter().find(|word| word.eq_ignore_ascii_case(text)) {
             return Ok(Some(word));
         }
-        if let Some((_, why)) = refused
-            .iter()
-            .find(|(word, _)| word.eq_ignore_ascii_case(text))
-        {
+        if let Some((_, why)) = refused.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
             return Err(bad(format!("{} is refused: {why}", self.shown(name))));
         }
         let mut wanted = allowed.join(", ");
@@ -277,10 +256,7 @@ impl Settings {
 
     fn not_allowed(&self, name: &str, allowed: &str) -> Error {
         let value = self.text_or_default(name).unwrap_or_default();
-        bad(format!(
-            "{} is {value:?}; allowed are {allowed}",
-            self.named(name)
-        ))
+        bad(format!("{} is {value:?}; allowed are {allowed}", self.named(name)))
     }
 }
 
@@ -312,9 +288,7 @@ fn refuse_environment_only(keyword: &str) -> Result<()> {
     if !ENVIRONMENT_ONLY.contains(&keyword) {
         return Ok(());
     }
-    let variable = options::position(keyword)
-        .and_then(|at| OPTIONS[at].env)
-        .unwrap_or_default();
+    let variable = options::position(keyword).and_then(|at| OPTIONS[at].env).unwrap_or_default();
     Err(bad(format!(
         "{keyword} is not an option of a connection string. Write options='-c {keyword}=VALUE', or \
          set the environment variable {variable}"
@@ -332,10 +306,7 @@ fn unknown(pair: &Pair, place: &str) -> Error {
     let suggestion = options::nearest(&pair.keyword)
         .map(|known| format!("; did you mean {known}?"))
         .unwrap_or_default();
-    bad(format!(
-        "unknown option {:?}{place}{suggestion}",
-        pair.keyword
-    ))
+    bad(format!("unknown option {:?}{place}{suggestion}", pair.keyword))
 }
 
 fn from(source: &Source) -> String {

@@ -93,9 +93,7 @@ fn mode(settings: &Settings, hosts: &[Host], binding: ChannelBinding) -> Result<
         Some(_) => return Ok(SslMode::VerifyFull),
         None => {
             let asked = binding == ChannelBinding::Require
-                || ASKS_FOR_TLS
-                    .iter()
-                    .any(|name| settings.text(name).is_some());
+                || ASKS_FOR_TLS.iter().any(|name| settings.text(name).is_some());
             return Ok(match !asked && hosts.iter().all(is_local) {
                 true => SslMode::Disable,
                 false => SslMode::VerifyFull,
@@ -132,9 +130,9 @@ fn check_channel_binding(
     }
     let unix = |host: &&Host| matches!(host.address, Address::Unix { .. });
     match hosts.iter().find(unix) {
-        Some(host) => Err(bad(format!(
-            "{shown} needs TLS, which the Unix socket {host} (host) never has"
-        ))),
+        Some(host) => {
+            Err(bad(format!("{shown} needs TLS, which the Unix socket {host} (host) never has")))
+        }
         None => Ok(()),
     }
 }
@@ -164,18 +162,13 @@ fn check_root(settings: &Settings, env: &Environment, hosts: &[Host], tls: &Tls)
     let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyFull);
     let tcp = |host: &&Host| matches!(host.address, Address::Tcp { .. });
     let remote = hosts.iter().find(|host| !is_local(host));
-    let (true, Some(host), RootCert::None) = (
-        verifies,
-        remote.or_else(|| hosts.iter().find(tcp)),
-        &tls.root_cert,
-    ) else {
+    let (true, Some(host), RootCert::None) =
+        (verifies, remote.or_else(|| hosts.iter().find(tcp)), &tls.root_cert)
+    else {
         return Ok(());
     };
     let why = match settings.text("sslmode") {
-        Some(_) => format!(
-            "{} checks the server's certificate",
-            settings.shown("sslmode")
-        ),
+        Some(_) => format!("{} checks the server's certificate", settings.shown("sslmode")),
         None => format!(
             "without sslmode, a link to {host} is made with sslmode=verify-full, which checks the \
              server's certificate"
@@ -206,15 +199,10 @@ fn file(
     // libpq goes on without a root certificate that it was told to use, and so without checking.
     match Path::new(path).exists() {
         true => Ok(Some(PathBuf::from(path))),
-        false => Err(bad(format!(
-            "{} does not exist or cannot be reached",
-            settings.shown(name)
-        ))),
+        false => Err(bad(format!("{} does not exist or cannot be reached", settings.shown(name)))),
     }
 }
 
 fn default_file(env: &Environment, name: &str) -> Option<PathBuf> {
-    env.in_home(".postgresql")
-        .map(|directory| directory.join(name))
-        .filter(|path| path.exists())
+    env.in_home(".postgresql").map(|directory| directory.join(name)).filter(|path| path.exists())
 }

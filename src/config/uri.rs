@@ -11,9 +11,7 @@ use crate::error::Result;
 
 /// What comes after the scheme, if this is a URI.
 pub(super) fn strip_scheme(conninfo: &str) -> Option<&str> {
-    ["postgresql://", "postgres://"]
-        .iter()
-        .find_map(|scheme| conninfo.strip_prefix(scheme))
+    ["postgresql://", "postgres://"].iter().find_map(|scheme| conninfo.strip_prefix(scheme))
 }
 
 /// Splits what comes after the scheme into pairs of keyword and value.
@@ -21,10 +19,7 @@ pub(super) fn parse(uri: &str) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     let mut rest = uri;
     // Like libpq: a `?` does not end the search, so a password may contain one.
-    if let Some(end) = uri
-        .find(['@', '/'])
-        .filter(|end| uri[*end..].starts_with('@'))
-    {
+    if let Some(end) = uri.find(['@', '/']).filter(|end| uri[*end..].starts_with('@')) {
         let (user, password) = split_at_char(&uri[..end], ':');
         push(&mut pairs, "user", decode(user, "user name")?);
         if let Some(password) = password {
@@ -53,11 +48,7 @@ pub(super) fn parse(uri: &str) -> Result<Vec<Pair>> {
 
 fn push(pairs: &mut Vec<Pair>, keyword: &str, value: Zeroizing<String>) {
     if !value.is_empty() {
-        pairs.push(Pair {
-            keyword: keyword.to_owned(),
-            value,
-            hide_keyword: false,
-        });
+        pairs.push(Pair { keyword: keyword.to_owned(), value, hide_keyword: false });
     }
 }
 
@@ -145,11 +136,7 @@ fn parse_query(query: &str, hide: bool, pairs: &mut Vec<Pair>) -> Result<()> {
     for parameter in query.split('&') {
         let (keyword, value) = split_at_char(parameter, '=');
         let keyword = decode(keyword, "name of a query parameter")?;
-        let shown = if hide {
-            "(not shown)"
-        } else {
-            keyword.as_str()
-        };
+        let shown = if hide { "(not shown)" } else { keyword.as_str() };
         let Some(value) = value else {
             return Err(bad(format!(
                 "the URI's query parameter {shown} has no \"=\"; write keyword=value, and & between \
@@ -173,11 +160,7 @@ fn parse_query(query: &str, hide: bool, pairs: &mut Vec<Pair>) -> Result<()> {
             ("ssl", "true") => ("sslmode", Zeroizing::new("verify-full".to_owned())),
             (keyword, _) => (keyword, value),
         };
-        pairs.push(Pair {
-            keyword: keyword.to_owned(),
-            value,
-            hide_keyword: hide,
-        });
+        pairs.push(Pair { keyword: keyword.to_owned(), value, hide_keyword: hide });
     }
     Ok(())
 }

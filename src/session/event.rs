@@ -35,8 +35,11 @@ pub enum Event {
     Restarted,
     /// The commit that carries this number stands on its server; see
     /// [`Session::handle_backup`](super::Session::handle_backup).
-    AwaitBackup { ledger_row: Uuid, number: u64 },
-    Notice(ServerError),
+    AwaitBackup {
+        ledger_row: Uuid,
+        number: u64,
+    },
+    Notice(Box<ServerError>),
     Notification {
         process_id: i32,
         channel: String,
@@ -53,6 +56,11 @@ pub enum Event {
         session: Uuid,
         from: u64,
         to: u64,
+    },
+    /// A commit that was acknowledged and then lost was run again, and stands.
+    CommitReapplied {
+        session: Uuid,
+        number: u64,
     },
     ReplayStarted {
         statements: usize,

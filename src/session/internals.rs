@@ -149,6 +149,13 @@ pub(super) fn write_terminate(pid: i32, backend_start: &str, out: &mut BytesMut)
     bind("", &[&pid.to_be_bytes(), backend_start.as_bytes(), &timeout], out);
 }
 
+/// Commits something that changes nothing, so that what was committed before is as safe afterwards as
+/// the server makes its commits.
+pub(super) fn write_confirm(out: &mut BytesMut) {
+    parse("", ledger::CONFIRM, &[], out);
+    bind("", &[], out);
+}
+
 /// A simple query: BEGIN where one is due (`Some`, empty for a plain one), the application's string,
 /// and the seal where there is one.
 pub(super) fn write_simple(

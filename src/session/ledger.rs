@@ -54,6 +54,10 @@ pub fn look_sql(rows: &[uuid::Uuid]) -> String {
 /// Opens row `$1` and retires row `$2` (the nil UUID retires none); gives one row with integer 1.
 pub const OPEN: &str = "SELECT segue.open($1, $2)";
 
+/// A transaction that writes WAL and nothing else: where commits wait for standbys, its commit does,
+/// and so for all that was committed before it.
+pub const CONFIRM: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'segue', '')";
+
 /// An expression that names the present backend's start, so that [`TERMINATE`] hits no stranger to
 /// whom its process id was handed on. Text, whatever DateStyle and TimeZone are.
 pub const BACKEND_START: &str = "\

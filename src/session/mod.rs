@@ -20,6 +20,7 @@ pub mod event;
 pub mod internals;
 pub mod ledger;
 mod prepared;
+mod reapply;
 mod recovery;
 mod reply;
 mod request;
@@ -44,6 +45,7 @@ pub use transaction::BeginOptions;
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::wire::frame::Status;
 use prepared::Prepared;
+use reapply::Reapply;
 use recovery::{Adoption, Finish};
 use seals::Seals;
 use settings::Settings;
@@ -67,6 +69,8 @@ pub struct Options {
     pub writes: bool,
     /// Whether a commit is acknowledged only once the backup has it.
     pub backup_acknowledges: bool,
+    /// Whether commits that a promotion has lost are run again.
+    pub reapply: bool,
 }
 
 /// What a session has to know of the link that it is given.
@@ -110,6 +114,8 @@ pub struct Session {
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
     zombies: Vec<LinkReady>,
+    /// The session had been on the present link's server before.
+    returned: bool,
     ledger_access: LedgerAccess,
     /// The highest timeline that this session has been on.
     timeline_floor: u32,
@@ -124,6 +130,7 @@ pub struct Session {
     transaction: Transaction,
     settings: Settings,
     seals: Seals,
+    reapply: Reapply,
     events: VecDeque<Event>,
     /// The error of the unit in front, told once its transaction's status is known.
     unit_error: Option<ServerError>,
@@ -163,6 +170,7 @@ impl Session {
             phase: Phase::Lost,
             link: LinkReady::default(),
             zombies: Vec::new(),
+            returned: false,
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,
             output: BytesMut::new(),
@@ -173,6 +181,7 @@ impl Session {
             transaction: Transaction::None,
             settings: Settings::default(),
             seals,
+            reapply: Reapply::default(),
             events: VecDeque::new(),
             unit_error: None,
             seal_missing: false,
@@ -227,12 +236,22 @@ impl Session {
 
     /// Whether requests can be made: there is a link, and nothing is being restored on it.
     pub fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Live)
+        matches!(self.phase, Phase::Live) && !self.reapply.is_running()
     }
 
     /// Whether everything that was requested has been answered.
     pub fn is_quiet(&self) -> bool {
         self.is_live() && self.front == self.units.len()
+    }
+
+    /// Whether no request is unanswered, with a link or without.
+    pub fn is_settled(&self) -> bool {
+        self.front == self.units.len()
+    }
+
+    /// So many bytes are kept of what is in flight.
+    pub fn journal_len(&self) -> usize {
+        self.journal.len()
     }
 
     /// The transaction's status as the application sees it.

@@ -12,7 +12,7 @@ use super::classify::Effect;
 use super::internals::LedgerAccess;
 use super::seals::LedgerRow;
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Purpose, Verdict};
+use super::unit::{CopyIn, Purpose, Seal, Verdict};
 use super::{Event, LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::Malformed;
@@ -26,6 +26,8 @@ enum Step {
     Settings,
     Look,
     OpenRow,
+    /// A commit that waits for the standbys, if the server's commits do.
+    Confirm,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub(super) struct Adoption {
     replays: bool,
     /// The ledger has been asked, and has answered.
     looked: bool,
+    /// What the ledger says is as safe as an acknowledged commit.
+    confirmed: bool,
     /// The step in front has failed.
     failed: bool,
 }
@@ -49,8 +53,6 @@ pub(super) enum Finish {
     Again,
     /// Ask the ledger, then decide.
     Recheck,
-    /// An earlier attempt of the unit in front has committed.
-    Committed,
 }
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
@@ -65,6 +67,7 @@ impl Session {
             return;
         }
         self.phase = Phase::Lost;
+        self.interrupt_reapplying();
         self.output.clear();
         self.reset_reply();
         self.give_up_link = false;
@@ -102,7 +105,8 @@ impl Session {
     /// transaction that never reached COMMIT.
     pub fn handle_no_link(&mut self, error: &Error) {
         for unit in self.units.range_mut(self.front..) {
-            if unit.losses > 0 && unit.seal.is_some() && unit.verdict.is_none() {
+            let sealed = unit.seal.is_some() && unit.copy != CopyIn::Open;
+            if unit.losses > 0 && sealed && unit.verdict.is_none() {
                 let unknown = error.clone().with_outcome(Outcome::Unknown);
                 unit.verdict = Some(Verdict::Failed(unknown));
             }
@@ -149,6 +153,9 @@ impl Session {
                 }
             } else if unit.autocommit && unit.copy == CopyIn::Open {
                 // Its end was never sent.
+                if !unit.kept {
+                    unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                }
             } else if unit.autocommit && (!reads || unit.unprotected.is_some()) {
                 unit.verdict = Some(Verdict::Failed(unknown("the statement")));
             }
@@ -199,6 +206,7 @@ impl Session {
             ));
         }
         self.timeline_floor = link.timeline;
+        self.returned = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.prepared.reset(&link.prepared);
@@ -321,6 +329,7 @@ impl Session {
             return;
         }
         let adoption = std::mem::take(adoption);
+        self.returned |= self.zombies.iter().any(|zombie| zombie.server == self.link.server);
         self.zombies.retain(|zombie| zombie.server != self.link.server);
         self.adopted(adoption);
     }
@@ -343,26 +352,46 @@ impl Session {
             return;
         }
         if !adoption.replays && (adoption.looked || !self.seals.enabled) {
+            if self.needs_confirmation(&adoption) {
+                internals::write_confirm(&mut self.output);
+                frontend::sync(&mut self.output);
+                let steps = VecDeque::from([Step::Confirm]);
+                self.phase = Phase::Adopting(Adoption { steps, confirmed: true, ..adoption });
+                return;
+            }
             self.judge(&adoption.rows);
         }
+        if self.reapply.is_due() {
+            self.phase = Phase::Live;
+            if adoption.replays {
+                self.begin_discarding(Finish::Again);
+            } else {
+                self.reapply_next();
+            }
+            return;
+        }
+        if !adoption.replays {
+            self.resume();
+            return;
+        }
+        match self.replay_blocker() {
+            Some(error) => {
+                self.phase = Phase::Live;
+                self.begin_discarding(Finish::Fail(error));
+            }
+            None => self.enter_replay(),
+        }
+    }
+
+    /// Goes on with what was in flight when the link was lost.
+    pub(super) fn resume(&mut self) {
         if self.commit_is_decided() {
             self.phase = Phase::Live;
             self.take_decided_commit();
-            return;
-        }
-        if let Some(error) = self.replay_blocker() {
-            if adoption.replays {
-                self.phase = Phase::Live;
-                self.begin_discarding(Finish::Fail(error));
-                return;
-            }
+        } else if let Some(error) = self.replay_blocker() {
             self.phase = Phase::Live;
             self.take_verdicts();
             self.fail_outstanding(&error);
-            return;
-        }
-        if adoption.replays {
-            self.enter_replay();
         } else {
             self.start_replay();
         }
@@ -375,15 +404,29 @@ impl Session {
         }
         let rows = &adoption.rows;
         if adoption.looked && self.seals.is_confirmed() {
-            for lost in self.seals.lost(rows) {
-                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to: lost.to });
-            }
+            let lost = self.seals.lost(rows);
             self.seals.forget_lost(rows);
-            if !self.seals.is_present(rows) {
+            let missing = !self.seals.is_present(rows);
+            if missing {
                 self.seals.unconfirm(true);
             }
+            self.skip_reapplied(rows);
+            self.plan_reapplying(&lost, missing);
         }
         !self.seals.is_confirmed()
+    }
+
+    /// On a server that the session has returned to, a commit may be visible that no standby has: its
+    /// backend was ended while it waited for them, or the server crashed. A commit of our own behind
+    /// it waits in its stead.
+    fn needs_confirmation(&self, adoption: &Adoption) -> bool {
+        let committed =
+            |seal: Seal| adoption.rows.iter().any(|row| row.id == seal.row && row.has(seal.number));
+        self.returned
+            && adoption.looked
+            && !adoption.confirmed
+            && self.seals.enabled
+            && self.units.range(self.front..).any(|unit| unit.seal.is_some_and(committed))
     }
 
     /// What the ledger says of the sealed units that were on their way.
@@ -396,6 +439,13 @@ impl Session {
             if unit.losses == 0 || unit.verdict.is_some() {
                 continue;
             }
+            if unit.copy == CopyIn::Open {
+                // Its end, and so its seal, was never sent.
+                if !unit.kept && !blocked {
+                    unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                }
+                continue;
+            }
             if !self.seals.enabled {
                 unit.verdict = Some(Verdict::Failed(unknown("the commit")));
                 continue;
@@ -406,13 +456,12 @@ impl Session {
                 continue;
             }
             if unit.autocommit && unit.unprotected.is_some() && !blocked {
-                unit.verdict = Some(Verdict::Failed(Error::new(
-                    ErrorKind::ProtectionLost,
-                    "the server was lost and the COPY was too large to be kept; nothing of it is \
-                     committed: run it again",
-                )));
-            } else if row.is_none() {
+                unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+            } else if let Some(row) = row {
+                unit.passed_over = row.seq > seal.number;
+            } else if seal.row != self.seals.row() {
                 // Its row never reached this server, so its number can stand in another as well.
+                // In a row that is merely to be opened the number stays: it is the fence.
                 unit.seal = Some(self.seals.allot(seal.guarded));
             }
         }
@@ -422,7 +471,7 @@ impl Session {
         self.units.iter().any(|unit| unit.answered && unit.replayed.is_some())
     }
 
-    fn start_replay(&mut self) {
+    pub(super) fn start_replay(&mut self) {
         self.rewind();
         self.enter_replay();
         self.send_ready();
@@ -606,10 +655,16 @@ impl Session {
 
     /// What can be done about an error other than telling it.
     pub(super) fn second_chance(&mut self, error: &ServerError) -> Option<Finish> {
+        if self.reapply.is_running() {
+            let again = is_conflict(error) && self.replay_attempts < REPLAY_ATTEMPTS;
+            self.replay_attempts += 1;
+            return again.then_some(Finish::Again);
+        }
         let unit = &self.units[self.front];
         let again = unit.losses > 0 || self.replay_attempts > 0;
         if self.is_fence(error) && again {
-            return Some(Finish::Committed);
+            // Which attempt has taken the number, or whether a later one has, only the ledger knows.
+            return (!unit.passed_over).then_some(Finish::Recheck);
         }
         if is_conflict(error)
             && again
@@ -705,27 +760,24 @@ impl Session {
         self.forget_own_units();
         self.seals.unconfirm(false);
         match finish {
+            Finish::Fail(_) if self.reapply.is_running() => self.abandon_reapplying(),
             Finish::Fail(error) => self.fail_outstanding(&error),
+            Finish::Again if self.reapply.is_due() => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();
                 self.start_replay();
             }
             Finish::Recheck => {
-                for unit in self.units.range_mut(self.front..) {
+                // What was passed over has run, as if the link had been lost behind it.
+                for unit in self.units.range_mut(self.front..).filter(|unit| unit.sent) {
                     unit.losses = unit.losses.max(1);
                 }
+                self.judge_without_ledger();
                 let mut adoption = Adoption::default();
                 let link = self.link.clone();
                 self.write_questions(&link, &mut adoption);
                 self.phase = Phase::Adopting(adoption);
                 self.adopt_if_answered();
-            }
-            Finish::Committed => {
-                self.units[self.front].verdict = Some(Verdict::Committed);
-                self.take_verdicts();
-                if !self.units.is_empty() {
-                    self.start_replay();
-                }
             }
         }
     }
@@ -747,7 +799,7 @@ impl Session {
         self.units.retain(|unit| !own(unit));
     }
 
-    fn reset_reply(&mut self) {
+    pub(super) fn reset_reply(&mut self) {
         self.unit_error = None;
         self.seal_missing = false;
         self.sealed = false;
@@ -776,6 +828,14 @@ fn unknown(what: &str) -> Error {
         ),
     )
     .with_outcome(Outcome::Unknown)
+}
+
+fn copy_not_kept() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost and the COPY was too large to be kept; nothing of it is committed: run \
+         it again",
+    )
 }
 
 fn reply_lost() -> Error {

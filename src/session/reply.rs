@@ -71,7 +71,7 @@ impl Session {
         if matches!(notice.code.as_str(), "57P01" | "57P02" | "57P03") {
             self.last_words = Some(notice);
         } else if matches!(self.phase, Phase::Live) {
-            self.emit(Event::Notice(notice));
+            self.emit(Event::Notice(Box::new(notice)));
         }
         Ok(())
     }
@@ -142,7 +142,8 @@ impl Session {
             // The guarded seal is a SELECT of the number, or of 0 if it wrote nothing.
             b'D' if step == Steps::SEAL || unit.in_seal => {
                 let value = Values::new(frame.body())?.next().transpose()?.flatten();
-                self.sealed = value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
+                self.sealed =
+                    value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
                 Ok(())
             }
             b'D' if step == Steps::USER => self.handle_row(frame.into_body()),
@@ -311,7 +312,10 @@ impl Session {
         }
         if step != Steps::SEAL && step != Steps::COMMIT && unit.purpose.is_users() {
             // A deferred error after the user's part counts as part of what was seen.
-            match unit.track(b'E', error.code.as_bytes()) {
+            let track = unit.track(b'E', error.code.as_bytes());
+            // An error ends the unit: what was seen beyond it cannot come any more.
+            let track = if unit.has_caught_up() { track } else { Track::Diverged };
+            match track {
                 Track::Diverged => {
                     self.unit_error = Some(error);
                     self.diverge();

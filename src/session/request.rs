@@ -130,13 +130,21 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the server knows nothing (any more) of the transaction, which can then be ended with a
+    /// link or without.
+    pub fn ends_without_server(&self) -> bool {
+        matches!(self.transaction, Transaction::Pending(_) | Transaction::Doomed(_))
+    }
+
     /// Commits the transaction, its seal with it.
     pub fn commit(&mut self, chain: bool) -> Result<()> {
-        self.check_live()?;
+        if !self.ends_without_server() {
+            self.check_live()?;
+        }
         match &self.transaction {
             Transaction::None => Err(no_transaction()),
             Transaction::Pending(_) => {
-                self.check_quiet()?;
+                self.check_settled()?;
                 self.end_locally(chain, "COMMIT");
                 Ok(())
             }
@@ -149,13 +157,15 @@ impl Session {
             }
             Transaction::Open(_) => {
                 self.ensure_internals();
-                // Nothing can be sealed in a failed transaction: COMMIT rolls it back.
-                let failed = self.is_quiet() && self.status == Status::Failed;
+                // A failed transaction can only be rolled back, whatever becomes of the link.
+                if self.is_quiet() && self.status == Status::Failed {
+                    return self.rollback(chain);
+                }
                 let mut steps = Steps::COMMIT;
                 let mut unit = self.new_unit(Purpose::Commit, 0, false);
                 if let Transaction::Open(open) = &mut self.transaction {
                     open.chain = chain;
-                    if self.seals.enabled && open.effect > Effect::Reads && !failed {
+                    if self.seals.enabled && open.effect > Effect::Reads {
                         // Even a transaction declared READ ONLY may have been made writable since.
                         let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
                         unit.seal = Some(self.seals.allot(guarded));
@@ -172,11 +182,13 @@ impl Session {
 
     /// Rolls the transaction back.
     pub fn rollback(&mut self, chain: bool) -> Result<()> {
-        self.check_live()?;
+        if !self.ends_without_server() {
+            self.check_live()?;
+        }
         match &self.transaction {
             Transaction::None => Err(no_transaction()),
             Transaction::Pending(_) | Transaction::Doomed(_) => {
-                self.check_quiet()?;
+                self.check_settled()?;
                 self.end_locally(chain, "ROLLBACK");
                 Ok(())
             }
@@ -201,7 +213,7 @@ impl Session {
         };
         let start = self.output.len();
         message.write(&mut self.output);
-        if self.units[unit].unprotected.is_none() {
+        if self.units[unit].kept {
             self.journal.extend_from_slice(&self.output[start..]);
             self.units[unit].end = self.journal_base + self.journal.len();
             self.enforce_journal_limit();
@@ -424,11 +436,16 @@ impl Session {
         let idle = self.status == Status::Idle && !matches!(self.transaction, Transaction::Open(_));
         let seals = effect > Effect::Reads && self.options.writes;
         if idle && seals && self.seals.rotation_is_due() {
+            let mut undecided = self.units.range(self.front..).filter_map(|unit| unit.seal);
+            if undecided.any(|seal| self.seals.would_retire(seal)) {
+                return;
+            }
             self.push_own(Purpose::OpenRow);
         }
     }
 
-    fn push(&mut self, unit: Unit) {
+    fn push(&mut self, mut unit: Unit) {
+        unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
         self.units.push_back(unit);
         self.send(self.units.len() - 1);
     }
@@ -503,8 +520,13 @@ impl Session {
                 frontend::sync(out);
             }
             Purpose::Rollback => {
-                internals::write_call(internals::ROLLBACK, out);
-                frontend::sync(out);
+                if self.internals_ready {
+                    internals::write_call(internals::ROLLBACK, out);
+                    frontend::sync(out);
+                } else {
+                    // Nothing can be prepared in a failed transaction.
+                    let _ = frontend::query("ROLLBACK", out);
+                }
             }
         }
         unit.steps = Steps::new(steps);
@@ -544,7 +566,12 @@ impl Session {
     }
 
     fn check_quiet(&self) -> Result<()> {
-        if self.is_quiet() {
+        self.check_live()?;
+        self.check_settled()
+    }
+
+    fn check_settled(&self) -> Result<()> {
+        if self.is_settled() {
             return Ok(());
         }
         Err(Error::new(
@@ -589,6 +616,8 @@ impl Session {
             // Its data is not kept any longer; only what has been sent counts.
             if unit.sent {
                 unit.unprotected = Some(reason);
+                unit.kept = false;
+                unit.begin_len = 0;
                 unit.end = unit.start;
                 self.journal.truncate(unit.start - self.journal_base);
             }

@@ -59,6 +59,8 @@ pub(super) struct Seals {
     pub enabled: bool,
     current: Row,
     previous: Option<Row>,
+    /// The row that was last asked to be deleted; whether it was may be unknown.
+    retired: Option<Uuid>,
     /// A row that has been asked for and is not yet confirmed.
     opening: Option<Uuid>,
     /// Whether the present row is known to stand in the ledger.
@@ -74,6 +76,7 @@ impl Seals {
             enabled: false,
             current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
             previous: None,
+            retired: None,
             opening: None,
             confirmed: false,
         };
@@ -109,11 +112,17 @@ impl Seals {
             && (!self.confirmed || self.current.next > self.rotate_commits)
     }
 
+    /// Whether opening the next row deletes the one that `seal` stands in.
+    pub fn would_retire(&self, seal: Seal) -> bool {
+        self.confirmed && self.previous.is_some_and(|row| row.id == seal.row)
+    }
+
     /// The row to open, and the one to delete by the same call.
     pub fn open(&mut self) -> (Uuid, Uuid) {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
         let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
+        self.retired = retire.or(self.retired);
         (id, retire.unwrap_or(Uuid::nil()))
     }
 
@@ -159,6 +168,7 @@ impl Seals {
         [self.previous, self.confirmed.then_some(self.current)]
             .into_iter()
             .flatten()
+            .filter(|row| Some(row.id) != self.retired || ledger.iter().any(|l| l.id == row.id))
             .filter_map(|row| {
                 let survived = survived(ledger, row.id);
                 (survived < row.acknowledged).then(|| Lost {

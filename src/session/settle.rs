@@ -8,7 +8,7 @@ use super::recovery::Finish;
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
 use super::{BeginOptions, Event, Phase, Session, internals};
-use crate::error::{Error, Outcome, Result, ServerError};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 
 impl Session {
@@ -63,7 +63,6 @@ impl Session {
     }
 
     fn settle_unit(&mut self, status: Status, error: Option<ServerError>) {
-        self.sealed = false;
         match self.units[self.front].purpose {
             Purpose::User | Purpose::Simple => self.end_users(status, error),
             Purpose::Commit => self.end_commit(status, error),
@@ -80,6 +79,7 @@ impl Session {
                 self.drop_front();
             }
         }
+        self.sealed = false;
     }
 
     fn end_users(&mut self, status: Status, error: Option<ServerError>) {
@@ -97,11 +97,20 @@ impl Session {
                 self.settings.commit();
                 if let Some(seal) = seal {
                     self.acknowledge(seal);
+                    if std::mem::take(&mut self.sealed) {
+                        self.keep_autocommit(seal);
+                    }
                 }
             }
         }
         if let Some(error) = error {
-            self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+            let unit = &self.units[self.front];
+            let error = if unit.passed_over && self.is_fence(&error) {
+                failed_before()
+            } else {
+                Error::server(error, Outcome::NotCommitted)
+            };
+            self.emit(Event::Error(error));
         }
         self.seal_missing = false;
         let unit = &mut self.units[self.front];
@@ -222,6 +231,13 @@ impl Session {
 
     fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
         let unit = &self.units[self.front];
+        if self.reapply.is_running()
+            && (self.rolled_back || (error.is_some() && status == Status::Idle))
+        {
+            self.reset_reply();
+            self.abandon_reapplying();
+            return;
+        }
         match error {
             Some(error) if status != Status::Idle => {
                 // The seal or COMMIT has failed inside the transaction, which must still be ended.
@@ -235,6 +251,7 @@ impl Session {
                 self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
             }
+            None if self.reapply.is_running() => self.reapplied(),
             None => {
                 let rolled_back = std::mem::take(&mut self.rolled_back);
                 let seal = unit.seal;
@@ -244,6 +261,9 @@ impl Session {
                     self.settings.commit();
                     if let Some(seal) = seal {
                         self.acknowledge(seal);
+                        if std::mem::take(&mut self.sealed) {
+                            self.keep_transaction(seal);
+                        }
                     }
                 }
                 self.finish_transaction(!rolled_back);
@@ -290,7 +310,8 @@ impl Session {
                 "the session's row was missing from the ledger: the last commit stands, unsealed"
                     .into(),
             ));
-        } else {
+        } else if self.sealed {
+            // A guarded seal leaves no trace of a transaction that has written nothing.
             self.seals.acknowledge(seal);
         }
     }
@@ -344,4 +365,13 @@ impl Session {
             self.journal.clear();
         }
     }
+}
+
+/// A request of a pipeline that must not be repeated, because those behind it are committed.
+fn failed_before() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost; the statement had failed before, and what the server said of it is \
+         lost; it is not committed, while those behind it in the pipeline are",
+    )
 }

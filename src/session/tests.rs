@@ -52,7 +52,8 @@ fn described() -> Vec<u8> {
     columns.put_i16(-1);
     columns.put_i32(-1);
     columns.put_i16(1);
-    [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &columns), message(b'2', b"")].concat()
+    [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &columns), message(b'2', b"")]
+        .concat()
 }
 
 fn no_columns() -> Vec<u8> {
@@ -84,9 +85,11 @@ impl Play {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reapply: false,
         };
         let session = Session::new(options, 1);
-        let mut play = Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };
+        let mut play =
+            Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };
         play.link(0, 1);
         play.receive(&[no_columns(), row("1"), complete("SELECT 1"), ready(b'I')].concat());
         assert!(play.session.is_live());
@@ -144,8 +147,12 @@ impl Play {
 
     fn run(&mut self, sql: &str, streamed: bool) {
         let statement = self.statement(sql);
-        let request =
-            Execute { statement: &statement, parameters: &NoParameters, text_results: false, streamed };
+        let request = Execute {
+            statement: &statement,
+            parameters: &NoParameters,
+            text_results: false,
+            streamed,
+        };
         self.session.execute(request).unwrap();
         self.flush();
     }
@@ -242,7 +249,11 @@ fn a_replay_that_reads_something_else_is_never_continued() {
         ["replay of 1", "diverged at 1", "error 40001 NotCommitted", "ready Failed"]
     );
     play.execute("SELECT 1");
-    assert_eq!(play.told(), ["error 40001 NotCommitted", "ready Failed"], "until it is rolled back");
+    assert_eq!(
+        play.told(),
+        ["error 40001 NotCommitted", "ready Failed"],
+        "until it is rolled back"
+    );
     play.session.rollback(false).unwrap();
     assert_eq!(play.told(), ["ROLLBACK", "ready Idle"]);
 }
@@ -253,7 +264,8 @@ fn a_replay_with_fewer_rows_diverges() {
     play.begin_and_read();
     play.fail_over();
     let look = play.look(0, 0);
-    let begun = [message(b'2', b""), complete("BEGIN"), described(), complete("SELECT 0"), ready(b'T')];
+    let begun =
+        [message(b'2', b""), complete("BEGIN"), described(), complete("SELECT 0"), ready(b'T')];
     play.receive(&[look, begun.concat()].concat());
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
     assert_eq!(play.told(), ["replay of 1", "diverged at 1"], "nobody is waiting for a reply");
@@ -304,6 +316,9 @@ fn a_fenced_replay_finds_out_that_the_first_attempt_has_committed() {
     play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
     assert!(play.sends("ROLLBACK"));
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("segue.look"), "which attempt it was is asked, not guessed");
+    let look = play.look(1, 1);
+    play.receive(&look);
     assert_eq!(play.told(), ["replay of 2", "replayed", "COMMIT", "ready Idle"]);
 }
 
@@ -324,7 +339,11 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     play.link(2, 3);
     let look = play.look(2, 3);
     play.receive(&look);
-    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"], "it stands, its reply is lost");
+    assert_eq!(
+        play.told(),
+        ["error 02000 Committed", "ready Idle"],
+        "it stands, its reply is lost"
+    );
 
     play.execute("INSERT INTO t VALUES (3)");
     play.session.handle_link_lost();
@@ -333,8 +352,14 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     play.receive(&look);
     assert!(play.sends("INSERT INTO t VALUES (3)"));
     play.receive(
-        &[no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
-            .concat(),
+        &[
+            no_columns(),
+            complete("INSERT 0 1"),
+            message(b'2', b""),
+            complete("UPDATE 1"),
+            ready(b'I'),
+        ]
+        .concat(),
     );
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
@@ -431,8 +456,14 @@ fn commits_that_were_acknowledged_and_are_gone_are_reported_once() {
     for _ in 0..2 {
         play.execute("INSERT INTO t VALUES (1)");
         play.receive(
-            &[no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
-                .concat(),
+            &[
+                no_columns(),
+                complete("INSERT 0 1"),
+                message(b'2', b""),
+                complete("UPDATE 1"),
+                ready(b'I'),
+            ]
+            .concat(),
         );
     }
     play.told();
@@ -455,7 +486,8 @@ fn a_committed_setting_is_restored_and_a_rolled_back_one_is_not() {
     play.session.begin(BeginOptions::default()).unwrap();
     play.execute("SET lock_timeout = 7");
     play.receive(
-        &[message(b'2', b""), complete("BEGIN"), no_columns(), complete("SET"), ready(b'T')].concat(),
+        &[message(b'2', b""), complete("BEGIN"), no_columns(), complete("SET"), ready(b'T')]
+            .concat(),
     );
     play.session.rollback(false).unwrap();
     play.flush();

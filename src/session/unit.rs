@@ -114,6 +114,9 @@ pub(super) struct Unit {
     pub all_steps: u8,
     pub steps: Steps,
     pub seal: Option<Seal>,
+    /// A later number of its row was committed and its own was not: it failed, or wrote nothing, and
+    /// its seal can never succeed any more.
+    pub passed_over: bool,
     /// Each statement of it is a transaction of its own.
     pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
@@ -121,6 +124,8 @@ pub(super) struct Unit {
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
+    /// Whether what it returns may have to be compared with a later attempt.
+    pub tracked: bool,
     /// Whether any event of the reply has been handed over, and whether its columns have.
     pub told: bool,
     pub columns_told: bool,
@@ -134,6 +139,8 @@ pub(super) struct Unit {
     pub unprotected: Option<&'static str>,
     pub effect: Effect,
     pub copy: CopyIn,
+    /// Whether the journal has all of its bytes, so that it can be sent again.
+    pub kept: bool,
     pub seen: Seen,
     /// While the unit is run again: what this attempt has given so far.
     pub replayed: Option<Seen>,
@@ -162,9 +169,11 @@ impl Unit {
             all_steps: steps,
             steps: Steps::new(steps),
             seal: None,
+            passed_over: false,
             autocommit: false,
             sent: false,
             streamed: false,
+            tracked: false,
             told: false,
             columns_told: false,
             in_seal: false,
@@ -173,6 +182,7 @@ impl Unit {
             unprotected: None,
             effect: Effect::None,
             copy: CopyIn::No,
+            kept: true,
             seen: Seen::default(),
             replayed: None,
             losses: 0,
@@ -196,16 +206,12 @@ impl Unit {
         if self.copy == CopyIn::Failed {
             self.copy = CopyIn::Open;
         }
-        if !self.answered && !self.streamed {
+        let told_for_good = self.streamed && self.told;
+        if !self.answered && !told_for_good {
             self.seen = Seen::default();
             self.columns_told = false;
         }
         self.replayed = (self.seen.count > 0 || self.answered).then(Seen::default);
-    }
-
-    /// Whether what it returns may have to be compared with a later attempt.
-    pub fn is_tracked(&self) -> bool {
-        self.streamed || !self.autocommit
     }
 
     /// Takes note of a message that carries meaning, and says what is to become of it.
@@ -221,7 +227,7 @@ impl Unit {
             }
             replayed.update(tag, body);
         }
-        if self.is_tracked() {
+        if self.tracked {
             self.seen.update(tag, body);
         }
         Track::New

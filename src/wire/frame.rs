@@ -65,18 +65,13 @@ pub fn peek(buf: &[u8], limit: usize) -> Result<Option<(u8, usize)>, Malformed> 
 
 /// The text of a CommandComplete's body.
 pub fn command_tag(body: &[u8]) -> Result<&str, Malformed> {
-    let text = body
-        .strip_suffix(&[0])
-        .ok_or(Malformed("a command tag without its end"))?;
+    let text = body.strip_suffix(&[0]).ok_or(Malformed("a command tag without its end"))?;
     std::str::from_utf8(text).map_err(|_| Malformed("a command tag that is not text"))
 }
 
 /// The number of rows that a command tag tells of: the last word of `INSERT 0 5` or `SELECT 5`.
 pub fn rows_affected(tag: &str) -> u64 {
-    tag.rsplit(' ')
-        .next()
-        .and_then(|word| word.parse().ok())
-        .unwrap_or(0)
+    tag.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// A transaction's status as ReadyForQuery reports it.
@@ -116,11 +111,7 @@ mod tests {
     fn refuses_lengths_that_lie() {
         assert!(peek(b"D\0\0\0\x03", 100).is_err());
         assert!(peek(b"D\x7f\xff\xff\xff", 1 << 20).is_err());
-        assert!(
-            peek(b"D\xff\xff\xff\xff", usize::MAX - 1)
-                .unwrap()
-                .is_some()
-        );
+        assert!(peek(b"D\xff\xff\xff\xff", usize::MAX - 1).unwrap().is_some());
     }
 
     #[test]

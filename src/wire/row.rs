@@ -13,13 +13,9 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     pub fn new(body: &'a [u8]) -> Result<Self, Malformed> {
-        let (&[a, b], rest) = body
-            .split_first_chunk::<2>()
-            .ok_or(Malformed("a row without a column count"))?;
-        Ok(Self {
-            rest,
-            left: u16::from_be_bytes([a, b]),
-        })
+        let (&[a, b], rest) =
+            body.split_first_chunk::<2>().ok_or(Malformed("a row without a column count"))?;
+        Ok(Self { rest, left: u16::from_be_bytes([a, b]) })
     }
 
     fn value(&mut self) -> Option<Option<&'a [u8]>> {
@@ -55,11 +51,9 @@ impl<'a> Iterator for Values<'a> {
 pub fn check(body: &[u8], columns: Option<usize>) -> Result<(), Malformed> {
     let mut values = Values::new(body)?;
     if columns.is_some_and(|n| n != usize::from(values.left)) {
-        return Err(Malformed(
-            "a row with another number of columns than described",
-        ));
+        return Err(Malformed("a row with another number of columns than described"));
     }
-    while let Some(value) = values.next() {
+    for value in values.by_ref() {
         value?;
     }
     if !values.rest.is_empty() {

@@ -9,11 +9,7 @@ use segue_testkit::{Cluster, Replication};
 use super::setup::{Client, PATIENCE, ask, assert_writes};
 
 fn proxied(servers: &Cluster) -> Vec<Proxy> {
-    servers
-        .servers()
-        .iter()
-        .map(|server| Proxy::to_server(server).unwrap())
-        .collect()
+    servers.servers().iter().map(|server| Proxy::to_server(server).unwrap()).collect()
 }
 
 fn conninfo(servers: &Cluster, proxies: &[Proxy]) -> String {
@@ -22,10 +18,7 @@ fn conninfo(servers: &Cluster, proxies: &[Proxy]) -> String {
 
 #[test]
 fn a_black_holed_primary_is_left_for_the_promoted_standby() {
-    let servers = Cluster::builder()
-        .replication(Replication::Async)
-        .start()
-        .unwrap();
+    let servers = Cluster::builder().replication(Replication::Async).start().unwrap();
     let proxies = proxied(&servers);
     let client = Client::open(&conninfo(&servers, &proxies));
     let mut session = client.session(None);
@@ -35,17 +28,10 @@ fn a_black_holed_primary_is_left_for_the_promoted_standby() {
         let blocked = scope.spawn(|| ask(&mut session.link, "SELECT 1"));
         servers.promote(1, PATIENCE).unwrap();
         let promoted = Instant::now();
-        assert!(
-            blocked.join().unwrap().is_err(),
-            "nothing can have come through"
-        );
+        assert!(blocked.join().unwrap().is_err(), "nothing can have come through");
         let mut session = client.session(Some(0));
         assert_eq!(session.server, 1);
-        assert!(
-            promoted.elapsed() < Duration::from_millis(1500),
-            "{:?}",
-            promoted.elapsed()
-        );
+        assert!(promoted.elapsed() < Duration::from_millis(1500), "{:?}", promoted.elapsed());
         assert_writes(&mut session);
     });
 }
@@ -60,9 +46,7 @@ fn a_slow_network_raises_no_suspicion() {
     proxies[0].set_delay(Direction::ToClient, Duration::from_millis(300));
     let polled = proxies[0].connections()[0].clone();
     let before = polled.bytes(Direction::ToClient);
-    client.wait("several polls are answered", |_| {
-        polled.bytes(Direction::ToClient) > before + 20
-    });
+    client.wait("several polls are answered", |_| polled.bytes(Direction::ToClient) > before + 20);
     assert_eq!(client.server(0).health, Health::Healthy);
     let unrest = |e: &ClusterEvent| {
         matches!(
@@ -100,11 +84,7 @@ fn a_server_that_accepts_and_says_nothing_holds_nobody_up() {
     let client = Client::open(&servers.conninfo_via(&ports));
     let began = Instant::now();
     assert_eq!(client.session(None).server, 1);
-    assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     client.wait("it is suspect", |s| s.servers[0].health == Health::Suspect);
     proxies[1].set_accept(Accept::Forward).unwrap();
     client.wait("it is the standby", |s| s.standby == Some(0));

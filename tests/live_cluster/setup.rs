@@ -52,11 +52,7 @@ impl Client {
             preparations,
             Arc::new(move |event| sink.lock().unwrap().push(event)),
         );
-        Self {
-            cluster: cluster.unwrap(),
-            events,
-            sessions: AtomicU64::new(1),
-        }
+        Self { cluster: cluster.unwrap(), events, sessions: AtomicU64::new(1) }
     }
 
     pub fn want(&self, lost: Option<usize>, patience: Duration) -> Want {
@@ -75,21 +71,9 @@ impl Client {
     }
 
     pub fn try_session(&self, want: &Want) -> Result<Session, Error> {
-        let Handover {
-            link,
-            server,
-            facts,
-            prepared,
-            ..
-        } = self.cluster.acquire(want)?;
+        let Handover { link, server, facts, prepared, .. } = self.cluster.acquire(want)?;
         self.cluster.register(want.session, server, link.waker());
-        Ok(Session {
-            id: want.session,
-            server,
-            facts,
-            prepared,
-            link,
-        })
+        Ok(Session { id: want.session, server, facts, prepared, link })
     }
 
     pub fn status(&self) -> Arc<Status> {

@@ -32,27 +32,14 @@ impl Preparations for Statements {
 #[test]
 fn warm_links_are_used_at_a_failover_and_none_is_dialled() {
     const SESSIONS: usize = 8;
-    let servers = Cluster::builder()
-        .tls(true)
-        .auth(Auth::Scram)
-        .start()
-        .unwrap();
+    let servers = Cluster::builder().tls(true).auth(Auth::Scram).start().unwrap();
     let statements = Arc::new(Statements(AtomicU32::new(3)));
     let client = Client::open_with(&servers.conninfo(), statements.clone());
     let sessions: Vec<_> = (0..SESSIONS).map(|_| client.session(None)).collect();
-    client.wait("the standby is warm", |s| {
-        s.servers[1].warm_links == SESSIONS
-    });
+    client.wait("the standby is warm", |s| s.servers[1].warm_links == SESSIONS);
     client.wait("there are spares", |s| s.servers[0].warm_links == 2);
     client.wait_for_event("it is told", |e| {
-        matches!(
-            e,
-            ClusterEvent::Warm {
-                server: 1,
-                links: SESSIONS,
-                ..
-            }
-        )
+        matches!(e, ClusterEvent::Warm { server: 1, links: SESSIONS, .. })
     });
     statements.0.store(4, Ordering::SeqCst);
     client.cluster.statements_changed();
@@ -64,9 +51,8 @@ fn warm_links_are_used_at_a_failover_and_none_is_dialled() {
     servers.server(0).kill_all().unwrap();
     drop(sessions);
     std::thread::scope(|scope| {
-        let waiting: Vec<_> = (0..SESSIONS)
-            .map(|_| scope.spawn(|| client.session(Some(0))))
-            .collect();
+        let waiting: Vec<_> =
+            (0..SESSIONS).map(|_| scope.spawn(|| client.session(Some(0)))).collect();
         client.wait("they all wait", |s| s.waiting == SESSIONS);
         servers.promote(1, PATIENCE).unwrap();
         for session in waiting {
@@ -85,10 +71,7 @@ fn warm_links_are_used_at_a_failover_and_none_is_dialled() {
     });
     assert_eq!(client.server(1).warm_links_used, SESSIONS as u64);
     // The new primary's two spare links may have been made since.
-    assert!(
-        client.server(1).links_dialled <= dialled + 2,
-        "links were dialled at the failover"
-    );
+    assert!(client.server(1).links_dialled <= dialled + 2, "links were dialled at the failover");
 }
 
 #[test]
@@ -117,17 +100,11 @@ fn many_sessions_at_once_each_get_a_link() {
     let client = Client::open(&format!("{} recovery_concurrency=4", servers.conninfo()));
     let began = Instant::now();
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..40)
-            .map(|_| scope.spawn(|| client.session(None)))
-            .collect();
+        let all: Vec<_> = (0..40).map(|_| scope.spawn(|| client.session(None))).collect();
         for session in all {
             let mut session = session.join().unwrap();
             assert_eq!(session.server, 0);
-            assert!(
-                ask(&mut session.link, "SELECT 'mine'")
-                    .unwrap()
-                    .contains("mine")
-            );
+            assert!(ask(&mut session.link, "SELECT 'mine'").unwrap().contains("mine"));
         }
     });
     assert!(began.elapsed() < PATIENCE);

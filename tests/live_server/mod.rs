@@ -15,36 +15,23 @@ pub struct Server {
 impl Server {
     /// Starts a fresh server that listens on a Unix socket of its own only.
     pub fn start(settings: &str) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("segue-live-")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let dir = tempfile::Builder::new().prefix("segue-live-").tempdir_in("/tmp").unwrap();
         let server = Self { dir };
         let path = server.path();
         if is_root() {
-            check(
-                Command::new("chown")
-                    .args(["postgres", &path])
-                    .output()
-                    .unwrap(),
-            );
+            check(Command::new("chown").args(["postgres", &path]).output().unwrap());
         }
         let data = format!("{path}/data");
-        check(server.run(
-            "initdb",
-            &[
-                "-D", &data, "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8",
-            ],
-        ));
+        check(
+            server
+                .run("initdb", &["-D", &data, "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8"]),
+        );
         let options = format!(
             "-c listen_addresses='' -c unix_socket_directories={path} -c port={PORT} -c fsync=off \
              -c max_connections=40 {settings}"
         );
         let log = format!("{path}/log");
-        check(server.run(
-            "pg_ctl",
-            &["-D", &data, "-l", &log, "-o", &options, "-w", "start"],
-        ));
+        check(server.run("pg_ctl", &["-D", &data, "-l", &log, "-o", &options, "-w", "start"]));
         server
     }
 
@@ -53,10 +40,7 @@ impl Server {
     }
 
     pub fn connect_as(&self, user: &str) -> Client {
-        let config = format!(
-            "host={} port={PORT} user={user} dbname=postgres",
-            self.path()
-        );
+        let config = format!("host={} port={PORT} user={user} dbname=postgres", self.path());
         Client::connect(&config, NoTls).unwrap()
     }
 
@@ -68,12 +52,7 @@ impl Server {
         let program = format!("{BIN}/{program}");
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid=postgres",
-                "--regid=postgres",
-                "--init-groups",
-                &program,
-            ]);
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", &program]);
             command
         } else {
             Command::new(&program)
@@ -83,11 +62,7 @@ impl Server {
             let null = std::process::Stdio::null;
             command.stdin(null()).stdout(null()).stderr(null());
             let status = command.args(arguments).current_dir("/").status().unwrap();
-            return Output {
-                status,
-                stdout: Vec::new(),
-                stderr: Vec::new(),
-            };
+            return Output { status, stdout: Vec::new(), stderr: Vec::new() };
         }
         command.args(arguments).current_dir("/").output().unwrap()
     }
@@ -106,9 +81,5 @@ fn is_root() -> bool {
 }
 
 fn check(output: Output) {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -4,9 +4,13 @@
 //! the public API of the crate. A password is never printed: addresses and roles are, connection
 //! strings are not.
 
+mod check;
 mod demo;
+mod options;
 mod output;
+mod setup;
 mod stop;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -35,15 +39,53 @@ struct Cli {
 enum Command {
     /// Kill a real primary under a real workload, and see whether anything is lost
     Demo(demo::Options),
+    /// Install, upgrade, remove or purge the ledger that makes commits exactly once
+    Setup(setup::Options),
+    /// Look at every server, and say what protection an application would have
+    Check(check::Options),
+    /// Show what a client knows of its servers, once a second, and events as they come
+    Watch(watch::Options),
+    /// List the options of a connection string
+    Options,
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
     let done = match cli.command {
         Command::Demo(options) => demo::run(&options),
+        Command::Setup(options) => setup::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Watch(options) => watch::run(&options),
+        Command::Options => {
+            options::run();
+            Ok(ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|failure| {
         output::failure(failure.as_ref());
         ExitCode::from(2)
     })
+}
+
+/// Help, the version, or what was wrong. That names the argument that was one too many, which may
+/// be a connection string with a password in it.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let mut text = error.render().to_string();
+    if !error.use_stderr() {
+        output::out(text.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    for argument in std::env::args().skip(1) {
+        if argument.contains("://") || argument.contains('=') {
+            text = text.replace(&argument, "***");
+            for (_, value) in argument.split_once('=').into_iter().filter(|(_, v)| v.len() > 2) {
+                text = text.replace(value, "***");
+            }
+        }
+    }
+    output::err(text.trim_end());
+    ExitCode::from(2)
 }

@@ -49,11 +49,7 @@ impl Picture {
 
     /// Everybody has answered or failed, or enough time has passed since somebody could be used.
     fn opening_is_over(&mut self, now: Instant, views: &[ServerView]) -> bool {
-        if self
-            .servers
-            .iter()
-            .all(|s| s.observed.is_some() || s.last_failure.is_some())
-        {
+        if self.servers.iter().all(|s| s.observed.is_some() || s.last_failure.is_some()) {
             return true;
         }
         if choice::choose(views, None, &self.rules(self.goal)).is_none() {
@@ -112,44 +108,26 @@ impl Picture {
         self.chosen = chosen;
         let previous = self.last;
         let Some(server) = chosen else {
-            effects
-                .events
-                .extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
+            effects.events.extend(previous.map(|previous| ClusterEvent::NoServer { previous }));
             return;
         };
         if previous == chosen {
             return;
         }
         self.last = chosen;
-        let timeline_of = |index: usize| {
-            self.servers[index]
-                .observed
-                .as_ref()
-                .map_or(0, |o| o.facts.timeline)
-        };
+        let timeline_of =
+            |index: usize| self.servers[index].observed.as_ref().map_or(0, |o| o.facts.timeline);
         let (address, timeline) = (self.servers[server].address.clone(), timeline_of(server));
         effects.events.push(match previous {
             Some(before) if self.goal == Goal::ReadWrite && timeline > timeline_of(before) => {
-                ClusterEvent::Promoted {
-                    server,
-                    address,
-                    timeline,
-                    previous,
-                }
+                ClusterEvent::Promoted { server, address, timeline, previous }
             }
-            _ => ClusterEvent::PrimaryChosen {
-                server,
-                address,
-                timeline,
-                previous,
-            },
+            _ => ClusterEvent::PrimaryChosen { server, address, timeline, previous },
         });
     }
 
     fn wake_who_has_to_leave(&mut self, effects: &mut Effects) {
-        let leave: Vec<bool> = (0..self.servers.len())
-            .map(|s| self.has_to_leave(s))
-            .collect();
+        let leave: Vec<bool> = (0..self.servers.len()).map(|s| self.has_to_leave(s)).collect();
         for (id, session) in &mut self.sessions {
             if !session.woken && leave[session.server] {
                 session.woken = true;

@@ -73,11 +73,7 @@ impl World {
             ledger: LedgerAccess::None,
             backend_start: String::new(),
         };
-        let observed = Observed {
-            facts,
-            received: lsn,
-            asked: self.now,
-        };
+        let observed = Observed { facts, received: lsn, asked: self.now };
         self.then(|p, now| p.handle_facts(now, server, observed));
     }
 
@@ -95,20 +91,11 @@ impl World {
     }
 
     fn want(&self) -> Want {
-        Want {
-            session: 1,
-            timeline_floor: 0,
-            writes: true,
-            lost: None,
-            deadline: self.now,
-        }
+        Want { session: 1, timeline_floor: 0, writes: true, lost: None, deadline: self.now }
     }
 
     fn stale(&self) -> usize {
-        self.events
-            .iter()
-            .filter(|e| matches!(e, ClusterEvent::Stale { .. }))
-            .count()
+        self.events.iter().filter(|e| matches!(e, ClusterEvent::Stale { .. })).count()
     }
 }
 
@@ -116,11 +103,7 @@ impl World {
 fn the_first_to_answer_does_not_win_over_a_newer_timeline() {
     let mut world = World::new(2);
     world.says(0, 1, false);
-    assert_eq!(
-        world.picture.chosen(),
-        None,
-        "the other one has not been heard"
-    );
+    assert_eq!(world.picture.chosen(), None, "the other one has not been heard");
     world.says(1, 2, false);
     assert_eq!(world.picture.chosen(), Some(1));
     assert_eq!(world.stale(), 1);
@@ -148,17 +131,10 @@ fn a_promotion_wakes_whoever_is_on_the_old_primary_once() {
     world.says(1, 1, true);
     world.then(|p, _| p.handle_register(7, 0));
     world.misses(0, 5);
-    assert_eq!(
-        world.picture.chosen(),
-        Some(0),
-        "suspicion alone has moved the choice"
-    );
+    assert_eq!(world.picture.chosen(), Some(0), "suspicion alone has moved the choice");
     assert!(world.woken.is_empty());
     assert!(world.picture.urgent(world.now, 1));
-    assert!(
-        !world.picture.urgent(world.now, 0),
-        "only a standby can be promoted"
-    );
+    assert!(!world.picture.urgent(world.now, 0), "only a standby can be promoted");
     world.says(1, 2, false);
     assert_eq!(world.picture.chosen(), Some(1));
     world.misses(0, 2);
@@ -169,18 +145,9 @@ fn a_promotion_wakes_whoever_is_on_the_old_primary_once() {
     assert!(matches!(
         world.events[..],
         [
-            ClusterEvent::PrimaryChosen {
-                server: 0,
-                previous: None,
-                ..
-            },
+            ClusterEvent::PrimaryChosen { server: 0, previous: None, .. },
             ClusterEvent::Suspect { server: 0, .. },
-            ClusterEvent::Promoted {
-                server: 1,
-                timeline: 2,
-                previous: Some(0),
-                ..
-            },
+            ClusterEvent::Promoted { server: 1, timeline: 2, previous: Some(0), .. },
         ]
     ));
 }
@@ -196,10 +163,7 @@ fn a_suspect_that_answers_has_changed_nothing() {
     assert_eq!(world.picture.chosen(), Some(0));
     assert!(world.woken.is_empty());
     assert!(!world.picture.urgent(world.now, 1));
-    assert!(matches!(
-        world.events.last(),
-        Some(ClusterEvent::Recovered { server: 0, .. })
-    ));
+    assert!(matches!(world.events.last(), Some(ClusterEvent::Recovered { server: 0, .. })));
 }
 
 #[test]
@@ -232,13 +196,7 @@ fn the_old_primary_is_refused_for_ever_and_told_of_once_per_return() {
     world.dies(1);
     assert_eq!(world.picture.chosen(), None);
     assert_eq!(world.picture.pick(&world.want()), None);
-    assert_eq!(
-        world.picture.pick(&Want {
-            writes: false,
-            ..world.want()
-        }),
-        None
-    );
+    assert_eq!(world.picture.pick(&Want { writes: false, ..world.want() }), None);
     // As a standby it is welcome, and after its own promotion as the primary.
     world.says(0, 2, true);
     assert_eq!(world.picture.standby(), Some(0));
@@ -257,12 +215,7 @@ fn the_identity_is_fixed_by_the_first_handover() {
     world.says_as(6, 1, 12, false, false, 1);
     assert_eq!(world.picture.chosen(), None);
     assert_eq!(world.picture.status().system_identifier, Some(5));
-    assert!(
-        world
-            .events
-            .iter()
-            .any(|e| matches!(e, ClusterEvent::OtherCluster { .. }))
-    );
+    assert!(world.events.iter().any(|e| matches!(e, ClusterEvent::OtherCluster { .. })));
 }
 
 #[test]
@@ -274,34 +227,16 @@ fn only_the_most_advanced_standby_of_an_unreachable_primary_is_promoted() {
     assert_eq!(world.picture.succession(world.now), None);
     let closed = Failure::Gone("closed".into());
     world.then(|p, now| p.handle_failure(now, 0, closed, false));
-    assert_eq!(
-        world.picture.succession(world.now),
-        None,
-        "nobody has tried to reach it"
-    );
+    assert_eq!(world.picture.succession(world.now), None, "nobody has tried to reach it");
     world.dies(0);
-    assert_eq!(
-        world.picture.succession(world.now),
-        Some(Succession { lost: 0, heir: 2 })
-    );
-    let starting = ServerError {
-        code: "57P03".into(),
-        ..ServerError::default()
-    };
+    assert_eq!(world.picture.succession(world.now), Some(Succession { lost: 0, heir: 2 }));
+    let starting = ServerError { code: "57P03".into(), ..ServerError::default() };
     let starting = Failure::of_last_words(&starting, None);
     world.then(|p, now| p.handle_failure(now, 0, starting, true));
-    assert_eq!(
-        world.picture.succession(world.now),
-        None,
-        "it is coming back"
-    );
+    assert_eq!(world.picture.succession(world.now), None, "it is coming back");
     world.dies(0);
     world.says_as(OURS, 1, 2, false, false, 900);
-    assert_eq!(
-        world.picture.succession(world.now),
-        None,
-        "somebody else was faster"
-    );
+    assert_eq!(world.picture.succession(world.now), None, "somebody else was faster");
 }
 
 #[test]
@@ -332,10 +267,7 @@ fn a_reader_is_not_woken_when_the_primary_changes() {
 #[test]
 fn a_client_that_every_server_refuses_is_told_so() {
     let mut world = World::new(2);
-    let wrong = ServerError {
-        code: "28P01".into(),
-        ..ServerError::default()
-    };
+    let wrong = ServerError { code: "28P01".into(), ..ServerError::default() };
     for server in 0..2 {
         assert!(world.picture.refusal().is_none());
         let refuses = Failure::of_last_words(&wrong, None);
@@ -353,16 +285,10 @@ fn a_client_that_every_server_refuses_is_told_so() {
 #[test]
 fn a_new_client_that_is_refused_does_not_wait_for_dead_servers() {
     let mut world = World::new(2);
-    let wrong = ServerError {
-        code: "28P01".into(),
-        ..ServerError::default()
-    };
+    let wrong = ServerError { code: "28P01".into(), ..ServerError::default() };
     let refuses = Failure::of_last_words(&wrong, None);
     world.then(|p, now| p.handle_failure(now, 0, refuses, true));
-    assert!(
-        world.picture.refusal().is_none(),
-        "the other one has not been tried"
-    );
+    assert!(world.picture.refusal().is_none(), "the other one has not been tried");
     world.dies(1);
     assert!(world.picture.refusal().is_some());
 }

@@ -17,11 +17,7 @@ const SECTIONS: [(&str, OptionGroup); 6] = [
 
 fn table(group: OptionGroup) -> String {
     let mut text = String::new();
-    let options = || {
-        Config::options()
-            .iter()
-            .filter(|option| option.group == group)
-    };
+    let options = || Config::options().iter().filter(|option| option.group == group);
     if group == OptionGroup::Libpq {
         text.push_str(
             "| option | environment | accepted values | why |\n| --- | --- | --- | --- |\n",
@@ -42,11 +38,7 @@ fn table(group: OptionGroup) -> String {
         let values = values(option);
         let _ = match group {
             OptionGroup::Libpq => {
-                writeln!(
-                    text,
-                    "| `{}` | {env} | {values} | {} |",
-                    option.name, option.summary
-                )
+                writeln!(text, "| `{}` | {env} | {values} | {} |", option.name, option.summary)
             }
             _ => writeln!(
                 text,

@@ -14,10 +14,7 @@ fn write(directory: &Path, name: &str, text: &str) -> String {
 }
 
 fn at_home(directory: &Path) -> Environment {
-    Environment {
-        home: Some(directory.to_owned()),
-        ..env()
-    }
+    Environment { home: Some(directory.to_owned()), ..env() }
 }
 
 fn passwords(config: &Config) -> Vec<Option<&str>> {
@@ -50,18 +47,12 @@ fn explicit_beats_service_beats_environment_beats_default() {
     assert_eq!(of("service=s"), all("service user", "service"));
     assert_eq!(of(""), all("environment", "environment"));
     // An empty value hides what is weaker.
-    assert_eq!(
-        of("service=s dbname=''"),
-        all("service user", "service user")
-    );
+    assert_eq!(of("service=s dbname=''"), all("service user", "service user"));
     let env = env.clone().with("PGSERVICE", "s");
     assert_eq!(parse_in("", &env).database, "service");
     // As options one by one, it does not: PQconnectdbParams ignores it.
     let config = Config::from_pairs([("dbname", ""), ("user", "u")], &env).unwrap();
-    assert_eq!(
-        (config.user.as_str(), config.database.as_str()),
-        ("u", "service")
-    );
+    assert_eq!((config.user.as_str(), config.database.as_str()), ("u", "service"));
     let config = Config::parse_and("user=a dbname=b", [("user", "u")], &env).unwrap();
     assert_eq!((config.user.as_str(), config.database.as_str()), ("u", "b"));
 }
@@ -70,17 +61,11 @@ fn explicit_beats_service_beats_environment_beats_default() {
 fn service_files_are_found_where_libpq_looks() {
     let home = tempfile::tempdir().unwrap();
     let system = tempfile::tempdir().unwrap();
-    write(
-        system.path(),
-        "pg_service.conf",
-        "[s]\ndbname=system\n[both]\ndbname=system\n",
-    );
+    write(system.path(), "pg_service.conf", "[s]\ndbname=system\n[both]\ndbname=system\n");
     write(home.path(), ".pg_service.conf", "[both]\ndbname=home\n");
     let other = write(home.path(), "other", "[s]\ndbname=other");
-    let env = Environment {
-        system_service_dir: Some(system.path().to_owned()),
-        ..at_home(home.path())
-    };
+    let env =
+        Environment { system_service_dir: Some(system.path().to_owned()), ..at_home(home.path()) };
     assert_eq!(parse_in("service=s", &env).database, "system");
     assert_eq!(parse_in("service=both", &env).database, "home");
     let named = env.clone().with("PGSERVICEFILE", other.clone());
@@ -104,11 +89,7 @@ fn mistakes_in_a_service_file_are_named_with_their_line() {
         ("sslmode=prefer", "silently"),
         ("timezone=UTC", "PGTZ"),
     ] {
-        write(
-            home.path(),
-            ".pg_service.conf",
-            &format!("[s]\n#\n{line}\n"),
-        );
+        write(home.path(), ".pg_service.conf", &format!("[s]\n#\n{line}\n"));
         let error = error_in("service=s", &at_home(home.path()));
         assert!(error.contains(wanted), "{line}: {error}");
         if !line.starts_with("timezone") {
@@ -127,29 +108,13 @@ fn the_password_file_is_asked_for_each_host() {
         "a:1:db:u:one\nb:*:*:u:two\nlocalhost:*:*:*:local\n/run/own:*:*:*:own\n1.1.1.1:*:*:*:addr\n",
     );
     let env = at_home(home.path()).with("PGSSLMODE", "disable");
-    let config = parse_in(
-        "host=a,b,c,/tmp,/run/own,localhost port=1 user=u dbname=db",
-        &env,
-    );
+    let config = parse_in("host=a,b,c,/tmp,/run/own,localhost port=1 user=u dbname=db", &env);
     assert_eq!(
         passwords(&config),
-        [
-            Some("one"),
-            Some("two"),
-            None,
-            Some("local"),
-            Some("own"),
-            Some("local")
-        ]
+        [Some("one"), Some("two"), None, Some("local"), Some("own"), Some("local")]
     );
-    assert_eq!(
-        passwords(&parse_in("hostaddr=1.1.1.1", &env)),
-        [Some("addr")]
-    );
-    assert_eq!(
-        passwords(&parse_in("host=b hostaddr=1.1.1.1 user=u", &env)),
-        [Some("two")]
-    );
+    assert_eq!(passwords(&parse_in("hostaddr=1.1.1.1", &env)), [Some("addr")]);
+    assert_eq!(passwords(&parse_in("host=b hostaddr=1.1.1.1 user=u", &env)), [Some("two")]);
     // A password that was given is for all.
     let config = parse_in("host=a port=1 user=u dbname=db password=given", &env);
     assert_eq!(passwords(&config), [None]);
@@ -181,10 +146,7 @@ fn a_password_file_that_was_asked_for_is_missed() {
     let named = env.clone().with("PGPASSFILE", "/nonexistent/pw");
     let missing = parse_in("host=localhost", &named);
     assert!(missing.warnings[0].contains("/nonexistent/pw"));
-    let directory = parse_in(
-        &format!("host=localhost passfile={}", home.path().display()),
-        &env,
-    );
+    let directory = parse_in(&format!("host=localhost passfile={}", home.path().display()), &env);
     assert!(directory.warnings[0].contains("plain file"));
     // Warnings do not tell configurations apart: both clients would be the same.
     assert_eq!(missing, parse_in("host=localhost", &env));

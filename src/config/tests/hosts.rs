@@ -7,10 +7,7 @@ use crate::config::{Address, Config, Environment};
 fn hosts(config: &Config) -> String {
     let show = |host: &crate::config::Host| match &host.address {
         Address::Tcp { name, addr: None } => format!("{name}:{}", host.port),
-        Address::Tcp {
-            name,
-            addr: Some(addr),
-        } => format!("{name}={addr}:{}", host.port),
+        Address::Tcp { name, addr: Some(addr) } => format!("{name}={addr}:{}", host.port),
         Address::Unix { directory } => format!("{}:{}", directory.display(), host.port),
     };
     config.hosts.iter().map(show).collect::<Vec<_>>().join(" ")
@@ -31,18 +28,12 @@ fn uris_split_as_in_libpq() {
         ("postgresql://:1", "localhost:1"),
         ("postgresql://h1:1,h2:2,h3/db", "h1:1 h2:2 h3:5432"),
         ("postgresql://h1,h2?port=7", "h1:7 h2:7"),
-        (
-            "postgresql://[::1]:1,[2001:db8::2]/db",
-            "::1:1 2001:db8::2:5432",
-        ),
+        ("postgresql://[::1]:1,[2001:db8::2]/db", "::1:1 2001:db8::2:5432"),
         ("postgresql://%2Frun%2Fpg:1/db", "/run/pg:1"),
         ("postgresql:///db?host=/run/pg&port=2", "/run/pg:2"),
         ("postgresql://h1,/db", "h1:5432 localhost:5432"),
         ("postgresql://u@%68", "h:5432"),
-        (
-            "postgresql://?host=a,b&hostaddr=1.1.1.1,::2",
-            "a=1.1.1.1:5432 b=::2:5432",
-        ),
+        ("postgresql://?host=a,b&hostaddr=1.1.1.1,::2", "a=1.1.1.1:5432 b=::2:5432"),
     ] {
         assert_eq!(hosts_of(uri), wanted, "{uri}");
     }
@@ -75,10 +66,7 @@ fn keyword_strings_are_quoted_as_in_libpq() {
     // The last one wins.
     assert_eq!(parse("user=a user=b").user, "b");
     assert_error("user", &["without \"=\"", "character 1"]);
-    assert_error(
-        "user=a b c=d",
-        &["character 8", "follows the value of user", "blanks"],
-    );
+    assert_error("user=a b c=d", &["character 8", "follows the value of user", "blanks"]);
     assert_error("user='a", &["character 6", "never closed"]);
     assert_error("mysql://h", &["URI"]);
 }
@@ -92,33 +80,18 @@ fn keyword_lists_match_as_in_libpq() {
         ("host=a,b port=1,2", "a:1 b:2"),
         ("host=a,b port=,2", "a:5432 b:2"),
         ("host=a,,b", "a:5432 localhost:5432 b:5432"),
-        (
-            "hostaddr=1.1.1.1,2.2.2.2 port=1,2",
-            "1.1.1.1=1.1.1.1:1 2.2.2.2=2.2.2.2:2",
-        ),
+        ("hostaddr=1.1.1.1,2.2.2.2 port=1,2", "1.1.1.1=1.1.1.1:1 2.2.2.2=2.2.2.2:2"),
         ("host=a,b hostaddr=,::1", "a:5432 b=::1:5432"),
-        (
-            "host=/run/pg,@abstract,c",
-            "/run/pg:5432 @abstract:5432 c:5432",
-        ),
+        ("host=/run/pg,@abstract,c", "/run/pg:5432 @abstract:5432 c:5432"),
     ] {
         assert_eq!(hosts_of(conninfo), wanted, "{conninfo}");
     }
     assert_error("host=a,b port=1,2,3", &["port has 3", "host has 2"]);
     assert_error("port=1,2", &["port has 2", "host has 1"]);
-    assert_error(
-        "hostaddr=1.1.1.1 port=1,2",
-        &["port has 2", "hostaddr has 1"],
-    );
-    assert_error(
-        "host=a,b hostaddr=1.1.1.1",
-        &["host has 2", "hostaddr has 1"],
-    );
+    assert_error("hostaddr=1.1.1.1 port=1,2", &["port has 2", "hostaddr has 1"]);
+    assert_error("host=a,b hostaddr=1.1.1.1", &["host has 2", "hostaddr has 1"]);
     assert_error("hostaddr=name", &["hostaddr", "name", "not an IP address"]);
-    assert_error(
-        "host=/run hostaddr=::1",
-        &["host ", "hostaddr", "same server"],
-    );
+    assert_error("host=/run hostaddr=::1", &["host ", "hostaddr", "same server"]);
     assert_error("host='a, b'", &["host", "\" b\"", "without blanks"]);
     assert_error(&format!("host=/{}", "x".repeat(120)), &["host", "107"]);
     for port in ["0", "65536", "-1", "x", "1.5"] {
@@ -130,11 +103,7 @@ fn keyword_lists_match_as_in_libpq() {
 fn a_host_named_twice_counts_once() {
     let config = parse("host=localhost,localhost port=1,1");
     assert_eq!(hosts(&config), "localhost:1");
-    assert!(
-        config.warnings[0].contains("localhost:1"),
-        "{:?}",
-        config.warnings
-    );
+    assert!(config.warnings[0].contains("localhost:1"), "{:?}", config.warnings);
     assert_eq!(hosts_of("host=a,a port=1,2"), "a:1 a:2");
 }
 
@@ -212,11 +181,7 @@ fn no_error_shows_a_piece_of_a_password() {
         assert!(!error.contains("hunter"), "{conninfo}: {error}");
     }
     let config = parse_in("host=h password=hunter passfile=/nonexistent", &env);
-    for shown in [
-        format!("{config:?}"),
-        format!("{config:#?}"),
-        config.to_string(),
-    ] {
+    for shown in [format!("{config:?}"), format!("{config:#?}"), config.to_string()] {
         assert!(!shown.contains("hunter"), "{shown}");
     }
 }

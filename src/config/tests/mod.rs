@@ -12,10 +12,7 @@ use crate::ErrorKind;
 
 /// A user and nothing else.
 pub(super) fn env() -> Environment {
-    Environment {
-        user_name: Some("ann".to_owned()),
-        ..Environment::empty()
-    }
+    Environment { user_name: Some("ann".to_owned()), ..Environment::empty() }
 }
 
 pub(super) fn parse(conninfo: &str) -> Config {
@@ -51,9 +48,6 @@ pub(super) fn error_in(conninfo: &str, env: &Environment) -> String {
 pub(super) fn assert_error(conninfo: &str, wanted: &[&str]) {
     let error = error(conninfo);
     for part in wanted {
-        assert!(
-            error.contains(part),
-            "{conninfo}: {part:?} is not in: {error}"
-        );
+        assert!(error.contains(part), "{conninfo}: {part:?} is not in: {error}");
     }
 }

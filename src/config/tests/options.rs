@@ -13,10 +13,7 @@ use crate::config::{
 #[test]
 fn defaults_are_those_documented() {
     let config = parse("");
-    assert_eq!(
-        (config.user.as_str(), config.database.as_str()),
-        ("ann", "ann")
-    );
+    assert_eq!((config.user.as_str(), config.database.as_str()), ("ann", "ann"));
     assert_eq!(config.application_name, "segue");
     assert_eq!(config.connect_timeout, Some(Duration::from_secs(10)));
     assert_eq!(config.target_session_attrs, TargetSessionAttrs::ReadWrite);
@@ -76,10 +73,8 @@ fn every_option_reaches_the_configuration() {
     let base =
         "host=h sslmode=require sslrootcert=/etc/passwd sslcert=/etc/group sslkey=/etc/group";
     let without = |name: &str| {
-        let kept: Vec<_> = base
-            .split(' ')
-            .filter(|pair| pair.split('=').next() != Some(name))
-            .collect();
+        let kept: Vec<_> =
+            base.split(' ').filter(|pair| pair.split('=').next() != Some(name)).collect();
         kept.join(" ")
     };
     // Without these, nothing is left to compare with, or the file itself decides.
@@ -110,14 +105,8 @@ fn every_option_reaches_the_configuration() {
 fn names_and_variables_are_unique() {
     let names: BTreeSet<_> = Config::options().iter().map(|option| option.name).collect();
     assert_eq!(names.len(), Config::options().len());
-    let variables: Vec<_> = Config::options()
-        .iter()
-        .filter_map(|option| option.env)
-        .collect();
-    assert_eq!(
-        variables.iter().collect::<BTreeSet<_>>().len(),
-        variables.len()
-    );
+    let variables: Vec<_> = Config::options().iter().filter_map(|option| option.env).collect();
+    assert_eq!(variables.iter().collect::<BTreeSet<_>>().len(), variables.len());
     for option in Config::options() {
         assert!(!option.summary.is_empty() && !option.summary.contains(['\n', '|']));
         if let Some(variable) = option.env.filter(|variable| variable.starts_with("SEGUE_")) {
@@ -141,16 +130,8 @@ fn numbers_are_held_to_their_range() {
             parse(&format!("{name}={good}"));
         }
         let range = format!("{min} to {max}");
-        for wrong in [
-            (min - 1).to_string(),
-            (max + 1).to_string(),
-            "1e3".into(),
-            "5s".into(),
-        ] {
-            assert_error(
-                &format!("{name}={wrong}"),
-                &[name, &wrong, &range, option.unit],
-            );
+        for wrong in [(min - 1).to_string(), (max + 1).to_string(), "1e3".into(), "5s".into()] {
+            assert_error(&format!("{name}={wrong}"), &[name, &wrong, &range, option.unit]);
         }
     }
     assert_error("poll_interval_ms=0", &["poll_interval_ms", "\"0\"", "1 to"]);
@@ -178,10 +159,7 @@ fn the_stronger_connect_timeout_wins() {
     assert_eq!(timeout("", "PGCONNECT_TIMEOUT"), ms(7000));
     assert_eq!(timeout("", "SEGUE_CONNECT_TIMEOUT_MS"), ms(7));
     assert_eq!(timeout("connect_timeout_ms=3", "PGCONNECT_TIMEOUT"), ms(3));
-    assert_eq!(
-        timeout("connect_timeout=3", "SEGUE_CONNECT_TIMEOUT_MS"),
-        ms(3000)
-    );
+    assert_eq!(timeout("connect_timeout=3", "SEGUE_CONNECT_TIMEOUT_MS"), ms(3000));
     assert_error(
         "connect_timeout=1 connect_timeout_ms=1",
         &["connect_timeout=1", "connect_timeout_ms=1"],
@@ -217,14 +195,8 @@ fn choices() {
 
 #[test]
 fn what_needs_the_ledger_is_refused_without_it() {
-    assert_error(
-        "ledger=off commit_ack=backup",
-        &["ledger=off", "commit_ack=backup"],
-    );
-    assert_error(
-        "ledger=off on_commits_lost=reapply",
-        &["ledger=off", "on_commits_lost=reapply"],
-    );
+    assert_error("ledger=off commit_ack=backup", &["ledger=off", "commit_ack=backup"]);
+    assert_error("ledger=off on_commits_lost=reapply", &["ledger=off", "on_commits_lost=reapply"]);
     let env = env().with("SEGUE_LEDGER", "off");
     let error = error_in("commit_ack=backup", &env);
     assert!(error.contains("SEGUE_LEDGER"), "{error}");
@@ -246,9 +218,7 @@ fn unknown_options_suggest_the_nearest() {
         assert!(error.contains(&format!("did you mean {known}?")), "{error}");
     }
     assert!(!error("qqqq=1").contains("did you mean"));
-    let error = Config::from_pairs([("hst", "")], &env())
-        .unwrap_err()
-        .to_string();
+    let error = Config::from_pairs([("hst", "")], &env()).unwrap_err().to_string();
     assert!(error.contains("did you mean host?"), "{error}");
 }
 
@@ -274,10 +244,7 @@ fn options_of_libpq_that_cannot_be_honoured_are_named() {
             parse(&format!("{}={}", option.name, value.to_lowercase()));
         }
         parse(&format!("{}=''", option.name));
-        assert_error(
-            &format!("{}=something", option.name),
-            &[option.name, "not support"],
-        );
+        assert_error(&format!("{}=something", option.name), &[option.name, "not support"]);
         if let Some(variable) = option.env {
             let error = error_in("", &env().with(variable, "something"));
             assert!(error.contains(variable), "{error}");
@@ -289,16 +256,11 @@ fn options_of_libpq_that_cannot_be_honoured_are_named() {
 
 #[test]
 fn startup_parameters_come_from_the_environment() {
-    let env = env()
-        .with("PGTZ", "UTC")
-        .with("PGDATESTYLE", "ISO, YMD")
-        .with("PGOPTIONS", "-c geqo=off");
+    let env =
+        env().with("PGTZ", "UTC").with("PGDATESTYLE", "ISO, YMD").with("PGOPTIONS", "-c geqo=off");
     let config = parse_in("", &env);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(
-        config.parameters,
-        [pair("DateStyle", "ISO, YMD"), pair("TimeZone", "UTC")]
-    );
+    assert_eq!(config.parameters, [pair("DateStyle", "ISO, YMD"), pair("TimeZone", "UTC")]);
     assert_eq!(config.options.as_deref(), Some("-c geqo=off"));
     assert_error("timezone=UTC", &["timezone", "options=", "PGTZ"]);
 }
@@ -306,10 +268,7 @@ fn startup_parameters_come_from_the_environment() {
 #[test]
 fn names_of_the_application() {
     assert_eq!(parse("fallback_application_name=f").application_name, "f");
-    assert_eq!(
-        parse("fallback_application_name=f application_name=a").application_name,
-        "a"
-    );
+    assert_eq!(parse("fallback_application_name=f application_name=a").application_name, "a");
 }
 
 #[test]

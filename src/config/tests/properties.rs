@@ -6,10 +6,7 @@ use super::env;
 use crate::config::{Config, keywords, uri};
 
 fn value_of<'a>(pairs: &'a [crate::config::settings::Pair], keyword: &str) -> Option<&'a str> {
-    pairs
-        .iter()
-        .find(|pair| pair.keyword == keyword)
-        .map(|pair| pair.value.as_str())
+    pairs.iter().find(|pair| pair.keyword == keyword).map(|pair| pair.value.as_str())
 }
 
 /// Text that is rich in what the parsers look for.

@@ -11,10 +11,7 @@ fn home_with(files: &[&str]) -> (tempfile::TempDir, Environment) {
     for file in files {
         std::fs::write(home.path().join(".postgresql").join(file), "").unwrap();
     }
-    let env = Environment {
-        home: Some(home.path().to_owned()),
-        ..env()
-    };
+    let env = Environment { home: Some(home.path().to_owned()), ..env() };
     (home, env)
 }
 
@@ -35,14 +32,8 @@ fn without_a_word_tls_is_off_only_where_nothing_leaves_the_machine() {
         // Whatever speaks of TLS asks for it.
         ("host=localhost sslrootcert=system", SslMode::VerifyFull),
         ("host=localhost sslsni=0", SslMode::VerifyFull),
-        (
-            "host=localhost ssl_min_protocol_version=TLSv1.3",
-            SslMode::VerifyFull,
-        ),
-        (
-            "host=localhost channel_binding=require",
-            SslMode::VerifyFull,
-        ),
+        ("host=localhost ssl_min_protocol_version=TLSv1.3", SslMode::VerifyFull),
+        ("host=localhost channel_binding=require", SslMode::VerifyFull),
         ("postgresql://localhost?ssl=true", SslMode::VerifyFull),
         ("host=localhost channel_binding=prefer", SslMode::Disable),
         // A word is a word.
@@ -54,10 +45,7 @@ fn without_a_word_tls_is_off_only_where_nothing_leaves_the_machine() {
         assert_eq!(parse_in(conninfo, &env).tls.mode, wanted, "{conninfo}");
     }
     let asked = env.clone().with("PGSSLMODE", "require");
-    assert_eq!(
-        parse_in("host=localhost", &asked).tls.mode,
-        SslMode::Require
-    );
+    assert_eq!(parse_in("host=localhost", &asked).tls.mode, SslMode::Require);
 }
 
 #[test]
@@ -65,20 +53,11 @@ fn modes_that_may_fall_back_are_refused_with_advice() {
     for mode in ["prefer", "allow"] {
         let conninfo = format!("host=h sslmode={mode}");
         let asked = format!("sslmode={mode}");
-        assert_error(
-            &conninfo,
-            &[&asked, "silently", "sslmode=verify-full", "sslmode=disable"],
-        );
+        assert_error(&conninfo, &[&asked, "silently", "sslmode=verify-full", "sslmode=disable"]);
     }
     let error = error_in("", &env().with("PGSSLMODE", "prefer"));
-    assert!(
-        error.contains("PGSSLMODE") && error.contains("silently"),
-        "{error}"
-    );
-    assert_error(
-        "sslmode=verify_full",
-        &["verify_full", "did you mean verify-full?"],
-    );
+    assert!(error.contains("PGSSLMODE") && error.contains("silently"), "{error}");
+    assert_error("sslmode=verify_full", &["verify_full", "did you mean verify-full?"]);
     assert_error("requiressl=1", &["requiressl", "sslmode=verify-full"]);
 }
 
@@ -86,42 +65,18 @@ fn modes_that_may_fall_back_are_refused_with_advice() {
 fn verifying_needs_a_root() {
     assert_error(
         "host=h sslmode=verify-full",
-        &[
-            "sslmode=verify-full",
-            "sslrootcert=system",
-            "sslmode=require",
-        ],
+        &["sslmode=verify-full", "sslrootcert=system", "sslmode=require"],
     );
-    assert_error(
-        "host=h sslmode=verify-ca",
-        &["sslmode=verify-ca", "sslrootcert"],
-    );
-    assert_error(
-        "host=h",
-        &[
-            "h:5432",
-            "without sslmode",
-            "sslrootcert",
-            "sslmode=disable",
-        ],
-    );
-    assert_error(
-        "host=h sslmode=require sslcrl=/tmp",
-        &["sslcrl=/tmp", "sslrootcert"],
-    );
+    assert_error("host=h sslmode=verify-ca", &["sslmode=verify-ca", "sslrootcert"]);
+    assert_error("host=h", &["h:5432", "without sslmode", "sslrootcert", "sslmode=disable"]);
+    assert_error("host=h sslmode=require sslcrl=/tmp", &["sslcrl=/tmp", "sslrootcert"]);
     assert_error(
         "host=h sslmode=require sslrootcert=/nonexistent/x",
         &["sslrootcert=/nonexistent/x", "does not exist"],
     );
     // A Unix socket has no TLS, so nothing is missing.
-    assert_eq!(
-        parse("host=/run/pg sslmode=verify-full").tls.root_cert,
-        RootCert::None
-    );
-    assert_eq!(
-        parse("host=h sslmode=require").tls.root_cert,
-        RootCert::None
-    );
+    assert_eq!(parse("host=/run/pg sslmode=verify-full").tls.root_cert, RootCert::None);
+    assert_eq!(parse("host=h sslmode=require").tls.root_cert, RootCert::None);
 }
 
 #[test]
@@ -132,11 +87,7 @@ fn the_systems_roots_need_the_full_check() {
     for mode in ["disable", "require", "verify-ca"] {
         assert_error(
             &format!("host=h sslrootcert=system sslmode={mode}"),
-            &[
-                "sslrootcert=system",
-                &format!("sslmode={mode}"),
-                "verify-full",
-            ],
+            &["sslrootcert=system", &format!("sslmode={mode}"), "verify-full"],
         );
     }
 }
@@ -151,20 +102,14 @@ fn default_files_are_used_where_they_exist() {
     assert_eq!(tls.client_cert, Some(file("postgresql.crt")));
     assert_eq!(tls.client_key, Some(file("postgresql.key")));
     assert!(tls.sni);
-    assert_eq!(
-        (tls.min_version, tls.max_version),
-        (TlsVersion::V1_2, TlsVersion::V1_3)
-    );
+    assert_eq!((tls.min_version, tls.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
 
     let off = parse_in("host=h sslmode=disable", &env).tls;
     assert_eq!((off.root_cert, off.client_cert), (RootCert::None, None));
 
     let (home, env) = home_with(&["root.crt", "postgresql.crt"]);
     let error = error_in("host=h", &env);
-    assert!(
-        error.contains("sslcert") && error.contains("sslkey"),
-        "{error}"
-    );
+    assert!(error.contains("sslcert") && error.contains("sslkey"), "{error}");
     let key = home.path().join("key");
     std::fs::write(&key, "").unwrap();
     let with_key = parse_in(&format!("host=h sslkey={}", key.display()), &env).tls;
@@ -172,10 +117,7 @@ fn default_files_are_used_where_they_exist() {
 
     let (_home, env) = home_with(&["root.crt"]);
     let error = error_in(&format!("host=h sslkey={}", key.display()), &env);
-    assert!(
-        error.contains("sslkey") && error.contains("sslcert"),
-        "{error}"
-    );
+    assert!(error.contains("sslkey") && error.contains("sslcert"), "{error}");
     // A key without a certificate that nobody spoke of is of no use, and no error.
     let (_home, env) = home_with(&["root.crt", "postgresql.key"]);
     assert_eq!(parse_in("host=h", &env).tls.client_key, None);
@@ -194,15 +136,9 @@ fn versions_are_ordered() {
     assert_eq!(versions("ssl_min_protocol_version=TLSv1"), (V1_2, V1_3));
     assert_error(
         "ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",
-        &[
-            "ssl_min_protocol_version=TLSv1.3",
-            "ssl_max_protocol_version=TLSv1.2",
-        ],
+        &["ssl_min_protocol_version=TLSv1.3", "ssl_max_protocol_version=TLSv1.2"],
     );
-    assert_error(
-        "ssl_max_protocol_version=TLSv1.1",
-        &["ssl_max_protocol_version=TLSv1.1"],
-    );
+    assert_error("ssl_max_protocol_version=TLSv1.1", &["ssl_max_protocol_version=TLSv1.1"]);
     assert_error("ssl_min_protocol_version=SSLv3", &["SSLv3", "TLSv1.2"]);
 }
 
@@ -230,37 +166,16 @@ fn required_methods() {
         let config = parse(&format!("require_auth='{text}' allow_md5_password=1"));
         config.require_auth.unwrap()
     };
-    let nothing = AuthMethods {
-        none: false,
-        password: false,
-        md5: false,
-        scram_sha_256: false,
-    };
-    let scram = AuthMethods {
-        scram_sha_256: true,
-        ..nothing
-    };
+    let nothing = AuthMethods { none: false, password: false, md5: false, scram_sha_256: false };
+    let scram = AuthMethods { scram_sha_256: true, ..nothing };
     assert_eq!(parse("").require_auth, None);
     assert_eq!(methods("scram-sha-256"), scram);
     assert_eq!(methods("scram-sha-256,gss"), scram);
-    assert_eq!(
-        methods("md5,none"),
-        AuthMethods {
-            md5: true,
-            none: true,
-            ..nothing
-        }
-    );
+    assert_eq!(methods("md5,none"), AuthMethods { md5: true, none: true, ..nothing });
     assert_eq!(methods("!password,!md5,!none,!sspi"), scram);
     for (text, wanted) in [
-        (
-            "md5",
-            &["require_auth=md5", "allow_md5_password=off"] as &[_],
-        ),
-        (
-            "password",
-            &["require_auth=password", "allow_cleartext_password=off"],
-        ),
+        ("md5", &["require_auth=md5", "allow_md5_password=off"] as &[_]),
+        ("password", &["require_auth=password", "allow_cleartext_password=off"]),
         ("gss", &["require_auth=gss", "no method"]),
         ("!none,md5", &["mixes"]),
         ("md5,!none", &["mixes"]),
@@ -275,13 +190,7 @@ fn required_methods() {
 #[test]
 fn a_password_in_the_clear_over_a_bare_network_is_warned_of() {
     let warnings = |conninfo: &str| parse(conninfo).warnings.len();
-    assert_eq!(
-        warnings("host=h sslmode=disable allow_cleartext_password=on"),
-        1
-    );
+    assert_eq!(warnings("host=h sslmode=disable allow_cleartext_password=on"), 1);
     assert_eq!(warnings("host=localhost allow_cleartext_password=on"), 0);
-    assert_eq!(
-        warnings("host=h sslmode=require allow_cleartext_password=on"),
-        0
-    );
+    assert_eq!(warnings("host=h sslmode=require allow_cleartext_password=on"), 0);
 }

@@ -23,11 +23,8 @@ pub(super) fn end(head: &mut Head<'_>, commit: bool) -> Classified {
         return savepoint(&head.savepoint(), StatementKind::RollbackTo);
     }
     let chain = head.accept("and") && head.accept("chain");
-    let kind = if commit {
-        StatementKind::Commit { chain }
-    } else {
-        StatementKind::Rollback { chain }
-    };
+    let kind =
+        if commit { StatementKind::Commit { chain } } else { StatementKind::Rollback { chain } };
     Classified::new(kind, Effect::None)
 }
 
@@ -48,11 +45,7 @@ pub(super) fn channel(name: &Token<'_>, kind: fn(String) -> StatementKind) -> Cl
 pub(super) fn deallocate(head: &mut Head<'_>) -> Classified {
     let word = head.next();
     let name = head.peek();
-    let name = if word.is("prepare") && name != NOTHING {
-        name
-    } else {
-        word
-    };
+    let name = if word.is("prepare") && name != NOTHING { name } else { word };
     let kind = match name.identifier() {
         _ if name.is("all") => StatementKind::Deallocate(None),
         Some(name) => StatementKind::Deallocate(Some(name)),
@@ -75,11 +68,7 @@ pub(super) fn discard(what: &Token<'_>) -> Classified {
         return Classified::new(StatementKind::Other, Effect::MayWrite);
     };
     let class = Classified::new(StatementKind::Discard(what), effect);
-    if what.is_all() {
-        class.outside_transaction()
-    } else {
-        class
-    }
+    if what.is_all() { class.outside_transaction() } else { class }
 }
 
 pub(super) fn set(head: &mut Head<'_>) -> Classified {
@@ -87,10 +76,7 @@ pub(super) fn set(head: &mut Head<'_>) -> Classified {
     let mut local = head.accept("local");
     let session = !local && head.accept("session");
     let named = |name: &str, local| {
-        let kind = StatementKind::Set {
-            name: name.to_owned(),
-            local,
-        };
+        let kind = StatementKind::Set { name: name.to_owned(), local };
         Classified::new(kind, Effect::None)
     };
     if session && head.accept("characteristics") {
@@ -119,11 +105,7 @@ pub(super) fn set(head: &mut Head<'_>) -> Classified {
             "transaction" => {
                 let class = named("transaction", true);
                 let snapshot = head.peek().is("snapshot");
-                return if snapshot {
-                    class.unprotected(SNAPSHOT)
-                } else {
-                    class
-                };
+                return if snapshot { class.unprotected(SNAPSHOT) } else { class };
             }
             "constraints" => return named("constraints", true),
             "time" => "timezone",

@@ -9,9 +9,7 @@
 
 /// Whether `name`, folded as the server folds identifiers, is on the list.
 pub(super) fn only_reads(name: &[u8]) -> bool {
-    ONLY_READ
-        .binary_search_by(|known| known.as_bytes().cmp(name))
-        .is_ok()
+    ONLY_READ.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
 }
 
 /// Whether a call takes a lock that the session keeps when its transaction ends.
@@ -28,9 +26,7 @@ pub(super) fn is_session_lock(name: &[u8]) -> bool {
 /// Words that may stand before a parenthesis and can never be a function's name without quotes:
 /// the grammar reserves them, or makes types or constructs of them.
 pub(super) fn is_keyword(name: &[u8]) -> bool {
-    KEYWORDS
-        .binary_search_by(|known| known.as_bytes().cmp(name))
-        .is_ok()
+    KEYWORDS.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
 }
 
 #[rustfmt::skip]

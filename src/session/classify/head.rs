@@ -98,11 +98,7 @@ impl<'a> Head<'a> {
     pub fn savepoint(&mut self) -> Token<'a> {
         let word = self.next();
         let name = self.peek();
-        if word.is("savepoint") && name != NOTHING {
-            name
-        } else {
-            word
-        }
+        if word.is("savepoint") && name != NOTHING { name } else { word }
     }
 
     /// The name of a setting, with its dots, in lower case as the server compares it.

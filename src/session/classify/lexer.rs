@@ -37,9 +37,9 @@ impl Token<'_> {
     pub fn identifier(&self) -> Option<String> {
         match self {
             Token::Word(word) => Some(cut_off(String::from_utf8_lossy(word).to_ascii_lowercase())),
-            Token::Quoted(inner) => Some(cut_off(
-                String::from_utf8_lossy(inner).replace("\"\"", "\""),
-            )),
+            Token::Quoted(inner) => {
+                Some(cut_off(String::from_utf8_lossy(inner).replace("\"\"", "\"")))
+            }
             _ => None,
         }
     }
@@ -210,11 +210,7 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let mut end = start + 1;
         if is_word_start(self.byte(1)) {
-            while self
-                .sql
-                .get(end)
-                .is_some_and(|byte| is_word(*byte) && *byte != b'$')
-            {
+            while self.sql.get(end).is_some_and(|byte| is_word(*byte) && *byte != b'$') {
                 end += 1;
             }
         }
@@ -224,10 +220,7 @@ impl<'a> Lexer<'a> {
         }
         let tag = self.slice(start, end + 1);
         let body = end + 1;
-        let found = self
-            .slice(body, self.sql.len())
-            .windows(tag.len())
-            .position(|w| w == tag);
+        let found = self.slice(body, self.sql.len()).windows(tag.len()).position(|w| w == tag);
         let Some(len) = found else {
             return self.unterminated();
         };
@@ -347,10 +340,7 @@ mod tests {
             "$a$;$$;$a$",
         ] {
             let tokens = words(sql);
-            assert!(
-                matches!(tokens[..], [Token::String(_)]),
-                "{sql}: {tokens:?}"
-            );
+            assert!(matches!(tokens[..], [Token::String(_)]), "{sql}: {tokens:?}");
         }
         assert_eq!(words("\"a;\"\"b\""), [Token::Quoted(b"a;\"\"b")]);
         assert_eq!(words("U&\"a;\""), [Token::UnicodeQuoted]);
@@ -368,32 +358,20 @@ mod tests {
     #[test]
     fn a_backslash_means_nothing_in_an_ordinary_string() {
         assert_eq!(words(r"'\' x"), [Token::String(b"\\"), Token::Word(b"x")]);
-        assert_eq!(
-            words("'a\\'\n'b"),
-            [Token::String(b"a\\"), Token::Unterminated]
-        );
+        assert_eq!(words("'a\\'\n'b"), [Token::String(b"a\\"), Token::Unterminated]);
     }
 
     #[test]
     fn numbers_and_parameters_do_not_swallow_what_follows() {
         let number = Token::Number;
-        assert_eq!(
-            words("1.5e-3 .5 0xfF 1_000"),
-            [number, number, number, number]
-        );
-        assert_eq!(
-            words("$1::a$b"),
-            [Token::Parameter, Token::TypeCast, Token::Word(b"a$b")]
-        );
+        assert_eq!(words("1.5e-3 .5 0xfF 1_000"), [number, number, number, number]);
+        assert_eq!(words("$1::a$b"), [Token::Parameter, Token::TypeCast, Token::Word(b"a$b")]);
     }
 
     #[test]
     fn identifiers_fold_and_are_cut_off_as_on_the_server() {
         assert_eq!(Token::Word("ÄbC".as_bytes()).identifier().unwrap(), "Äbc");
         assert_eq!(Token::Quoted(b"a\"\"B").identifier().unwrap(), "a\"B");
-        assert_eq!(
-            Token::Word("é".repeat(40).as_bytes()).identifier().unwrap(),
-            "é".repeat(31)
-        );
+        assert_eq!(Token::Word("é".repeat(40).as_bytes()).identifier().unwrap(), "é".repeat(31));
     }
 }

@@ -80,10 +80,7 @@ const NOTHING: Token<'static> = Token::Symbol(0);
 /// Reads the first statement of `sql`, up to its semicolon or the end.
 pub(super) fn scan(sql: &[u8]) -> (Scan<'_>, &[u8]) {
     let mut lexer = Lexer::new(sql);
-    let mut found = Scan {
-        is_empty: true,
-        ..Scan::default()
-    };
+    let mut found = Scan { is_empty: true, ..Scan::default() };
     // The last four tokens, the latest first; and whether the latest closes a call.
     let mut last = [NOTHING; 4];
     let mut closed_call = false;
@@ -196,10 +193,7 @@ impl Scan<'_> {
                 self.may_write = true;
             }
         }
-        let (opened, closed) = (
-            last[0] == Token::Symbol(b'('),
-            last[0] == Token::Symbol(b')'),
-        );
+        let (opened, closed) = (last[0] == Token::Symbol(b'('), last[0] == Token::Symbol(b')'));
         if !opened && !closed {
             return;
         }

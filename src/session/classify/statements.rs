@@ -32,12 +32,9 @@ pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
         b"select" | b"values" | b"table" => query(found, Some(Verb::Reading)),
         b"with" => query(found, found.main_verb),
         b"insert" | b"update" | b"delete" | b"merge" => query(found, Some(Verb::Modifying)),
-        b"begin" | b"start" => Classified::new(
-            StatementKind::Begin {
-                read_only: head.read_only(),
-            },
-            Effect::None,
-        ),
+        b"begin" | b"start" => {
+            Classified::new(StatementKind::Begin { read_only: head.read_only() }, Effect::None)
+        }
         b"commit" | b"end" => end(&mut head, true),
         b"rollback" | b"abort" => end(&mut head, false),
         b"savepoint" => savepoint(&head.peek(), StatementKind::Savepoint),
@@ -62,10 +59,7 @@ pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
         b"unlisten" => channel(&head.peek(), StatementKind::Unlisten),
         b"discard" => discard(&head.peek()),
         b"copy" => copy(&mut head),
-        b"call" => with_calls(
-            Classified::new(Other, MayWrite).outside_transaction(),
-            found,
-        ),
+        b"call" => with_calls(Classified::new(Other, MayWrite).outside_transaction(), found),
         b"do" => Classified::new(Other, MayWrite).outside_transaction(),
         b"load" => Classified::new(Other, Effect::None).unrestorable("LOAD"),
         b"vacuum" => Classified::new(Other, MayWrite).outside_transaction(),
@@ -167,11 +161,7 @@ fn executed_inside(text: &[u8]) -> Classified {
         return Classified::new(StatementKind::Other, Effect::MayWrite);
     }
     let class = classify_one(&found);
-    Classified {
-        kind: StatementKind::Other,
-        prepare: false,
-        ..class
-    }
+    Classified { kind: StatementKind::Other, prepare: false, ..class }
 }
 
 fn declare(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
@@ -198,11 +188,7 @@ fn declare(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
     };
     let mut class = query(found, verb);
     class.prepare = false;
-    if holds {
-        class.unrestorable("a cursor WITH HOLD")
-    } else {
-        class
-    }
+    if holds { class.unrestorable("a cursor WITH HOLD") } else { class }
 }
 
 fn copy(head: &mut Head<'_>) -> Classified {
@@ -220,11 +206,7 @@ fn copy(head: &mut Head<'_>) -> Classified {
             }
             token if token.is("from") => {
                 let stdin = head.peek().is_any(&["stdin", "stdout"]);
-                let kind = if stdin {
-                    StatementKind::CopyIn
-                } else {
-                    StatementKind::Other
-                };
+                let kind = if stdin { StatementKind::CopyIn } else { StatementKind::Other };
                 return Classified::new(kind, Effect::Writes);
             }
             token if token.is("to") => {
@@ -262,11 +244,7 @@ fn create(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
     // The query of CREATE TABLE AS is executed; that of a view or a rule is only kept.
     let executes = object.is_any(&["table", "temp", "temporary", "unlogged", "local", "global"])
         || object.is("materialized");
-    if executes {
-        with_calls(class, found)
-    } else {
-        class
-    }
+    if executes { with_calls(class, found) } else { class }
 }
 
 /// Whether some name is qualified with `pg_temp`.
@@ -290,11 +268,7 @@ fn alter(head: &mut Head<'_>) -> Classified {
     let alone = object.is("subscription")
         || (object.is("database") && head.contains_phrase(&["set", "tablespace"]))
         || (object.is("table") && head.contains("detach") && head.contains("concurrently"));
-    if alone {
-        writes.outside_transaction()
-    } else {
-        writes
-    }
+    if alone { writes.outside_transaction() } else { writes }
 }
 
 fn drop_object(head: &mut Head<'_>) -> Classified {
@@ -302,11 +276,7 @@ fn drop_object(head: &mut Head<'_>) -> Classified {
     let object = head.next();
     let alone = object.is_any(&["database", "tablespace", "subscription"])
         || (object.is("index") && head.peek().is("concurrently"));
-    if alone {
-        class.outside_transaction()
-    } else {
-        class
-    }
+    if alone { class.outside_transaction() } else { class }
 }
 
 fn reindex(head: &mut Head<'_>) -> Classified {
@@ -318,11 +288,7 @@ fn reindex(head: &mut Head<'_>) -> Classified {
         head.skip_parenthesis();
     }
     let many = head.peek().is_any(&["database", "system", "schema"]);
-    if concurrently || many {
-        class.outside_transaction()
-    } else {
-        class
-    }
+    if concurrently || many { class.outside_transaction() } else { class }
 }
 
 fn cluster(head: &mut Head<'_>) -> Classified {
@@ -332,9 +298,5 @@ fn cluster(head: &mut Head<'_>) -> Classified {
         head.skip_parenthesis();
     }
     head.accept("verbose");
-    if head.peek() == NOTHING {
-        class.outside_transaction()
-    } else {
-        class
-    }
+    if head.peek() == NOTHING { class.outside_transaction() } else { class }
 }

@@ -19,64 +19,31 @@ fn kind(sql: &str) -> StatementKind {
 fn effects() {
     let cases = [
         (Reads, "SELECT 1"),
-        (
-            Reads,
-            "select a, b from t where id = $1 order by a limit 10 offset 5;",
-        ),
+        (Reads, "select a, b from t where id = $1 order by a limit 10 offset 5;"),
         (Reads, "(SELECT 1) UNION ALL (SELECT 2)"),
         (Reads, "VALUES (1), (2)"),
         (Reads, "TABLE t"),
         (Reads, "SHOW ALL"),
-        (
-            Reads,
-            "WITH x(a) AS (SELECT 1), y AS MATERIALIZED (SELECT 2) SELECT * FROM x, y",
-        ),
+        (Reads, "WITH x(a) AS (SELECT 1), y AS MATERIALIZED (SELECT 2) SELECT * FROM x, y"),
         (
             Reads,
             "WITH RECURSIVE x(a) AS (VALUES (1) UNION ALL SELECT a + 1 FROM x) SELECT a FROM x",
         ),
-        (
-            Reads,
-            "SELECT count(*) FILTER (WHERE a IN (1, 2)) OVER (PARTITION BY b) FROM t",
-        ),
-        (
-            Reads,
-            "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY a) FILTER (WHERE b) FROM t",
-        ),
+        (Reads, "SELECT count(*) FILTER (WHERE a IN (1, 2)) OVER (PARTITION BY b) FROM t"),
+        (Reads, "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY a) FILTER (WHERE b) FROM t"),
         (
             Reads,
             "SELECT a FROM generate_series(1, 3) g(a) JOIN t USING (a) WHERE EXISTS (SELECT 1)",
         ),
-        (
-            Reads,
-            "SELECT * FROM (VALUES (1)) AS v(a), LATERAL (SELECT a) AS w",
-        ),
-        (
-            Reads,
-            "SELECT a::numeric(10, 2), CAST(b AS varchar(3)), c::character varying(9) FROM t",
-        ),
-        (
-            Reads,
-            "SELECT pg_catalog.lower('A'), \"upper\"('a'), LOWER('A')",
-        ),
-        (
-            Reads,
-            "SELECT now(), clock_timestamp(), random(), gen_random_uuid(), pg_sleep(0)",
-        ),
-        (
-            Reads,
-            "SELECT coalesce(a, 1), substring(b from 1 for 2), extract(year from c) FROM t",
-        ),
-        (
-            Reads,
-            "SELECT a FROM t GROUP BY ROLLUP (a), GROUPING SETS ((a), ())",
-        ),
+        (Reads, "SELECT * FROM (VALUES (1)) AS v(a), LATERAL (SELECT a) AS w"),
+        (Reads, "SELECT a::numeric(10, 2), CAST(b AS varchar(3)), c::character varying(9) FROM t"),
+        (Reads, "SELECT pg_catalog.lower('A'), \"upper\"('a'), LOWER('A')"),
+        (Reads, "SELECT now(), clock_timestamp(), random(), gen_random_uuid(), pg_sleep(0)"),
+        (Reads, "SELECT coalesce(a, 1), substring(b from 1 for 2), extract(year from c) FROM t"),
+        (Reads, "SELECT a FROM t GROUP BY ROLLUP (a), GROUPING SETS ((a), ())"),
         (Reads, "SELECT * FROM t TABLESAMPLE system (10)"),
         (Reads, "SELECT 1 AS into, t.into FROM t"),
-        (
-            Reads,
-            "SELECT 'nextval(''s'')', $$f(1)$$, \"f(1)\" -- f(1)\n FROM t /* f(1) */",
-        ),
+        (Reads, "SELECT 'nextval(''s'')', $$f(1)$$, \"f(1)\" -- f(1)\n FROM t /* f(1) */"),
         (Reads, "EXPLAIN DELETE FROM t"),
         (Reads, "EXPLAIN (COSTS OFF) INSERT INTO t VALUES (1)"),
         (Reads, "EXPLAIN (ANALYZE, BUFFERS) SELECT count(*) FROM t"),
@@ -87,20 +54,14 @@ fn effects() {
         (MayWrite, "SELECT nextval('s')"),
         (MayWrite, "SELECT f(1)"),
         (MayWrite, "SELECT DISTINCT ON (a) f(b) FROM t"),
-        (
-            MayWrite,
-            "SELECT lower(a) OPERATOR(pg_catalog.||) f(b) FROM t",
-        ),
+        (MayWrite, "SELECT lower(a) OPERATOR(pg_catalog.||) f(b) FROM t"),
         (MayWrite, "SELECT lower(a) IN (1) AND (f(b))"),
         (MayWrite, "SELECT s.lower(a)"),
         (MayWrite, "SELECT d.pg_catalog.lower(a)"),
         (MayWrite, "SELECT \"Lower\"(a), U&\"lower\"(a)"),
         (MayWrite, "SELECT txid_current()"),
         (MayWrite, "SELECT pg_current_xact_id()"),
-        (
-            MayWrite,
-            "SELECT query_to_xml('delete from t', true, true, '')",
-        ),
+        (MayWrite, "SELECT query_to_xml('delete from t', true, true, '')"),
         (MayWrite, "SELECT * FROM t FOR UPDATE"),
         (MayWrite, "SELECT * FROM t FOR NO KEY UPDATE SKIP LOCKED"),
         (MayWrite, "SELECT * FROM (SELECT * FROM t FOR SHARE) AS x"),
@@ -124,18 +85,9 @@ fn effects() {
         (Writes, "INSERT INTO t(a) VALUES (1) RETURNING a"),
         (Writes, "UPDATE t SET a = 1"),
         (Writes, "DELETE FROM t"),
-        (
-            Writes,
-            "MERGE INTO t USING u ON (t.a = u.a) WHEN MATCHED THEN DELETE",
-        ),
-        (
-            Writes,
-            "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
-        ),
-        (
-            Writes,
-            "WITH d AS NOT MATERIALIZED (UPDATE t SET a = 1 RETURNING *) SELECT * FROM d",
-        ),
+        (Writes, "MERGE INTO t USING u ON (t.a = u.a) WHEN MATCHED THEN DELETE"),
+        (Writes, "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d"),
+        (Writes, "WITH d AS NOT MATERIALIZED (UPDATE t SET a = 1 RETURNING *) SELECT * FROM d"),
         (Writes, "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"),
         (Writes, "SELECT a INTO u FROM t"),
         (Writes, "EXPLAIN ANALYZE DELETE FROM t"),
@@ -143,10 +95,7 @@ fn effects() {
         (Writes, "EXPLAIN (ANALYZE TRUE) UPDATE t SET a = 1"),
         (Writes, "COPY t FROM STDIN"),
         (Writes, "COPY t(a, b) FROM STDIN WITH (FORMAT csv)"),
-        (
-            Writes,
-            "COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT",
-        ),
+        (Writes, "COPY (INSERT INTO t VALUES (1) RETURNING a) TO STDOUT"),
         (Writes, "TRUNCATE t"),
         (Writes, "CREATE TABLE t(a int)"),
         (Writes, "REFRESH MATERIALIZED VIEW v"),
@@ -165,38 +114,20 @@ fn effects() {
 #[test]
 fn a_reading_main_statement_may_name_columns_like_verbs() {
     // `delete` and `update` are no reserved words, and so may be aliases and columns.
-    assert_eq!(
-        effect("WITH a AS (SELECT 1) SELECT (1) delete FROM a"),
-        Reads
-    );
-    assert_eq!(
-        effect("WITH a AS (SELECT 1 AS update) SELECT a.update FROM a"),
-        Reads
-    );
+    assert_eq!(effect("WITH a AS (SELECT 1) SELECT (1) delete FROM a"), Reads);
+    assert_eq!(effect("WITH a AS (SELECT 1 AS update) SELECT a.update FROM a"), Reads);
     assert!(effect("SELECT 1 FROM (SELECT 1) AS x WHERE (update) = 1") < Writes);
 }
 
 #[test]
 fn kinds() {
     use StatementKind::*;
-    let set = |name: &str, local| Set {
-        name: name.to_owned(),
-        local,
-    };
+    let set = |name: &str, local| Set { name: name.to_owned(), local };
     let cases = [
         ("BEGIN", Begin { read_only: false }),
-        (
-            "begin work isolation level read committed, read only",
-            Begin { read_only: true },
-        ),
-        (
-            "START TRANSACTION READ ONLY, READ WRITE",
-            Begin { read_only: false },
-        ),
-        (
-            "BEGIN TRANSACTION READ WRITE READ ONLY DEFERRABLE",
-            Begin { read_only: true },
-        ),
+        ("begin work isolation level read committed, read only", Begin { read_only: true }),
+        ("START TRANSACTION READ ONLY, READ WRITE", Begin { read_only: false }),
+        ("BEGIN TRANSACTION READ WRITE READ ONLY DEFERRABLE", Begin { read_only: true }),
         ("COMMIT", Commit { chain: false }),
         ("END WORK", Commit { chain: false }),
         ("COMMIT TRANSACTION AND CHAIN", Commit { chain: true }),
@@ -225,42 +156,21 @@ fn kinds() {
         ("SET XML OPTION DOCUMENT", set("xmloption", false)),
         ("SET ROLE x", set("role", false)),
         ("SET LOCAL ROLE NONE", set("role", true)),
-        (
-            "SET SESSION AUTHORIZATION x",
-            set("session_authorization", false),
-        ),
-        (
-            "SET LOCAL SESSION AUTHORIZATION DEFAULT",
-            set("session_authorization", true),
-        ),
-        (
-            "SET SESSION SESSION AUTHORIZATION x",
-            set("session_authorization", false),
-        ),
+        ("SET SESSION AUTHORIZATION x", set("session_authorization", false)),
+        ("SET LOCAL SESSION AUTHORIZATION DEFAULT", set("session_authorization", true)),
+        ("SET SESSION SESSION AUTHORIZATION x", set("session_authorization", false)),
         (
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
             set("session characteristics", false),
         ),
-        (
-            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-            set("transaction", true),
-        ),
-        (
-            "SET transaction_read_only = on",
-            set("transaction_read_only", true),
-        ),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", set("transaction", true)),
+        ("SET transaction_read_only = on", set("transaction_read_only", true)),
         ("SET CONSTRAINTS ALL DEFERRED", set("constraints", true)),
         ("RESET a.B", Reset("a.b".into())),
         ("RESET ALL", Reset("all".into())),
         ("RESET TIME ZONE", Reset("timezone".into())),
-        (
-            "RESET SESSION AUTHORIZATION",
-            Reset("session_authorization".into()),
-        ),
-        (
-            "RESET TRANSACTION ISOLATION LEVEL",
-            Reset("transaction_isolation".into()),
-        ),
+        ("RESET SESSION AUTHORIZATION", Reset("session_authorization".into())),
+        ("RESET TRANSACTION ISOLATION LEVEL", Reset("transaction_isolation".into())),
         ("LISTEN \"Chan\"", Listen("Chan".into())),
         ("UNLISTEN *", Unlisten("*".into())),
         ("UNLISTEN chan", Unlisten("chan".into())),
@@ -324,13 +234,9 @@ fn only_queries_are_prepared() {
 fn set_config_is_noticed_and_never_repeated_together_with_a_write() {
     let noticed = |sql| classify(sql).sets_config;
     assert!(noticed("SELECT set_config('a.b', $1, false)"));
-    assert!(noticed(
-        "SELECT pg_catalog.set_config('a.b', format('(%s,', 1), $1)"
-    ));
+    assert!(noticed("SELECT pg_catalog.set_config('a.b', format('(%s,', 1), $1)"));
     assert!(noticed("SELECT set_config('a.b', 'c', not true)"));
-    assert!(!noticed(
-        "SELECT set_config('a.b', coalesce(a, ','), true) FROM t"
-    ));
+    assert!(!noticed("SELECT set_config('a.b', coalesce(a, ','), true) FROM t"));
     assert!(!noticed("SELECT 'set_config(1, 2, false)'"));
     // Running it once more to restore the setting would also insert the row once more.
     for sql in [
@@ -340,10 +246,7 @@ fn set_config_is_noticed_and_never_repeated_together_with_a_write() {
         assert!(!noticed(sql), "{sql}");
         assert!(classify(sql).unrestorable.is_some(), "{sql}");
     }
-    assert_eq!(
-        classify("CREATE VIEW v AS SELECT set_config('a', 'b', false)").unrestorable,
-        None
-    );
+    assert_eq!(classify("CREATE VIEW v AS SELECT set_config('a', 'b', false)").unrestorable, None);
 }
 
 #[test]
@@ -444,12 +347,9 @@ fn what_cannot_be_restored_or_replayed_is_named() {
     ] {
         assert!(classify(sql).unprotected.is_some(), "{sql}");
     }
-    for sql in [
-        "COMMIT",
-        "ROLLBACK TO a",
-        "SET TRANSACTION READ ONLY",
-        "DECLARE c CURSOR FOR SELECT 1",
-    ] {
+    for sql in
+        ["COMMIT", "ROLLBACK TO a", "SET TRANSACTION READ ONLY", "DECLARE c CURSOR FOR SELECT 1"]
+    {
         assert_eq!(classify(sql).unprotected, None, "{sql}");
     }
 }
@@ -457,9 +357,7 @@ fn what_cannot_be_restored_or_replayed_is_named() {
 #[test]
 fn several_statements_in_one_string() {
     let class = classify("BEGIN; SELECT f(1); ; INSERT INTO t VALUES (';'); COMMIT;");
-    let StatementKind::Several(parts) = &class.kind else {
-        panic!("{class:?}")
-    };
+    let StatementKind::Several(parts) = &class.kind else { panic!("{class:?}") };
     let effects: Vec<_> = parts.iter().map(|part| part.effect).collect();
     assert_eq!(effects, [Nothing, MayWrite, Writes, Nothing]);
     assert_eq!((class.effect, class.prepare), (Writes, false));
@@ -474,10 +372,7 @@ fn several_statements_in_one_string() {
     for sql in one {
         assert_eq!(kind(sql), StatementKind::Other, "{sql}");
         let two = format!("{sql}; SELECT 1");
-        assert!(
-            matches!(kind(&two), StatementKind::Several(parts) if parts.len() == 2),
-            "{sql}"
-        );
+        assert!(matches!(kind(&two), StatementKind::Several(parts) if parts.len() == 2), "{sql}");
     }
 }
 

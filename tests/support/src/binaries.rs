@@ -33,19 +33,13 @@ impl Binaries {
             candidates.push(PathBuf::from(dir));
         }
         candidates.extend(debian_dirs());
-        let searched: Vec<_> = candidates
-            .iter()
-            .map(|dir| dir.display().to_string())
-            .collect();
-        candidates
-            .into_iter()
-            .find_map(Self::probe)
-            .ok_or_else(|| Error::NoPostgres {
-                searched: match searched.is_empty() {
-                    true => "pg_config, /usr/lib/postgresql".to_owned(),
-                    false => searched.join(", "),
-                },
-            })
+        let searched: Vec<_> = candidates.iter().map(|dir| dir.display().to_string()).collect();
+        candidates.into_iter().find_map(Self::probe).ok_or_else(|| Error::NoPostgres {
+            searched: match searched.is_empty() {
+                true => "pg_config, /usr/lib/postgresql".to_owned(),
+                false => searched.join(", "),
+            },
+        })
     }
 
     /// The bin directory.
@@ -79,11 +73,7 @@ impl Binaries {
         }
         let version = first_line(Command::new(dir.join("postgres")).arg("--version"))?;
         let major = major_of(&version)?;
-        (major >= OLDEST).then_some(Self {
-            dir,
-            version,
-            major,
-        })
+        (major >= OLDEST).then_some(Self { dir, version, major })
     }
 }
 
@@ -113,10 +103,7 @@ fn major_of(version: &str) -> Option<u32> {
 }
 
 fn first_line(command: &mut Command) -> Option<String> {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.lines().next().map(str::to_owned)
 }
@@ -127,10 +114,7 @@ mod tests {
 
     #[test]
     fn major_versions_are_read_from_released_and_beta_servers() {
-        assert_eq!(
-            major_of("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)"),
-            Some(15)
-        );
+        assert_eq!(major_of("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)"), Some(15));
         assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(major_of("postgres"), None);
     }

@@ -133,8 +133,7 @@ impl ClusterBuilder {
     /// Runs one server inside a network namespace, on its address.
     pub fn in_namespace(mut self, server: usize, namespace: &Namespace) -> Self {
         let address = namespace.address().to_owned();
-        self.namespaces
-            .push((server, namespace.name().to_owned(), address));
+        self.namespaces.push((server, namespace.name().to_owned(), address));
         self
     }
 
@@ -161,11 +160,7 @@ impl ClusterBuilder {
         let tls = match self.uses_tls() {
             true => {
                 let mut names = self.tls_names.clone();
-                names.extend(
-                    self.namespaces
-                        .iter()
-                        .map(|(_, _, address)| format!("IP:{address}")),
-                );
+                names.extend(self.namespaces.iter().map(|(_, _, address)| format!("IP:{address}")));
                 Some(TlsFiles::make(&owner, &workdir.path().join("tls"), &names)?)
             }
             false => None,
@@ -176,19 +171,14 @@ impl ClusterBuilder {
             let name = format!("s{index}");
             let dir = workdir.path().join(&name);
             owner.create_dir(&dir)?;
-            let place = self
-                .namespaces
-                .iter()
-                .find(|(server, _, _)| *server == index);
+            let place = self.namespaces.iter().find(|(server, _, _)| *server == index);
             servers.push(Server {
                 inner: Arc::new(Inner {
                     name,
                     binaries: binaries.clone(),
                     owner: owner.clone(),
                     dir,
-                    address: place
-                        .map_or("127.0.0.1", |(_, _, address)| address)
-                        .to_owned(),
+                    address: place.map_or("127.0.0.1", |(_, _, address)| address).to_owned(),
                     namespace: place.map(|(_, name, _)| name.clone()),
                     lease: PortLease::take()?,
                     suffix: suffix.clone(),
@@ -197,11 +187,7 @@ impl ClusterBuilder {
                 }),
             });
         }
-        let cluster = Cluster {
-            servers,
-            tls,
-            primary: AtomicUsize::new(0),
-        };
+        let cluster = Cluster { servers, tls, primary: AtomicUsize::new(0) };
         self.fill(&cluster, &binaries, &owner)?;
         for server in &cluster.servers {
             server.launch()?;
@@ -222,11 +208,7 @@ impl ClusterBuilder {
         let conf = first.join("postgresql.conf");
         let initial = std::fs::read_to_string(&conf)
             .map_err(Error::io(format!("reading {}", conf.display())))?;
-        owner.write_file(
-            &conf,
-            &(initial + &self.settings_text(cluster.tls.as_ref())),
-            0o600,
-        )?;
+        owner.write_file(&conf, &(initial + &self.settings_text(cluster.tls.as_ref())), 0o600)?;
         owner.write_file(&first.join("pg_hba.conf"), &self.hba_text(), 0o600)?;
         for standby in &cluster.servers[1..] {
             let data = standby.data_dir();
@@ -235,10 +217,7 @@ impl ClusterBuilder {
         }
         let names: Vec<_> = cluster.servers[1..].iter().map(Server::name).collect();
         if self.replication != Replication::Async && !names.is_empty() {
-            let line = format!(
-                "synchronous_standby_names = 'ANY 1 ({})'\n",
-                names.join(", ")
-            );
+            let line = format!("synchronous_standby_names = 'ANY 1 ({})'\n", names.join(", "));
             owner.write_file(&first.join("postgresql.auto.conf"), &line, 0o600)?;
         }
         Ok(())
@@ -294,10 +273,8 @@ impl ClusterBuilder {
             Auth::Certificate => ("trust", "cert"),
         };
         let host = if self.uses_tls() { "hostssl" } else { "host" };
-        let mut lines = vec![
-            "local all postgres trust".to_owned(),
-            "local replication all trust".to_owned(),
-        ];
+        let mut lines =
+            vec!["local all postgres trust".to_owned(), "local replication all trust".to_owned()];
         lines.extend(self.hba.iter().cloned());
         lines.extend([
             "host replication repl all trust".to_owned(),
@@ -385,11 +362,7 @@ impl Cluster {
     /// When there is no other server.
     pub fn standby(&self) -> Result<&Server> {
         let primary = self.primary.load(Ordering::Relaxed);
-        let mut others = self
-            .servers
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != primary);
+        let mut others = self.servers.iter().enumerate().filter(|(index, _)| *index != primary);
         others
             .next()
             .map(|(_, server)| server)
@@ -417,20 +390,14 @@ impl Cluster {
     /// The same over Unix sockets.
     #[must_use]
     pub fn conninfo_unix(&self) -> String {
-        conninfo(&self.servers, |server| {
-            server.socket_dir().display().to_string()
-        })
+        conninfo(&self.servers, |server| server.socket_dir().display().to_string())
     }
 
     /// The same by way of other ports on 127.0.0.1, such as those of proxies.
     #[must_use]
     pub fn conninfo_via(&self, ports: &[u16]) -> String {
         let hosts = vec!["127.0.0.1"; ports.len()].join(",");
-        let ports = ports
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
+        let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
         let mut text = format!("host={hosts} port={ports} user={USER} dbname={DATABASE}");
         for (key, value) in &self.servers[0].inner.suffix {
             text.push_str(&format!(" {key}={value}"));
@@ -454,11 +421,7 @@ impl Cluster {
     /// When one of them does not within 30 s.
     pub fn wait_for_standbys(&self) -> Result<()> {
         let primary = self.primary();
-        for standby in self
-            .servers
-            .iter()
-            .filter(|server| server.name() != primary.name())
-        {
+        for standby in self.servers.iter().filter(|server| server.name() != primary.name()) {
             if standby.is_running() {
                 standby.wait_until_attached_to(primary, ATTACH_TIMEOUT)?;
             }

@@ -27,10 +27,7 @@ impl Server {
     pub fn query(&self, sql: &str) -> Result<Vec<Row>> {
         let (name, sql) = (self.name().to_owned(), sql.to_owned());
         self.with_client(CONTROL_TIMEOUT, move |client| {
-            client
-                .simple_query(&sql)
-                .map(rows)
-                .map_err(|error| sql_error(&name, &error))
+            client.simple_query(&sql).map(rows).map_err(|error| sql_error(&name, &error))
         })
     }
 
@@ -40,11 +37,9 @@ impl Server {
     /// Those of [`Server::query`], and when there is no row.
     pub fn value(&self, sql: &str) -> Result<String> {
         let row = self.query(sql)?.into_iter().next();
-        row.and_then(|row| row.into_iter().next())
-            .map(Option::unwrap_or_default)
-            .ok_or_else(|| {
-                Error::State(format!("server {} returned no row for: {sql}", self.name()))
-            })
+        row.and_then(|row| row.into_iter().next()).map(Option::unwrap_or_default).ok_or_else(|| {
+            Error::State(format!("server {} returned no row for: {sql}", self.name()))
+        })
     }
 
     /// Runs SQL for its effect.
@@ -73,8 +68,7 @@ impl Server {
                    ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END \
                    FROM pg_control_checkpoint() c";
         let text = self.value(sql)?;
-        text.parse()
-            .map_err(|_| Error::State(format!("{text} is no timeline")))
+        text.parse().map_err(|_| Error::State(format!("{text} is no timeline")))
     }
 
     /// ALTER SYSTEM and reload, and waits until a fresh session sees the value.
@@ -160,12 +154,7 @@ impl Server {
         let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' \
                    AND pid <> pg_backend_pid() AND application_name <> 'segue-testkit'";
         let rows = self.query(sql)?;
-        Ok(rows
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|pid| pid.parse().ok())
-            .collect())
+        Ok(rows.into_iter().flatten().flatten().filter_map(|pid| pid.parse().ok()).collect())
     }
 
     /// Asks for a promotion once, without waiting for it.
@@ -199,17 +188,11 @@ impl Server {
                 let answer = client
                     .simple_query("SELECT pg_is_in_recovery()")
                     .map_err(|error| sql_error(&name, &error))?;
-                if rows(answer)
-                    .first()
-                    .is_some_and(|row| row[0].as_deref() == Some("f"))
-                {
+                if rows(answer).first().is_some_and(|row| row[0].as_deref() == Some("f")) {
                     return Ok(start.elapsed());
                 }
                 if start.elapsed() > timeout {
-                    return Err(Error::timeout(
-                        format!("the promotion of server {name}"),
-                        timeout,
-                    ));
+                    return Err(Error::timeout(format!("the promotion of server {name}"), timeout));
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -245,10 +228,7 @@ impl Server {
             })
             .map_err(Error::io("starting a control thread"))?;
         answer.recv_timeout(timeout).unwrap_or_else(|_| {
-            Err(Error::timeout(
-                format!("an answer of server {}", self.name()),
-                timeout,
-            ))
+            Err(Error::timeout(format!("an answer of server {}", self.name()), timeout))
         })
     }
 }
@@ -257,11 +237,9 @@ fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<Row> {
     messages
         .into_iter()
         .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
-                (0..row.len())
-                    .map(|index| row.get(index).map(str::to_owned))
-                    .collect(),
-            ),
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
+            }
             _ => None,
         })
         .collect()

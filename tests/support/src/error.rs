@@ -91,10 +91,7 @@ impl Error {
     }
 
     pub(crate) fn timeout(what: impl Into<String>, after: Duration) -> Self {
-        Self::Timeout {
-            what: what.into(),
-            after,
-        }
+        Self::Timeout { what: what.into(), after }
     }
 
     /// Whether a server failed to start because another program holds its port.

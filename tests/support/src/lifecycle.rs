@@ -36,15 +36,9 @@ impl Server {
     pub fn launch(&self) -> Result<()> {
         let mut child = self.child();
         if let Some(running) = child.as_mut()
-            && running
-                .try_wait()
-                .map_err(Error::io("asking after a server"))?
-                .is_none()
+            && running.try_wait().map_err(Error::io("asking after a server"))?.is_none()
         {
-            return Err(Error::State(format!(
-                "server {} is running already",
-                self.name()
-            )));
+            return Err(Error::State(format!("server {} is running already", self.name())));
         }
         *child = None;
         let data = self.data_dir();
@@ -58,9 +52,7 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .map_err(Error::io(format!("opening {}", self.log_path().display())))?;
-        let errors = log
-            .try_clone()
-            .map_err(Error::io("sharing a server's log"))?;
+        let errors = log.try_clone().map_err(Error::io("sharing a server's log"))?;
         let inner = &self.inner;
         let postgres = inner.binaries.path("postgres");
         let mut command = inner.owner.command(&postgres, inner.namespace.as_deref());
@@ -69,18 +61,12 @@ impl Server {
         for (key, value) in [
             ("port", self.port().to_string()),
             ("listen_addresses", self.address().to_owned()),
-            (
-                "unix_socket_directories",
-                self.socket_dir().display().to_string(),
-            ),
+            ("unix_socket_directories", self.socket_dir().display().to_string()),
             ("cluster_name", self.name().to_owned()),
         ] {
             command.arg("-c").arg(format!("{key}={value}"));
         }
-        command
-            .current_dir(&data)
-            .stdout(Stdio::from(log))
-            .stderr(Stdio::from(errors));
+        command.current_dir(&data).stdout(Stdio::from(log)).stderr(Stdio::from(errors));
         let started = processes::spawn_from_nursery(&format!("server {}", self.name()), command)?;
         *child = Some(started);
         Ok(())
@@ -121,10 +107,7 @@ impl Server {
     pub fn kill_postmaster(&self) -> Result<()> {
         let mut child = self.take_child()?;
         child.kill().map_err(Error::io("killing a postmaster"))?;
-        child
-            .wait()
-            .map_err(Error::io("waiting for a killed postmaster"))
-            .map(drop)
+        child.wait().map_err(Error::io("waiting for a killed postmaster")).map(drop)
     }
 
     /// Kills every process of the server with SIGKILL, as when its machine loses power.
@@ -136,10 +119,7 @@ impl Server {
         // Stopped first, so that the postmaster's death is not noticed by anybody.
         processes::signal_all(&self.data_dir(), Some(child.id()), Signal::STOP)?;
         processes::signal_all(&self.data_dir(), Some(child.id()), Signal::KILL)?;
-        child
-            .wait()
-            .map_err(Error::io("waiting for a killed postmaster"))
-            .map(drop)
+        child.wait().map_err(Error::io("waiting for a killed postmaster")).map(drop)
     }
 
     /// Kills one backend with SIGKILL: the postmaster then ends all others and recovers.
@@ -190,9 +170,7 @@ impl Server {
     pub fn wait_until_stopped(&self, timeout: Duration) -> Result<()> {
         let ended = processes::poll(timeout, || {
             let mut child = self.child();
-            let ended = child
-                .as_mut()
-                .is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
+            let ended = child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
             if ended {
                 *child = None;
             }
@@ -200,10 +178,7 @@ impl Server {
         });
         match ended {
             true => Ok(()),
-            false => Err(Error::timeout(
-                format!("the end of server {}", self.name()),
-                timeout,
-            )),
+            false => Err(Error::timeout(format!("the end of server {}", self.name()), timeout)),
         }
     }
 
@@ -243,9 +218,7 @@ impl Server {
     /// Whether its postmaster runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.child()
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// The postmaster's process id.
@@ -254,9 +227,7 @@ impl Server {
     /// When it is not running.
     pub fn postmaster_pid(&self) -> Result<u32> {
         let mut child = self.child();
-        let running = child
-            .as_mut()
-            .and_then(|child| runs(child).then(|| child.id()));
+        let running = child.as_mut().and_then(|child| runs(child).then(|| child.id()));
         running.ok_or_else(|| self.not_running())
     }
 
@@ -294,9 +265,7 @@ impl Server {
             return false;
         };
         let mut lines = text.lines();
-        lines
-            .next()
-            .is_some_and(|line| line.trim() == pid.to_string())
+        lines.next().is_some_and(|line| line.trim() == pid.to_string())
             && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 

@@ -52,18 +52,10 @@ impl Namespace {
                     .to_owned(),
             ));
         }
-        let ip = tool("ip").ok_or(Error::MissingTool {
-            tool: "ip",
-            package: "iproute2",
-        })?;
-        let iptables = tool("iptables").ok_or(Error::MissingTool {
-            tool: "iptables",
-            package: "iptables",
-        })?;
-        tool("nsenter").ok_or(Error::MissingTool {
-            tool: "nsenter",
-            package: "util-linux",
-        })?;
+        let ip = tool("ip").ok_or(Error::MissingTool { tool: "ip", package: "iproute2" })?;
+        let iptables =
+            tool("iptables").ok_or(Error::MissingTool { tool: "iptables", package: "iptables" })?;
+        tool("nsenter").ok_or(Error::MissingTool { tool: "nsenter", package: "util-linux" })?;
         sweep(&ip);
 
         static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -84,16 +76,9 @@ impl Namespace {
         let (name, outside) = (namespace.name.as_str(), namespace.outside.as_str());
         let inside = namespace.inside.as_str();
         namespace.ip(&["netns", "add", name])?;
-        namespace.ip(&[
-            "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name,
-        ])?;
-        namespace.ip(&[
-            "addr",
-            "add",
-            &format!("{}/30", address(net, 1)),
-            "dev",
-            outside,
-        ])?;
+        namespace
+            .ip(&["link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name])?;
+        namespace.ip(&["addr", "add", &format!("{}/30", address(net, 1)), "dev", outside])?;
         namespace.ip(&["link", "set", outside, "up"])?;
         let server = format!("{}/30", namespace.address);
         namespace.ip(&["-n", name, "addr", "add", &server, "dev", inside])?;
@@ -127,10 +112,7 @@ impl Namespace {
     /// # Errors
     /// When iptables fails.
     pub fn reject_packets(&self) -> Result<()> {
-        self.rule(
-            Packets::ToServer,
-            &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"],
-        )
+        self.rule(Packets::ToServer, &["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"])
     }
 
     /// Undoes [`Namespace::drop_packets`] and [`Namespace::reject_packets`].
@@ -163,20 +145,12 @@ impl Namespace {
     }
 
     fn ip(&self, args: &[&str]) -> Result<()> {
-        run(
-            &format!("ip {}", args.join(" ")),
-            Command::new(&self.ip).args(args),
-        )
-        .map(drop)
+        run(&format!("ip {}", args.join(" ")), Command::new(&self.ip).args(args)).map(drop)
     }
 
     fn iptables(&self, args: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.ip);
-        command
-            .args(["netns", "exec", &self.name])
-            .arg(&self.iptables)
-            .arg("-w")
-            .args(args);
+        command.args(["netns", "exec", &self.name]).arg(&self.iptables).arg("-w").args(args);
         run(&format!("iptables {}", args.join(" ")), &mut command).map(drop)
     }
 }
@@ -196,9 +170,7 @@ fn free_subnet() -> Result<(u16, UnixListener)> {
             return Ok((net, lock));
         }
     }
-    Err(Error::Unsupported(
-        "no free subnet for a network namespace in 10.213.0.0/16".to_owned(),
-    ))
+    Err(Error::Unsupported("no free subnet for a network namespace in 10.213.0.0/16".to_owned()))
 }
 
 /// The host of that number in the /30 network of that number.

@@ -29,18 +29,10 @@ impl Owner {
         if !rustix::process::geteuid().is_root() {
             let uid = rustix::process::geteuid().as_raw();
             let gid = rustix::process::getegid().as_raw();
-            return Ok(Self {
-                uid,
-                gid,
-                steps_down: false,
-                setpriv,
-            });
+            return Ok(Self { uid, gid, steps_down: false, setpriv });
         }
         if setpriv.is_none() {
-            return Err(Error::MissingTool {
-                tool: "setpriv",
-                package: "util-linux",
-            });
+            return Err(Error::MissingTool { tool: "setpriv", package: "util-linux" });
         }
         let (uid, gid) = ["postgres", "nobody"]
             .into_iter()
@@ -52,12 +44,7 @@ impl Owner {
                         .to_owned(),
                 )
             })?;
-        Ok(Self {
-            uid,
-            gid,
-            steps_down: true,
-            setpriv,
-        })
+        Ok(Self { uid, gid, steps_down: true, setpriv })
     }
 
     /// A command that runs as the owner, optionally in a network namespace, and dies with the
@@ -66,10 +53,7 @@ impl Owner {
         let mut argv: Vec<OsString> = Vec::new();
         if let Some(namespace) = namespace {
             // Unlike `ip netns exec` this leaves the mount namespace alone.
-            argv.extend([
-                "nsenter".into(),
-                format!("--net=/run/netns/{namespace}").into(),
-            ]);
+            argv.extend(["nsenter".into(), format!("--net=/run/netns/{namespace}").into()]);
         }
         if let Some(setpriv) = &self.setpriv {
             argv.push(setpriv.into());
@@ -109,10 +93,8 @@ impl Owner {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .map_err(Error::io(format!("setting the mode of {}", path.display())))?;
         if self.steps_down {
-            chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io(format!(
-                "changing the owner of {}",
-                path.display()
-            )))?;
+            chown(path, Some(self.uid), Some(self.gid))
+                .map_err(Error::io(format!("changing the owner of {}", path.display())))?;
         }
         Ok(())
     }
@@ -129,9 +111,7 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
 
 /// Runs a command to its end; its output is part of the error when it fails.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .map_err(Error::io(format!("running {what}")))?;
+    let output = command.output().map_err(Error::io(format!("running {what}")))?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     if output.status.success() {
         return Ok(stdout.into_owned());

@@ -47,10 +47,7 @@ pub(crate) fn spawn_from_nursery(what: &str, command: Command) -> Result<Child> 
         };
         orders.send((command, answer_to)).map_err(|_| gone())?;
     }
-    answer
-        .recv()
-        .map_err(|_| gone())?
-        .map_err(Error::io(format!("starting {what}")))
+    answer.recv().map_err(|_| gone())?.map_err(Error::io(format!("starting {what}")))
 }
 
 /// All processes that stand in the directory.
@@ -88,10 +85,8 @@ pub(crate) fn signal_all(dir: &Path, first: Option<u32>, with: Signal) -> Result
         done.push(first);
     }
     loop {
-        let fresh: Vec<_> = standing_in(dir)
-            .into_iter()
-            .filter(|pid| !done.contains(pid))
-            .collect();
+        let fresh: Vec<_> =
+            standing_in(dir).into_iter().filter(|pid| !done.contains(pid)).collect();
         if fresh.is_empty() {
             return Ok(());
         }

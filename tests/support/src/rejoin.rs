@@ -21,10 +21,7 @@ impl Cluster {
         let server = self.at(index)?;
         let primary = self.primary();
         if server.name() == primary.name() {
-            return Err(Error::State(format!(
-                "server {} is the primary itself",
-                server.name()
-            )));
+            return Err(Error::State(format!("server {} is the primary itself", server.name())));
         }
         if server.is_running() {
             // One that was paused cannot stop.
@@ -59,10 +56,7 @@ impl Cluster {
     pub fn follow(&self, index: usize) -> Result<()> {
         let server = self.at(index)?;
         let primary = self.primary();
-        server.set_config(
-            "primary_conninfo",
-            &primary.conninfo_for_standby(server.name()),
-        )?;
+        server.set_config("primary_conninfo", &primary.conninfo_for_standby(server.name()))?;
         server.wait_until_attached_to(primary, ATTACH_TIMEOUT)
     }
 }
@@ -95,10 +89,7 @@ impl Server {
             Some(_) => self.address().to_owned(),
             None => self.socket_dir().display().to_string(),
         };
-        format!(
-            "host={host} port={} user=repl application_name={name}",
-            self.port()
-        )
+        format!("host={host} port={} user=repl application_name={name}", self.port())
     }
 
     fn rewind_to(&self, primary: &Self) -> Result<()> {
@@ -109,14 +100,8 @@ impl Server {
             primary.port()
         );
         let mut command = inner.owner.command(&inner.binaries.path("pg_rewind"), None);
-        command
-            .arg("--no-sync")
-            .arg("--target-pgdata")
-            .arg(self.data_dir());
-        command
-            .arg("--source-server")
-            .arg(source)
-            .current_dir(self.data_dir());
+        command.arg("--no-sync").arg("--target-pgdata").arg(self.data_dir());
+        command.arg("--source-server").arg(source).current_dir(self.data_dir());
         run("pg_rewind", &mut command).map(drop)
     }
 
@@ -125,20 +110,9 @@ impl Server {
         let data = self.data_dir();
         fs::remove_dir_all(&data).map_err(Error::io(format!("removing {}", data.display())))?;
         inner.owner.create_dir(&data)?;
-        let mut command = inner
-            .owner
-            .command(&inner.binaries.path("pg_basebackup"), None);
-        command.args([
-            "--no-sync",
-            "--checkpoint=fast",
-            "--wal-method=stream",
-            "--no-slot",
-        ]);
-        command
-            .arg("-D")
-            .arg(&data)
-            .arg("-d")
-            .arg(primary.conninfo_for_standby(self.name()));
+        let mut command = inner.owner.command(&inner.binaries.path("pg_basebackup"), None);
+        command.args(["--no-sync", "--checkpoint=fast", "--wal-method=stream", "--no-slot"]);
+        command.arg("-D").arg(&data).arg("-d").arg(primary.conninfo_for_standby(self.name()));
         run("pg_basebackup", &mut command).map(drop)
     }
 }

@@ -75,37 +75,26 @@ impl Server {
     /// A keyword string for the application's role over TCP.
     #[must_use]
     pub fn conninfo(&self) -> String {
-        conninfo(std::slice::from_ref(self), |server| {
-            server.address().to_owned()
-        })
+        conninfo(std::slice::from_ref(self), |server| server.address().to_owned())
     }
 
     /// A keyword string for the application's role over the Unix socket.
     #[must_use]
     pub fn conninfo_unix(&self) -> String {
-        conninfo(std::slice::from_ref(self), |server| {
-            server.socket_dir().display().to_string()
-        })
+        conninfo(std::slice::from_ref(self), |server| server.socket_dir().display().to_string())
     }
 
     /// A URI for a role and a database of one's choice over TCP, without a password.
     #[must_use]
     pub fn uri(&self, user: &str, database: &str) -> String {
-        format!(
-            "postgresql://{user}@{}:{}/{database}",
-            self.address(),
-            self.port()
-        )
+        format!("postgresql://{user}@{}:{}/{database}", self.address(), self.port())
     }
 
     /// A keyword string for the superuser, who may come in over the Unix socket only.
     #[must_use]
     pub fn conninfo_superuser(&self) -> String {
         let socket_dir = self.socket_dir().display();
-        format!(
-            "host={socket_dir} port={} user=postgres dbname={DATABASE}",
-            self.port()
-        )
+        format!("host={socket_dir} port={} user=postgres dbname={DATABASE}", self.port())
     }
 
     pub(crate) fn child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -133,19 +122,10 @@ impl Drop for Inner {
 /// A keyword string for several servers.
 pub(crate) fn conninfo(servers: &[Server], host: impl Fn(&Server) -> String) -> String {
     let hosts: Vec<_> = servers.iter().map(host).collect();
-    let ports: Vec<_> = servers
-        .iter()
-        .map(|server| server.port().to_string())
-        .collect();
-    let mut text = format!(
-        "host={} port={} user={USER} dbname={DATABASE}",
-        hosts.join(","),
-        ports.join(",")
-    );
-    for (key, value) in servers
-        .first()
-        .map_or(&[][..], |server| &server.inner.suffix)
-    {
+    let ports: Vec<_> = servers.iter().map(|server| server.port().to_string()).collect();
+    let mut text =
+        format!("host={} port={} user={USER} dbname={DATABASE}", hosts.join(","), ports.join(","));
+    for (key, value) in servers.first().map_or(&[][..], |server| &server.inner.suffix) {
         text.push_str(&format!(" {key}={value}"));
     }
     text

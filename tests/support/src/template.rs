@@ -40,25 +40,15 @@ pub(crate) fn copy(owner: &Owner, from: &Path, to: &Path) -> Result<()> {
 
 fn find_or_make(binaries: &Binaries, owner: &Owner) -> Result<PathBuf> {
     let base = workdir::base(owner)?;
-    let day = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_secs() / 86_400);
-    let key = fnv1a(&format!(
-        "{} {}",
-        binaries.dir().display(),
-        binaries.version()
-    ));
+    let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs() / 86_400);
+    let key = fnv1a(&format!("{} {}", binaries.dir().display(), binaries.version()));
     let name = format!("{TEMPLATE_PREFIX}{}-{FORMAT}-{key:016x}-{day}", owner.uid);
     let template = base.join(name);
     if is_ours(&template, owner) {
         return Ok(template);
     }
     // Made under another name and then renamed, so that nobody copies a half-made one.
-    let draft = base.join(format!(
-        "{TEMPLATE_PREFIX}{}-draft-{:016x}",
-        owner.uid,
-        random()
-    ));
+    let draft = base.join(format!("{TEMPLATE_PREFIX}{}-draft-{:016x}", owner.uid, random()));
     initialise(binaries, owner, &draft)?;
     match fs::rename(&draft, &template) {
         Ok(()) => Ok(template),
@@ -69,10 +59,7 @@ fn find_or_make(binaries: &Binaries, owner: &Owner) -> Result<PathBuf> {
         }
         Err(source) => {
             let _ = fs::remove_dir_all(&draft);
-            Err(Error::Io {
-                what: format!("making {}", template.display()),
-                source,
-            })
+            Err(Error::Io { what: format!("making {}", template.display()), source })
         }
     }
 }
@@ -87,16 +74,7 @@ fn initialise(binaries: &Binaries, owner: &Owner, data: &Path) -> Result<()> {
     owner.create_dir(data)?;
     let mut initdb = owner.command(&binaries.path("initdb"), None);
     initdb
-        .args([
-            "--no-sync",
-            "--no-instructions",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "-U",
-            "postgres",
-        ])
+        .args(["--no-sync", "--no-instructions", "-A", "trust", "-E", "UTF8", "-U", "postgres"])
         // Small segments make promotion quicker.
         .args(["--locale=C.UTF-8", "--wal-segsize=1", "-D"])
         .arg(data);
@@ -126,14 +104,8 @@ fn single_user(
     let input =
         fs::File::open(&script).map_err(Error::io(format!("reading {}", script.display())))?;
     let mut command = owner.command(&binaries.path("postgres"), None);
-    command
-        .args(["--single", "-F", "-D"])
-        .arg(data)
-        .arg(database)
-        .stdin(Stdio::from(input));
-    let output = command
-        .output()
-        .map_err(Error::io("running postgres --single"));
+    command.args(["--single", "-F", "-D"]).arg(data).arg(database).stdin(Stdio::from(input));
+    let output = command.output().map_err(Error::io("running postgres --single"));
     let _ = fs::remove_file(&script);
     let output = output?;
     let messages = String::from_utf8_lossy(&output.stderr);

@@ -31,10 +31,8 @@ impl TlsFiles {
     /// # Errors
     /// When openssl is missing or fails.
     pub(crate) fn make(owner: &Owner, dir: &Path, names: &[String]) -> Result<Self> {
-        let openssl = tool("openssl").ok_or(Error::MissingTool {
-            tool: "openssl",
-            package: "openssl",
-        })?;
+        let openssl =
+            tool("openssl").ok_or(Error::MissingTool { tool: "openssl", package: "openssl" })?;
         owner.create_dir(dir)?;
         let file = |name: &str| dir.join(name);
         let ca_key = file("ca.key");
@@ -50,24 +48,10 @@ impl TlsFiles {
             san.push(',');
             san.push_str(name);
         }
-        let ca_usage = [
-            "basicConstraints=critical,CA:TRUE",
-            "keyUsage=critical,keyCertSign",
-        ];
-        certify(
-            &openssl,
-            "/CN=segue test authority",
-            &files.ca,
-            &ca_key,
-            None,
-            &ca_usage,
-        )?;
+        let ca_usage = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"];
+        certify(&openssl, "/CN=segue test authority", &files.ca, &ca_key, None, &ca_usage)?;
         let issuer = Some((files.ca.as_path(), ca_key.as_path()));
-        let server = [
-            san.as_str(),
-            "basicConstraints=CA:FALSE",
-            "extendedKeyUsage=serverAuth",
-        ];
+        let server = [san.as_str(), "basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth"];
         let (cert, key) = (&files.server_cert, &files.server_key);
         certify(&openssl, "/CN=localhost", cert, key, issuer, &server)?;
         let client = ["basicConstraints=CA:FALSE", "extendedKeyUsage=clientAuth"];
@@ -92,16 +76,8 @@ fn certify(
     // An empty configuration: the system's may add extensions that contradict ours.
     command.env("OPENSSL_CONF", "/dev/null");
     command
-        .args([
-            "req", "-x509", "-sha256", "-nodes", "-days", "30", "-newkey", "ec",
-        ])
-        .args([
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-subj",
-            subject,
-            "-out",
-        ])
+        .args(["req", "-x509", "-sha256", "-nodes", "-days", "30", "-newkey", "ec"])
+        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", subject, "-out"])
         .arg(cert)
         .arg("-keyout")
         .arg(key);

@@ -79,11 +79,7 @@ pub(crate) fn base(owner: &Owner) -> Result<PathBuf> {
 fn reachable(dir: &Path, owner: &Owner) -> bool {
     dir.ancestors().all(|ancestor| {
         fs::metadata(ancestor).is_ok_and(|meta| {
-            let bit = if meta.uid() == owner.uid {
-                0o100
-            } else {
-                0o001
-            };
+            let bit = if meta.uid() == owner.uid { 0o100 } else { 0o001 };
             meta.mode() & bit != 0
         })
     })
@@ -125,10 +121,7 @@ fn maker_is_gone(rest: &str) -> bool {
 }
 
 fn is_old(meta: &fs::Metadata) -> bool {
-    let age = meta
-        .modified()
-        .ok()
-        .and_then(|time| SystemTime::now().duration_since(time).ok());
+    let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
     age.is_some_and(|age| age > TEMPLATE_AGE_MAX)
 }
 
@@ -153,14 +146,9 @@ pub(crate) fn end_processes(data: &Path) {
     let Ok(pid_file) = fs::read_to_string(data.join("postmaster.pid")) else {
         return;
     };
-    let segment = pid_file
-        .lines()
-        .nth(6)
-        .and_then(|line| line.split_whitespace().nth(1));
+    let segment = pid_file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1));
     if let Some(id) = segment.filter(|id| id.chars().all(|c| c.is_ascii_digit())) {
-        let _ = std::process::Command::new("ipcrm")
-            .args(["-m", id])
-            .output();
+        let _ = std::process::Command::new("ipcrm").args(["-m", id]).output();
     }
 }
 
@@ -173,10 +161,7 @@ mod tests {
         let pid = std::process::id();
         let started = processes::start_time(pid).unwrap();
         assert!(!maker_is_gone(&format!("{pid}-{started}-0")));
-        assert!(
-            maker_is_gone(&format!("{pid}-{}-0", started + 1)),
-            "the id was handed out again"
-        );
+        assert!(maker_is_gone(&format!("{pid}-{}-0", started + 1)), "the id was handed out again");
         assert!(!maker_is_gone("not-ours"));
     }
 }

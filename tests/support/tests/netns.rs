@@ -17,15 +17,10 @@ fn packets_of_a_server_are_dropped_and_rejected() {
         Err(Error::Unsupported(reason)) if reason.contains("need root") => return,
         Err(error) => panic!("{error}"),
     };
-    let cluster = Cluster::builder()
-        .in_namespace(0, &namespace)
-        .start()
-        .unwrap();
+    let cluster = Cluster::builder().in_namespace(0, &namespace).start().unwrap();
     let primary = cluster.primary();
     assert_eq!(primary.address(), namespace.address());
-    let address = format!("{}:{}", primary.address(), primary.port())
-        .parse()
-        .unwrap();
+    let address = format!("{}:{}", primary.address(), primary.port()).parse().unwrap();
     let connect = || TcpStream::connect_timeout(&address, SHORT);
 
     let mut client = postgres::Client::connect(&primary.conninfo(), postgres::NoTls).unwrap();
@@ -35,10 +30,7 @@ fn packets_of_a_server_are_dropped_and_rejected() {
     namespace.drop_packets(Packets::Both).unwrap();
     assert_eq!(connect().unwrap_err().kind(), ErrorKind::TimedOut);
     idle.set_read_timeout(Some(SHORT)).unwrap();
-    assert_eq!(
-        idle.read(&mut [0]).unwrap_err().kind(),
-        ErrorKind::WouldBlock
-    );
+    assert_eq!(idle.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     // The kit itself still reaches it, and the standby can be promoted.
     assert!(!primary.is_in_recovery().unwrap());
     cluster.promote(1, Duration::from_secs(30)).unwrap();

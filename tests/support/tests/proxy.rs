@@ -16,10 +16,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// A server, a proxy in front of it, and a client behind that.
 fn stand() -> (Cluster, Proxy) {
     let cluster = Cluster::builder().standbys(0).fsync(false).start().unwrap();
-    cluster
-        .primary()
-        .execute("CREATE TABLE t (n int); GRANT ALL ON t TO app")
-        .unwrap();
+    cluster.primary().execute("CREATE TABLE t (n int); GRANT ALL ON t TO app").unwrap();
     let proxy = Proxy::to_server(cluster.primary()).unwrap();
     (cluster, proxy)
 }
@@ -72,17 +69,9 @@ fn bytes_and_connections_are_counted() {
 fn large_results_pass_unchanged() {
     let (cluster, proxy) = stand();
     let mut client = connect(&cluster, &proxy);
-    let row = client
-        .query_one("SELECT repeat('x', 3000000)", &[])
-        .unwrap();
+    let row = client.query_one("SELECT repeat('x', 3000000)", &[]).unwrap();
     assert_eq!(row.get::<_, &str>(0).len(), 3_000_000);
-    assert_eq!(
-        client
-            .query("SELECT generate_series(1, 50000)", &[])
-            .unwrap()
-            .len(),
-        50_000
-    );
+    assert_eq!(client.query("SELECT generate_series(1, 50000)", &[]).unwrap().len(), 50_000);
 }
 
 #[test]
@@ -94,11 +83,7 @@ fn a_stall_delays_and_loses_nothing() {
         let query = thread::spawn(move || client.simple_query("INSERT INTO t VALUES (1)").is_ok());
         thread::sleep(SHORT);
         assert!(!query.is_finished());
-        let arrived = if direction == Direction::ToClient {
-            "2"
-        } else {
-            "0"
-        };
+        let arrived = if direction == Direction::ToClient { "2" } else { "0" };
         assert_eq!(count(cluster.primary()), arrived);
         proxy.set_flow(direction, Flow::Pass);
         assert!(query.join().unwrap());
@@ -160,23 +145,14 @@ fn new_connections_are_refused_silent_or_reset() {
     let (cluster, proxy) = stand();
     let connect_plainly = || TcpStream::connect(("127.0.0.1", proxy.port()));
     proxy.set_accept(Accept::Refuse).unwrap();
-    assert_eq!(
-        connect_plainly().unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(connect_plainly().unwrap_err().kind(), ErrorKind::ConnectionRefused);
     proxy.set_accept(Accept::Silent).unwrap();
     let mut silent = connect_plainly().unwrap();
     silent.set_read_timeout(Some(SHORT)).unwrap();
-    assert_eq!(
-        silent.read(&mut [0]).unwrap_err().kind(),
-        ErrorKind::WouldBlock
-    );
+    assert_eq!(silent.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     proxy.set_accept(Accept::Reset).unwrap();
     let mut reset = connect_plainly().unwrap();
-    assert_eq!(
-        reset.read(&mut [0]).unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(reset.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     proxy.set_accept(Accept::Forward).unwrap();
     connect(&cluster, &proxy).simple_query("SELECT 1").unwrap();
 }
@@ -226,10 +202,7 @@ fn a_commit_can_be_kept_from_arriving() {
     assert_eq!(count(cluster.primary()), "0");
     connection.reset(Side::Both);
     assert!(work.join().unwrap().is_err());
-    cluster
-        .primary()
-        .wait_until("SELECT count(*) = 0 FROM t", LONG)
-        .unwrap();
+    cluster.primary().wait_until("SELECT count(*) = 0 FROM t", LONG).unwrap();
 }
 
 #[test]
@@ -238,11 +211,7 @@ fn an_acknowledgement_can_be_swallowed() {
     let trigger = proxy.on_client_message(|message| message.runs("commit"), Action::SwallowReply);
     let work = insert_and_commit(connect(&cluster, &proxy));
     let connection = trigger.wait(LONG).unwrap();
-    assert_eq!(
-        count(cluster.primary()),
-        "1",
-        "it fires when the commit has happened"
-    );
+    assert_eq!(count(cluster.primary()), "1", "it fires when the commit has happened");
     assert!(!work.is_finished());
     connection.reset(Side::Both);
     assert!(work.join().unwrap().is_err());
@@ -259,10 +228,7 @@ fn a_commit_can_arrive_late() {
     assert_eq!(count(cluster.primary()), "0");
     // The zombie: nobody waits for it any more, and it commits all the same.
     connection.release();
-    cluster
-        .primary()
-        .wait_until("SELECT count(*) = 1 FROM t", LONG)
-        .unwrap();
+    cluster.primary().wait_until("SELECT count(*) = 1 FROM t", LONG).unwrap();
 }
 
 #[test]
@@ -271,10 +237,7 @@ fn an_acknowledgement_can_arrive_late() {
     let trigger = proxy.on_client_message(|message| message.runs("COMMIT"), Action::HoldReply);
     let work = insert_and_commit(connect(&cluster, &proxy));
     let connection = trigger.wait(LONG).unwrap();
-    cluster
-        .primary()
-        .wait_until("SELECT count(*) = 1 FROM t", LONG)
-        .unwrap();
+    cluster.primary().wait_until("SELECT count(*) = 1 FROM t", LONG).unwrap();
     assert!(!work.is_finished());
     connection.release();
     work.join().unwrap().unwrap();
@@ -284,26 +247,13 @@ fn an_acknowledgement_can_arrive_late() {
 fn a_connection_is_reset_around_a_commit() {
     let (cluster, proxy) = stand();
     let trigger = proxy.on_client_message(|message| message.runs("COMMIT"), Action::Reset);
-    assert!(
-        insert_and_commit(connect(&cluster, &proxy))
-            .join()
-            .unwrap()
-            .is_err()
-    );
+    assert!(insert_and_commit(connect(&cluster, &proxy)).join().unwrap().is_err());
     trigger.wait(LONG).unwrap();
     assert_eq!(count(cluster.primary()), "0");
 
     proxy.on_client_message(|message| message.runs("COMMIT"), Action::ForwardThenReset);
-    assert!(
-        insert_and_commit(connect(&cluster, &proxy))
-            .join()
-            .unwrap()
-            .is_err()
-    );
-    cluster
-        .primary()
-        .wait_until("SELECT count(*) = 1 FROM t", LONG)
-        .unwrap();
+    assert!(insert_and_commit(connect(&cluster, &proxy)).join().unwrap().is_err());
+    cluster.primary().wait_until("SELECT count(*) = 1 FROM t", LONG).unwrap();
 }
 
 #[test]
@@ -312,13 +262,9 @@ fn a_stream_ends_in_the_middle_of_a_result() {
     let trigger = proxy.on_server_tag(b'D', 100, Action::Close);
     // By hand, because a client library may throw away rows in front of a broken stream.
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
-    stream
-        .write_all(b"\0\0\0\x1f\0\x03\0\0user\0app\0database\0app\0\0")
-        .unwrap();
+    stream.write_all(b"\0\0\0\x1f\0\x03\0\0user\0app\0database\0app\0\0").unwrap();
     let sql = b"SELECT generate_series(1, 1000)\0";
-    stream
-        .write_all(&[b"Q\0\0\0", &[sql.len() as u8 + 4][..], sql].concat())
-        .unwrap();
+    stream.write_all(&[b"Q\0\0\0", &[sql.len() as u8 + 4][..], sql].concat()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let mut rest = &bytes[..];
@@ -337,10 +283,7 @@ fn a_stream_is_cut_after_some_bytes() {
     let client = connect(&cluster, &proxy);
     let before = proxy.bytes(Direction::ToClient);
     let trigger = proxy.after_bytes(Direction::ToClient, 12_345, Action::Reset);
-    assert_eq!(
-        answers(client, "SELECT generate_series(1, 10000)", LONG),
-        Some(false)
-    );
+    assert_eq!(answers(client, "SELECT generate_series(1, 10000)", LONG), Some(false));
     trigger.wait(LONG).unwrap();
     assert_eq!(proxy.bytes(Direction::ToClient) - before, 12_345);
 }
@@ -351,12 +294,7 @@ fn a_server_is_killed_with_a_commit_on_its_doorstep() {
     let server = cluster.primary().clone();
     let kill = Action::run(move |_| server.kill_all().unwrap());
     let trigger = proxy.on_client_message(|message| message.runs("COMMIT"), kill);
-    assert!(
-        insert_and_commit(connect(&cluster, &proxy))
-            .join()
-            .unwrap()
-            .is_err()
-    );
+    assert!(insert_and_commit(connect(&cluster, &proxy)).join().unwrap().is_err());
     trigger.wait(LONG).unwrap();
     cluster.primary().start().unwrap();
     assert_eq!(count(cluster.primary()), "0");
@@ -384,15 +322,8 @@ fn encrypted_connections_pass_unread() {
     let psql = || {
         let program = segue_testkit::Binaries::find().unwrap().path("psql");
         let mut command = std::process::Command::new(program);
-        command.args([
-            "-Atc",
-            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
-            "-d",
-        ]);
-        command
-            .arg(cluster.conninfo_via(&[proxy.port()]))
-            .output()
-            .unwrap()
+        command.args(["-Atc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", "-d"]);
+        command.arg(cluster.conninfo_via(&[proxy.port()])).output().unwrap()
     };
     let output = psql();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "t\n", "{output:?}");
@@ -403,19 +334,11 @@ fn encrypted_connections_pass_unread() {
 
 #[test]
 fn a_dead_upstream_is_a_reset_and_a_new_one_can_be_set() {
-    let vacant = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let proxy = Proxy::to_address(vacant).unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
-    assert_eq!(
-        stream.read(&mut [0]).unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     let (cluster, _) = stand();
-    proxy
-        .set_upstream((cluster.primary().address(), cluster.primary().port()))
-        .unwrap();
+    proxy.set_upstream((cluster.primary().address(), cluster.primary().port())).unwrap();
     connect(&cluster, &proxy).simple_query("SELECT 1").unwrap();
 }

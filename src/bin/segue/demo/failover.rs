@@ -101,31 +101,25 @@ impl<'a> Director<'a> {
         let old = self.cluster.server(self.primary);
         let next = 1 - self.primary;
         let open = self.wait_for_open_transactions()?;
-        self.take_longest();
-        let fault_at = Instant::now();
         let what = match self.options.fault {
-            Fault::Kill => {
-                old.kill_postmaster()?;
-                "SIGKILL to the primary"
-            }
-            Fault::StopFast => {
-                old.stop_fast()?;
-                "fast shutdown of the primary"
-            }
-            Fault::StopImmediate => {
-                old.stop_immediate()?;
-                "immediate shutdown of the primary"
-            }
-            Fault::Freeze => {
-                old.pause()?;
-                "SIGSTOP to all processes of the primary"
-            }
+            Fault::Kill => "SIGKILL to the primary",
+            Fault::StopFast => "fast shutdown of the primary",
+            Fault::StopImmediate => "immediate shutdown of the primary",
+            Fault::Freeze => "SIGSTOP to all processes of the primary",
         };
         self.timeline.say(&format!(
             "** {what} on port {}, with {} open",
             old.port(),
             plural(open as u64, "transfer")
         ));
+        self.take_longest();
+        let fault_at = Instant::now();
+        match self.options.fault {
+            Fault::Kill => old.kill_postmaster()?,
+            Fault::StopFast => old.stop_fast()?,
+            Fault::StopImmediate => old.stop_immediate()?,
+            Fault::Freeze => old.pause()?,
+        }
         let promotion = self.promote(next)?;
         let outage = fault_at.elapsed();
         self.timeline.say(&format!(

@@ -131,11 +131,11 @@ pub fn run(options: &Options) -> Result<ExitCode, Failure> {
             })
             .collect();
         let ticker = scope.spawn(|| tick(&board, &timeline));
-        let directed = director.direct(began).and_then(|()| {
+        let directed = director.direct(began);
+        if directed.is_ok() {
             let end = began + Duration::from_secs(u64::from(options.seconds));
             stop.sleep_until(end.max(director.last_failover() + SETTLE));
-            Ok(())
-        });
+        }
         board.finished.store(true, Ordering::Relaxed);
         let records: Result<Vec<Record>, Failure> = workers
             .into_iter()

@@ -8,7 +8,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -16,8 +16,9 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from 0 to `limit - 1`; 0 where the limit is 0.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next().checked_rem(limit).unwrap_or(0)
+    /// A number from 0 to `limit - 1`.
+    pub fn below(&mut self, limit: u32) -> i64 {
+        let number = self.next() >> 32;
+        i64::try_from((number * u64::from(limit)) >> 32).unwrap_or(0)
     }
 }

@@ -113,12 +113,12 @@ impl Report<'_> {
         let mut lines = vec![String::new()];
         let transactions = self.transactions();
         lines.push(format!(
-            "{} by {} in {:.1} s ({} per second), {} of the primary ({})",
+            "{} by {} in {:.1} s ({} per second), {} ({})",
             plural(transactions, "committed transfer"),
             plural(u64::from(self.options.sessions), "session"),
             self.took.as_secs_f64(),
             grouped(per_second(transactions, self.took)),
-            plural(self.failovers.len() as u64, "loss").replace("losss", "losses"),
+            plural(self.failovers.len() as u64, "failover"),
             self.options.fault.name(),
         ));
         for (at, failover) in self.failovers.iter().enumerate() {

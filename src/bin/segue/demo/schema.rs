@@ -11,13 +11,13 @@ use crate::output::Failure;
 
 /// The number of the first account that all sessions share; each session's own is its number.
 pub const SHARED_FROM: i64 = 1001;
-pub const SHARED_ACCOUNTS: u64 = 16;
+pub const SHARED_ACCOUNTS: u32 = 16;
 pub const START_BALANCE: i64 = 10_000_000;
 
 /// Creates the accounts. The log of transfers has no unique index on purpose: a transfer that was
 /// applied twice shall be seen, not refused.
 pub fn create(server: &Server, sessions: u32) -> Result<(), Failure> {
-    let last_shared = SHARED_FROM + SHARED_ACCOUNTS.cast_signed() - 1;
+    let last_shared = SHARED_FROM + i64::from(SHARED_ACCOUNTS) - 1;
     server.execute(&format!(
         "CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL); \
          CREATE TABLE transfer (id bigint NOT NULL, low bigint NOT NULL, high bigint NOT NULL, \
@@ -56,7 +56,7 @@ pub fn judge(server: &Server, sessions: u32, records: &[Record]) -> Result<Findi
         there.insert(id, count.unsigned_abs());
     }
     let mut findings = compare(there, records);
-    findings.total_before = START_BALANCE * (i64::from(sessions) + SHARED_ACCOUNTS.cast_signed());
+    findings.total_before = START_BALANCE * (i64::from(sessions) + i64::from(SHARED_ACCOUNTS));
     let total = server.query("SELECT sum(balance)::bigint, 0 FROM account")?;
     if let Some(row) = total.first() {
         [findings.total_after, _] = numbers(row)?;

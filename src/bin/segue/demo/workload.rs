@@ -30,7 +30,7 @@ RETURNING a.id) \
 INSERT INTO transfer (id, low, high, amount) SELECT $1, $2, $3, $4 FROM second RETURNING id";
 const MOST_ERRORS_IN_A_ROW: u32 = 20;
 /// Money moved at once; far less than what an account holds.
-const AMOUNT_MAX: u64 = 100;
+const AMOUNT_MAX: u32 = 100;
 
 /// What all sessions write on and the timeline reads.
 #[derive(Default)]
@@ -88,7 +88,7 @@ impl<'a> Worker<'a> {
             client,
             board,
             number,
-            random: Random::new(seed ^ (number.cast_unsigned() << 32)),
+            random: Random::new(seed ^ (number.unsigned_abs() << 32)),
             next: 0,
             balance: Some(START_BALANCE),
             record: Record::default(),
@@ -129,13 +129,13 @@ impl<'a> Worker<'a> {
         self.next += 1;
         let id = (self.number << 40) | self.next;
         let kind = self.random.below(20);
-        let shared = SHARED_FROM + self.random.below(SHARED_ACCOUNTS).cast_signed();
+        let shared = SHARED_FROM + self.random.below(SHARED_ACCOUNTS);
         let mut transfer = Transfer { id, low: self.number, high: shared, amount: self.amount() };
         let done = match kind {
-            0..=7 => self.from_own(session, &transfer, false),
-            8..=10 => self.from_own(session, &transfer, true),
+            0..=7 => self.with_own(session, &transfer, false),
+            8..=10 => self.with_own(session, &transfer, true),
             11..=14 => {
-                let other = SHARED_FROM + self.random.below(SHARED_ACCOUNTS).cast_signed();
+                let other = SHARED_FROM + self.random.below(SHARED_ACCOUNTS);
                 transfer.low = shared.min(other);
                 transfer.high = shared.max(other);
                 between_shared(session, &transfer)
@@ -174,7 +174,7 @@ impl<'a> Worker<'a> {
 
     /// Reads and moves the own account's money, exactly; with a detour into a savepoint that is
     /// rolled back, if asked for.
-    fn from_own(
+    fn with_own(
         &mut self,
         session: &mut Session,
         transfer: &Transfer,
@@ -206,7 +206,7 @@ impl<'a> Worker<'a> {
     }
 
     fn amount(&mut self) -> i64 {
-        let amount = 1 + self.random.below(AMOUNT_MAX).cast_signed();
+        let amount = 1 + self.random.below(AMOUNT_MAX);
         if self.random.below(2) == 0 { amount } else { -amount }
     }
 

@@ -85,10 +85,7 @@ impl Connection {
             let thread = std::thread::Builder::new().name("segue-proxy-pump".to_owned());
             if thread.spawn(move || pump.run()).is_err() {
                 connection.reset(Side::Both);
-                shared
-                    .state()
-                    .connections
-                    .retain(|other| other.id() != connection.id());
+                shared.state().connections.retain(|other| other.id() != connection.id());
             }
         }
     }
@@ -196,10 +193,7 @@ impl Connection {
     pub(crate) fn direction_ended(&self, shared: &Shared) {
         if self.inner.directions_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.inner.over.store(true, Ordering::Relaxed);
-            shared
-                .state()
-                .connections
-                .retain(|other| other.id() != self.id());
+            shared.state().connections.retain(|other| other.id() != self.id());
             let _ = self.inner.client.shutdown(Shutdown::Both);
             let _ = self.inner.server.shutdown(Shutdown::Both);
         }

@@ -36,10 +36,9 @@ impl Message<'_> {
     #[must_use]
     pub fn runs(&self, text: &str) -> bool {
         matches!(self.tag, b'Q' | b'B')
-            && self.sql().is_some_and(|sql| {
-                sql.to_ascii_uppercase()
-                    .contains(&text.to_ascii_uppercase())
-            })
+            && self
+                .sql()
+                .is_some_and(|sql| sql.to_ascii_uppercase().contains(&text.to_ascii_uppercase()))
     }
 
     /// Whether the body contains the bytes.
@@ -69,12 +68,7 @@ pub(crate) struct Framer {
 impl Framer {
     pub(crate) fn new(direction: Direction) -> Self {
         let in_startup = direction == Direction::ToServer;
-        Self {
-            direction,
-            pending: Vec::new(),
-            passing: 0,
-            in_startup,
-        }
+        Self { direction, pending: Vec::new(), passing: 0, in_startup }
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
@@ -164,11 +158,7 @@ impl Framer {
 
     fn take(&mut self, count: usize, is_message: bool) -> Frame {
         let bytes = self.pending.drain(..count).collect();
-        Frame {
-            bytes,
-            is_message,
-            is_startup: false,
-        }
+        Frame { bytes, is_message, is_startup: false }
     }
 }
 
@@ -179,11 +169,7 @@ impl Frame {
             return None;
         }
         if self.is_startup {
-            return Some(Message {
-                tag: 0,
-                body: &self.bytes[4..],
-                sql: None,
-            });
+            return Some(Message { tag: 0, body: &self.bytes[4..], sql: None });
         }
         let (tag, body) = (self.bytes[0], &self.bytes[5..]);
         let sql = match (direction, tag) {
@@ -221,8 +207,5 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn be32(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(4)
-        .fold(0, |value, &byte| value << 8 | u32::from(byte))
+    bytes.iter().take(4).fold(0, |value, &byte| value << 8 | u32::from(byte))
 }

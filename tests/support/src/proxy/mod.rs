@@ -148,10 +148,7 @@ impl Proxy {
             .name("segue-proxy".to_owned())
             .spawn(move || accept_loop(&of_thread))
             .map_err(Error::io("starting the proxy's thread"))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// The port on 127.0.0.1.
@@ -251,11 +248,7 @@ impl Proxy {
         predicate: impl FnMut(&Message<'_>) -> bool + Send + 'static,
         action: Action,
     ) -> Trigger {
-        self.shared.arm(
-            Direction::ToServer,
-            trigger::Condition::message(predicate),
-            action,
-        )
+        self.shared.arm(Direction::ToServer, trigger::Condition::message(predicate), action)
     }
 
     /// The same for a message from the server.
@@ -264,11 +257,7 @@ impl Proxy {
         predicate: impl FnMut(&Message<'_>) -> bool + Send + 'static,
         action: Action,
     ) -> Trigger {
-        self.shared.arm(
-            Direction::ToClient,
-            trigger::Condition::message(predicate),
-            action,
-        )
+        self.shared.arm(Direction::ToClient, trigger::Condition::message(predicate), action)
     }
 
     /// Does something at the `count`th message of a type (such as `b'D'`, DataRow) that the server
@@ -286,8 +275,7 @@ impl Proxy {
     /// together: what came before that byte is forwarded, the action meets the rest. The only
     /// trigger that works on encrypted connections.
     pub fn after_bytes(&self, direction: Direction, count: usize, action: Action) -> Trigger {
-        self.shared
-            .arm(direction, trigger::Condition::bytes(count), action)
+        self.shared.arm(direction, trigger::Condition::bytes(count), action)
     }
 }
 
@@ -332,9 +320,7 @@ fn accept_loop(shared: &Arc<Shared>) {
 fn accept_one(shared: &Shared) -> Option<TcpStream> {
     let accepted = {
         let listener = lock(&shared.listener);
-        let listener = listener
-            .as_ref()
-            .filter(|listener| readable(*listener, ACCEPT_TICK));
+        let listener = listener.as_ref().filter(|listener| readable(*listener, ACCEPT_TICK));
         listener.and_then(|listener| listener.accept().ok())
     };
     let Some((client, _)) = accepted else {
@@ -379,10 +365,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn resolve(upstream: impl ToSocketAddrs) -> Result<SocketAddr> {
-    let mut addresses = upstream
-        .to_socket_addrs()
-        .map_err(Error::io("resolving the proxy's upstream"))?;
-    addresses
-        .next()
-        .ok_or_else(|| Error::State("the proxy's upstream has no address".to_owned()))
+    let mut addresses =
+        upstream.to_socket_addrs().map_err(Error::io("resolving the proxy's upstream"))?;
+    addresses.next().ok_or_else(|| Error::State("the proxy's upstream has no address".to_owned()))
 }

@@ -146,9 +146,7 @@ impl Pump {
             || self.direction == Direction::ToServer
             || self.swallowed.starts_with(&[b'Z', 0, 0, 0, 5]);
         if whole {
-            let fired = self
-                .connection
-                .own(self.direction, |own| own.on_swallowed.take());
+            let fired = self.connection.own(self.direction, |own| own.on_swallowed.take());
             if let Some(fired) = fired {
                 fired.announce(&self.connection);
             }
@@ -157,10 +155,7 @@ impl Pump {
 
     fn enqueue(&mut self, frame: Frame, delay: Duration) {
         self.queued += frame.bytes.len();
-        self.queue.push_back(Piece {
-            due: Instant::now() + delay,
-            frame,
-        });
+        self.queue.push_back(Piece { due: Instant::now() + delay, frame });
     }
 
     fn pass_on_the_end(&self) -> bool {
@@ -200,9 +195,7 @@ impl Pump {
                     }
                 }
             }
-            let corrupt = self
-                .connection
-                .own(self.direction, |own| own.corrupt.take());
+            let corrupt = self.connection.own(self.direction, |own| own.corrupt.take());
             if let Some(offset) = corrupt {
                 let last = frame.bytes.len().saturating_sub(1);
                 if let Some(byte) = frame.bytes.get_mut(offset.min(last)) {
@@ -242,16 +235,9 @@ impl Pump {
         let message = frame.message(&self.connection.inner, self.direction);
         let mut state = self.shared.state();
         let count = frame.bytes.len();
-        let (index, at) = state
-            .triggers
-            .iter_mut()
-            .enumerate()
-            .find_map(|(index, armed)| {
-                Some((
-                    index,
-                    armed.fires_at(self.direction, message.as_ref(), count)?,
-                ))
-            })?;
+        let (index, at) = state.triggers.iter_mut().enumerate().find_map(|(index, armed)| {
+            Some((index, armed.fires_at(self.direction, message.as_ref(), count)?))
+        })?;
         Some((state.triggers.remove(index), at))
     }
 
@@ -329,9 +315,7 @@ impl Pump {
                 return false;
             }
             if let Some(rate) = bandwidth {
-                std::thread::sleep(Duration::from_secs_f64(
-                    part.len() as f64 / rate.max(1) as f64,
-                ));
+                std::thread::sleep(Duration::from_secs_f64(part.len() as f64 / rate.max(1) as f64));
             }
         }
         true

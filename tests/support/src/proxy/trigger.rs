@@ -74,10 +74,7 @@ impl Trigger {
     /// When it has not by then.
     pub fn wait(&self, timeout: Duration) -> Result<Connection> {
         let guard = lock(&self.fired.connection);
-        let waited = self
-            .fired
-            .changed
-            .wait_timeout_while(guard, timeout, |fired| fired.is_none());
+        let waited = self.fired.changed.wait_timeout_while(guard, timeout, |fired| fired.is_none());
         let fired = match waited {
             Ok((guard, _)) => guard.clone(),
             Err(poisoned) => poisoned.into_inner().0.clone(),
@@ -157,16 +154,6 @@ impl Armed {
 
 pub(crate) fn arm(direction: Direction, condition: Condition, action: Action) -> (Trigger, Armed) {
     let fired = Arc::new(Fired::default());
-    let trigger = Trigger {
-        fired: fired.clone(),
-    };
-    (
-        trigger,
-        Armed {
-            direction,
-            condition,
-            action,
-            fired,
-        },
-    )
+    let trigger = Trigger { fired: fired.clone() };
+    (trigger, Armed { direction, condition, action, fired })
 }

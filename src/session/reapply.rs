@@ -1,0 +1,254 @@
+//! `on_commits_lost=reapply`: committed transactions are kept until the backup has them, and are run
+//! again where a promotion has lost them.
+//!
+//! A lost transaction is run like any replay, under the number that it was committed with: all that
+//! the application has seen of it must come back. The first that does not ends the reapplying, for
+//! what follows may build on it; what is not reapplied is reported lost.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use uuid::Uuid;
+
+use super::classify::Effect;
+use super::seals::{LedgerRow, Lost};
+use super::transaction::{BeginOptions, Open, Transaction};
+use super::unit::{Purpose, Seal, Steps, Unit};
+use super::{Event, Session, internals};
+
+/// A committed transaction that the backup may not have yet.
+#[derive(Debug)]
+struct Kept {
+    seal: Seal,
+    begin: BeginOptions,
+    units: VecDeque<Unit>,
+    journal: BytesMut,
+    journal_base: usize,
+}
+
+/// What was in flight, put aside while lost transactions are run again.
+#[derive(Debug)]
+struct Aside {
+    transaction: Transaction,
+    units: VecDeque<Unit>,
+    front: usize,
+    journal: BytesMut,
+    journal_base: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reapply {
+    /// In the order of their commits.
+    kept: VecDeque<Kept>,
+    kept_bytes: usize,
+    /// The newest one that there was no room for.
+    dropped: Option<Seal>,
+    /// Lost, and to be run again.
+    lost: VecDeque<Kept>,
+    running: Option<(Seal, BeginOptions, Aside)>,
+}
+
+impl Reapply {
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.running.is_none() && !self.lost.is_empty()
+    }
+}
+
+impl Session {
+    /// The transaction in `units` has committed under `seal`; its COMMIT is the last of them.
+    pub(super) fn keep_transaction(&mut self, seal: Seal) {
+        if !self.options.reapply {
+            return;
+        }
+        let Transaction::Open(open) = &self.transaction else { return };
+        if open.unprotected.is_some() {
+            self.reapply.dropped = Some(seal);
+            return;
+        }
+        let begin = open.begin.clone();
+        let mut units = std::mem::take(&mut self.units);
+        units.retain(|unit| matches!(unit.purpose, Purpose::User | Purpose::Simple));
+        self.front = 0;
+        let journal = std::mem::take(&mut self.journal);
+        let journal_base = std::mem::take(&mut self.journal_base);
+        self.keep(Kept { seal, begin, units, journal, journal_base });
+    }
+
+    /// The autocommit unit in front has committed under `seal`.
+    pub(super) fn keep_autocommit(&mut self, seal: Seal) {
+        if !self.options.reapply {
+            return;
+        }
+        let front = &self.units[self.front];
+        if front.unprotected.is_some() {
+            self.reapply.dropped = Some(seal);
+            return;
+        }
+        // It is run again inside a transaction, so that it can be compared before it commits.
+        let simple = front.purpose == Purpose::Simple;
+        let mut journal = BytesMut::new();
+        if !simple {
+            internals::write_call(internals::BEGIN, &mut journal);
+        }
+        let begin_len = journal.len();
+        let at = |position: usize| position - self.journal_base;
+        journal.extend_from_slice(&self.journal[at(front.start)..at(front.end)]);
+        let mut unit = Unit::new(front.purpose, (front.all_steps & !Steps::SEAL) | Steps::BEGIN, 0);
+        unit.statement.clone_from(&front.statement);
+        unit.begin_len = begin_len;
+        unit.end = journal.len();
+        unit.answered = true;
+        unit.copy = front.copy;
+        unit.seen = front.seen;
+        let units = VecDeque::from([unit]);
+        let begin = BeginOptions::default();
+        self.keep(Kept { seal, begin, units, journal, journal_base: 0 });
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        self.reapply.kept_bytes += kept.journal.len();
+        self.reapply.kept.push_back(kept);
+        while self.reapply.kept_bytes > self.options.journal_bytes_max {
+            let Some(oldest) = self.reapply.kept.pop_front() else { break };
+            self.reapply.kept_bytes -= oldest.journal.len();
+            self.reapply.dropped = Some(oldest.seal);
+        }
+    }
+
+    /// The backup has everything of this row of the ledger up to `number`.
+    pub fn handle_backup_has(&mut self, row: Uuid, number: u64) {
+        let has = |kept: &Kept| kept.seal.row == row && kept.seal.number <= number;
+        let Some(last) = self.reapply.kept.iter().rposition(has) else { return };
+        for kept in self.reapply.kept.drain(..=last) {
+            self.reapply.kept_bytes -= kept.journal.len();
+        }
+    }
+
+    /// Whether committed transactions are being kept until the backup has them.
+    pub fn keeps_commits(&self) -> bool {
+        !self.reapply.kept.is_empty()
+    }
+
+    /// A server's ledger shows that acknowledged commits are gone; what is kept of them is to be run
+    /// again, and the rest is reported.
+    pub(super) fn plan_reapplying(&mut self, lost: &[Lost], row_is_missing: bool) {
+        if !self.options.reapply {
+            for lost in lost {
+                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to: lost.to });
+            }
+            return;
+        }
+        for lost in lost {
+            let dropped = self.reapply.dropped.filter(|seal| seal.row == lost.row);
+            let kept_from = dropped.map_or(lost.from, |seal| seal.number + 1);
+            if kept_from > lost.from {
+                let to = lost.to.min(kept_from - 1);
+                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to });
+            }
+        }
+        let is_lost = |kept: &Kept| {
+            let number = kept.seal.number;
+            lost.iter().any(|l| l.row == kept.seal.row && (l.from..=l.to).contains(&number))
+        };
+        for mut kept in std::mem::take(&mut self.reapply.kept) {
+            if is_lost(&kept) {
+                if row_is_missing {
+                    kept.seal = self.seals.allot(false);
+                }
+                self.reapply.lost.push_back(kept);
+            }
+        }
+        self.reapply.kept_bytes = 0;
+    }
+
+    /// What an interrupted reapplying has committed after all need not be run again.
+    pub(super) fn skip_reapplied(&mut self, rows: &[LedgerRow]) {
+        let stands = |kept: &Kept| {
+            let row = rows.iter().find(|row| row.id == kept.seal.row);
+            row.is_some_and(|row| row.has(kept.seal.number))
+        };
+        self.reapply.lost.retain(|kept| !stands(kept));
+    }
+
+    /// Runs the next lost transaction, or goes on with what was in flight.
+    pub(super) fn reapply_next(&mut self) {
+        let aside = match self.reapply.running.take() {
+            Some((.., aside)) => aside,
+            None => Aside {
+                transaction: std::mem::replace(&mut self.transaction, Transaction::None),
+                units: std::mem::take(&mut self.units),
+                front: self.front,
+                journal: std::mem::take(&mut self.journal),
+                journal_base: self.journal_base,
+            },
+        };
+        let Some(next) = self.reapply.lost.pop_front() else {
+            self.restore_aside(aside);
+            self.start_replay();
+            return;
+        };
+        self.units = next.units;
+        self.journal = next.journal;
+        self.journal_base = next.journal_base;
+        self.front = 0;
+        let mut open = Open::new(next.begin.clone());
+        open.effect = Effect::Writes;
+        self.transaction = Transaction::Open(open);
+        let end = self.journal_base + self.journal.len();
+        let mut commit = Unit::new(Purpose::Commit, Steps::SEAL | Steps::COMMIT, end);
+        commit.seal = Some(next.seal);
+        commit.effect = Effect::Writes;
+        self.units.push_back(commit);
+        self.reapply.running = Some((next.seal, next.begin, aside));
+        self.start_replay();
+    }
+
+    /// The COMMIT of a transaction that was run again has succeeded.
+    pub(super) fn reapplied(&mut self) {
+        let Some((seal, begin, _)) = &self.reapply.running else { return };
+        let (seal, begin) = (*seal, begin.clone());
+        self.seals.acknowledge(seal);
+        self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
+        self.units.pop_back();
+        let units = std::mem::take(&mut self.units);
+        let journal = std::mem::take(&mut self.journal);
+        let journal_base = std::mem::take(&mut self.journal_base);
+        self.keep(Kept { seal, begin, units, journal, journal_base });
+        self.reapply_next();
+    }
+
+    /// It could not be run again as it was: it is lost, and with it whatever may build on it.
+    pub(super) fn abandon_reapplying(&mut self) {
+        let Some((seal, _, aside)) = self.reapply.running.take() else { return };
+        let rest = std::mem::take(&mut self.reapply.lost);
+        for seal in std::iter::once(seal).chain(rest.into_iter().map(|kept| kept.seal)) {
+            let (from, to) = (seal.number, seal.number);
+            self.emit(Event::CommitsLost { session: seal.row, from, to });
+        }
+        self.restore_aside(aside);
+        self.start_replay();
+    }
+
+    /// The link is lost in the middle: the transaction in hand is to be run again.
+    pub(super) fn interrupt_reapplying(&mut self) {
+        let Some((seal, begin, aside)) = self.reapply.running.take() else { return };
+        self.units.pop_back();
+        let units = std::mem::take(&mut self.units);
+        let journal = std::mem::take(&mut self.journal);
+        let journal_base = self.journal_base;
+        self.reapply.lost.push_front(Kept { seal, begin, units, journal, journal_base });
+        self.restore_aside(aside);
+    }
+
+    fn restore_aside(&mut self, aside: Aside) {
+        self.transaction = aside.transaction;
+        self.units = aside.units;
+        self.front = aside.front;
+        self.journal = aside.journal;
+        self.journal_base = aside.journal_base;
+    }
+}

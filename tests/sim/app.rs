@@ -1,0 +1,475 @@
+//! The application of the model: what it asks for at random, what it is told, and what must
+//! therefore be true of the servers. Knows nothing of how a session keeps its promises.
+
+use std::collections::BTreeMap;
+
+use segue::error::{Error, ErrorKind, Outcome};
+use uuid::Uuid;
+
+use crate::data::Reply;
+use crate::rng::Rng;
+use crate::sql::{self, Stmt};
+use crate::world::{Session, World};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Execute,
+    Begin,
+    Commit,
+    Rollback,
+}
+
+/// One request of the application, and what it was told of it so far.
+#[derive(Debug)]
+pub struct Request {
+    pub kind: Kind,
+    pub sql: String,
+    pub streamed: bool,
+    pub autocommit: bool,
+    /// The numbers that it writes.
+    pub ids: Vec<i64>,
+    pub rows: Vec<String>,
+    pub results: Vec<Reply>,
+    pub error: Option<Error>,
+    /// What COPY FROM STDIN is yet to send.
+    pub lines: Vec<i64>,
+    pub copy_fails: bool,
+    pub copy_ready: bool,
+}
+
+impl Request {
+    pub fn new(kind: Kind, sql: &str) -> Self {
+        Self {
+            kind,
+            sql: sql.to_owned(),
+            streamed: false,
+            autocommit: true,
+            ids: Vec::new(),
+            rows: Vec::new(),
+            results: Vec::new(),
+            error: None,
+            lines: Vec::new(),
+            copy_fails: false,
+            copy_ready: false,
+        }
+    }
+
+    pub fn copies_in(&self) -> bool {
+        self.sql.starts_with("COPY") && self.sql.ends_with("STDIN")
+    }
+}
+
+/// What must be true of a number at the end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Expect {
+    Once,
+    Never,
+    /// Together with all of the same group, or none of them.
+    Maybe(usize),
+}
+
+/// The transaction as the application knows it.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// The numbers written by statements that succeeded, and those of which nothing was said.
+    pub ids: Vec<i64>,
+    pub gone: Vec<i64>,
+    pub seen: Vec<Reply>,
+    /// What the last statements returned is lost.
+    pub reply_lost: bool,
+    /// A statement failed, and nothing has been rolled back since.
+    pub failed: bool,
+    /// It was ended by something else than the server.
+    pub doomed: bool,
+    savepoints: Vec<(String, usize, Session)>,
+    before: Session,
+}
+
+#[derive(Debug, Default)]
+pub struct App {
+    pub next_id: i64,
+    pub tx: Option<Transaction>,
+    pub expect: BTreeMap<i64, Expect>,
+    pub groups: usize,
+    pub session: Session,
+    /// It cannot know which settings are in force.
+    pub settings_unknown: bool,
+    pub ledger: bool,
+    /// `handle_no_link` was called: an outcome may be unknown.
+    pub no_link: bool,
+    pub read_only_seen: bool,
+    pub lost: Vec<(Uuid, u64, u64)>,
+    pub unknowns: usize,
+}
+
+/// One statement at random: its text, and the numbers that it writes.
+fn statement(rng: &mut Rng, in_tx: bool, next_id: &mut i64) -> (String, Vec<i64>) {
+    let mut id = || {
+        *next_id += 1;
+        *next_id
+    };
+    let one = |sql: String| (sql, Vec::new());
+    let (key, known) = (rng.below(3), 1 + rng.below(3));
+    let names = ["app.x", "app.y", "application_name"];
+    let name = names[rng.below(3)];
+    let value = rng.below(5);
+    let channel = rng.below(2);
+    let savepoint = rng.below(2);
+    if in_tx && rng.chance(20) {
+        return one(match rng.below(4) {
+            0 | 1 => format!("SAVEPOINT s{savepoint}"),
+            2 => format!("ROLLBACK TO s{savepoint}"),
+            _ => format!("RELEASE s{savepoint}"),
+        });
+    }
+    let mut write = |before: &str, after: &str| {
+        let id = id();
+        (format!("{before}{id}{after}"), vec![id])
+    };
+    match rng.below(100) {
+        0..=17 => write("INSERT INTO log VALUES (", ")"),
+        18..=25 => write("INSERT INTO t VALUES (", ")"),
+        26..=28 => one(format!("INSERT INTO t VALUES ({known})")),
+        29..=33 => write("INSERT INTO d VALUES (", ")"),
+        34..=35 => one(format!("INSERT INTO d VALUES ({known})")),
+        36..=47 => write("UPDATE acct SET ids = ids || ", &format!(" WHERE k = {key} RETURNING n")),
+        48..=55 => write("SELECT bump(", ")"),
+        56..=59 => one(format!("SELECT peek({key})")),
+        60..=62 => one("SELECT n FROM t".into()),
+        63..=65 => one("SELECT n FROM log".into()),
+        66..=70 => one("SELECT n FROM big".into()),
+        71..=74 => one(format!("SELECT n FROM acct WHERE k = {key}")),
+        75..=80 => one(format!("SET {name} = '{value}'")),
+        81..=82 => one(format!("SET LOCAL {name} = '{value}'")),
+        83 => one(format!("RESET {name}")),
+        84 => one("RESET ALL".into()),
+        85..=87 => one(format!("SHOW {name}")),
+        88 => one(format!("SELECT set_config('{name}', '{value}', false)")),
+        89..=91 => one("SELECT 1/0".into()),
+        92 => one("SELEC".into()),
+        93..=94 => one("COPY big TO STDOUT".into()),
+        95..=96 => one(format!("LISTEN c{channel}")),
+        97 => one(format!("UNLISTEN c{channel}")),
+        98 => one("UNLISTEN *".into()),
+        _ if in_tx => one("SELECT n FROM big".into()),
+        _ => one(["DISCARD ALL", "DEALLOCATE ALL"][rng.below(2)].into()),
+    }
+}
+
+/// A request at random. `alone`: nothing else is on its way.
+pub fn request(rng: &mut Rng, app: &mut App, alone: bool) -> Request {
+    let in_tx = app.tx.is_some();
+    let mut request = Request::new(Kind::Execute, "");
+    request.autocommit = !in_tx;
+    request.streamed = rng.chance(40);
+    if alone && rng.chance(6) {
+        request.sql = ["COPY log FROM STDIN", "COPY t FROM STDIN"][rng.below(2)].into();
+        for _ in 0..rng.below(4) {
+            app.next_id += 1;
+            request.ids.push(app.next_id);
+        }
+        request.lines.clone_from(&request.ids);
+        if request.sql.contains(" t ") && rng.chance(20) {
+            request.lines.push(1);
+        }
+        request.copy_fails = rng.chance(15);
+        return request;
+    }
+    if rng.chance(8) {
+        let parts = 2 + rng.below(2);
+        for part in 0..parts {
+            let (text, ids) = loop {
+                let (text, ids) = statement(rng, in_tx, &mut app.next_id);
+                if !text.contains("COPY") && !text.contains(" ALL") && !text.contains("SELEC ") {
+                    break (text, ids);
+                }
+            };
+            request.sql.push_str(if part > 0 { "; " } else { "" });
+            request.sql.push_str(&text);
+            request.ids.extend(ids);
+        }
+        return request;
+    }
+    (request.sql, request.ids) = statement(rng, in_tx, &mut app.next_id);
+    request
+}
+
+/// What the server may say and the application may hear.
+const CODES: [&str; 12] = [
+    "23505", "22012", "42601", "25P02", "40P01", "57014", "25001", "25P01", "3B001", "25006",
+    "22P02", "40001",
+];
+
+impl App {
+    pub fn begin(&mut self) {
+        self.tx = Some(Transaction { before: self.session.clone(), ..Transaction::default() });
+    }
+
+    /// A request has been answered in full.
+    pub fn finish(&mut self, request: Request, world: &World) -> Result<(), String> {
+        if let Some(error) = &request.error {
+            self.check_error(&request, error)?;
+        }
+        let readable = request.error.is_none() && !request.sql.contains(';');
+        if readable && request.kind == Kind::Execute {
+            let known = world.executions.get(&request.sql);
+            let [result] = request.results.as_slice() else {
+                return Err(format!("{} results of {}", request.results.len(), request.sql));
+            };
+            if !known.is_some_and(|known| known.contains(result)) {
+                return Err(format!("no server has ever answered {} with {result:?}", request.sql));
+            }
+        }
+        match request.kind {
+            Kind::Begin => Ok(()),
+            Kind::Execute if request.autocommit => self.finish_autocommit(&request, world),
+            Kind::Execute => self.finish_in_transaction(request),
+            Kind::Commit => self.finish_commit(&request, world),
+            Kind::Rollback => {
+                let tx = self.tx.take().unwrap_or_default();
+                self.mark(tx.ids.iter().chain(&tx.gone), Expect::Never);
+                self.session = tx.before;
+                Ok(())
+            }
+        }
+    }
+
+    fn check_error(&mut self, request: &Request, error: &Error) -> Result<(), String> {
+        if error.kind() == ErrorKind::Server {
+            let code = error.sqlstate();
+            if !CODES.contains(&code) || (code == "25006" && !self.read_only_seen) {
+                return Err(format!("{} brings the application {code}", request.sql));
+            }
+        }
+        if error.kind() == ErrorKind::Usage {
+            return Err(format!("{}: {error}", request.sql));
+        }
+        if error.outcome() == Outcome::Unknown {
+            self.unknowns += 1;
+            if self.ledger && !self.no_link && !self.read_only_seen {
+                return Err(format!("the outcome of {} is unknown, and need not be", request.sql));
+            }
+        }
+        Ok(())
+    }
+
+    fn mark<'a>(&mut self, ids: impl Iterator<Item = &'a i64>, expect: Expect) {
+        for id in ids {
+            self.expect.insert(*id, expect);
+        }
+    }
+
+    fn maybe(&mut self) -> Expect {
+        self.groups += 1;
+        self.settings_unknown = true;
+        Expect::Maybe(self.groups)
+    }
+
+    fn finish_autocommit(&mut self, request: &Request, world: &World) -> Result<(), String> {
+        let outcome = request.error.as_ref().map_or(Outcome::Committed, Error::outcome);
+        match outcome {
+            Outcome::NotCommitted => self.mark(request.ids.iter(), Expect::Never),
+            Outcome::Committed => {
+                self.mark(request.ids.iter(), Expect::Once);
+                self.change_session(&request.sql);
+                self.session.local.clear();
+                let lost = request.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::ReplyLost);
+                if !lost {
+                    compare(&request.ids, &request.results, false, world)?;
+                }
+            }
+            _ => {
+                let maybe = self.maybe();
+                self.mark(request.ids.iter(), maybe);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_in_transaction(&mut self, request: Request) -> Result<(), String> {
+        let mut tx = self.tx.take().unwrap_or_default();
+        tx.seen.extend(request.results);
+        match &request.error {
+            None if tx.failed && !request.sql.starts_with("ROLLBACK TO") => {
+                return Err(format!("{} succeeds in a failed transaction", request.sql));
+            }
+            None => {
+                tx.ids.extend(&request.ids);
+                self.change_in_transaction(&request.sql, &mut tx);
+            }
+            Some(error) if error.kind() == ErrorKind::ReplyLost => {
+                tx.reply_lost = true;
+                tx.ids.extend(&request.ids);
+                self.change_in_transaction(&request.sql, &mut tx);
+            }
+            Some(error) => {
+                tx.gone.extend(&request.ids);
+                tx.failed = true;
+                if error.kind() == ErrorKind::Server {
+                    let end = error.sqlstate().to_owned();
+                    tx.seen.push(Reply { rows: Vec::new(), end });
+                } else if error.outcome() == Outcome::NotCommitted {
+                    tx.doomed = true;
+                } else {
+                    // The commit behind it is unknown, and so is this.
+                    tx.ids.extend(&request.ids);
+                    tx.gone.retain(|id| !request.ids.contains(id));
+                    tx.reply_lost = true;
+                }
+            }
+        }
+        self.tx = Some(tx);
+        Ok(())
+    }
+
+    fn finish_commit(&mut self, request: &Request, world: &World) -> Result<(), String> {
+        let tx = self.tx.take().unwrap_or_default();
+        let tag = request.results.last().map(|reply| reply.end.as_str());
+        let outcome = match (&request.error, tag) {
+            (Some(error), _) => error.outcome(),
+            (None, Some("COMMIT")) => Outcome::Committed,
+            (None, Some("ROLLBACK")) => Outcome::NotCommitted,
+            _ => return Err(format!("COMMIT is answered with {tag:?}")),
+        };
+        self.mark(tx.gone.iter(), Expect::Never);
+        match outcome {
+            Outcome::Committed => {
+                if tx.doomed || (tx.failed && !tx.reply_lost) {
+                    return Err("a transaction that has failed is committed".into());
+                }
+                self.mark(tx.ids.iter(), Expect::Once);
+                self.session.local.clear();
+                compare(&tx.ids, &tx.seen, tx.reply_lost, world)?;
+            }
+            Outcome::NotCommitted => {
+                if tx.reply_lost && request.error.is_none() {
+                    return Err(
+                        "a statement is reported committed, its transaction rolled back".into()
+                    );
+                }
+                self.mark(tx.ids.iter(), Expect::Never);
+                self.session = tx.before;
+            }
+            _ => {
+                let maybe = self.maybe();
+                self.mark(tx.ids.iter(), maybe);
+            }
+        }
+        Ok(())
+    }
+
+    fn change_in_transaction(&mut self, sql: &str, tx: &mut Transaction) {
+        for text in sql.split("; ") {
+            match sql::parse(text) {
+                Some(Stmt::Savepoint(name)) => {
+                    tx.savepoints.push((name, tx.ids.len(), self.session.clone()));
+                }
+                Some(Stmt::Release(name)) => {
+                    if let Some(at) = tx.savepoints.iter().rposition(|(known, ..)| *known == name) {
+                        tx.savepoints.truncate(at);
+                    }
+                }
+                Some(Stmt::RollbackTo(name)) => {
+                    tx.failed = false;
+                    if let Some(at) = tx.savepoints.iter().rposition(|(known, ..)| *known == name) {
+                        self.session = tx.savepoints[at].2.clone();
+                        let ids = tx.ids.split_off(tx.savepoints[at].1.min(tx.ids.len()));
+                        tx.gone.extend(ids);
+                        tx.savepoints.truncate(at + 1);
+                    }
+                }
+                _ => self.change_session(text),
+            }
+        }
+    }
+
+    fn change_session(&mut self, sql: &str) {
+        let session = &mut self.session;
+        for text in sql.split("; ") {
+            match sql::parse(text) {
+                Some(Stmt::Set { name, value, local: true }) => {
+                    drop(session.local.insert(name, value))
+                }
+                Some(Stmt::Set { name, value, .. } | Stmt::SetConfig { name, value }) => {
+                    session.settings.insert(name, value);
+                }
+                Some(Stmt::Reset(name)) if name == "ALL" => session.settings.clear(),
+                Some(Stmt::Reset(name)) => drop(session.settings.remove(&name)),
+                Some(Stmt::Listen(channel)) => drop(session.channels.insert(channel)),
+                Some(Stmt::Unlisten(channel)) if channel == "*" => session.channels.clear(),
+                Some(Stmt::Unlisten(channel)) => drop(session.channels.remove(&channel)),
+                Some(Stmt::DiscardAll) => *session = Session::default(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Compares what was promised with what the surviving server has.
+    pub fn judge(&self, world: &World, strict: bool) -> Result<(), String> {
+        let state = &world.servers[world.primary].state;
+        let mut groups: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for (id, expect) in &self.expect {
+            let count = state.count(*id);
+            match (expect, count) {
+                (Expect::Once, 1) | (Expect::Never, 0) => {}
+                (Expect::Once, 0) => match self.lost_number(*id, world) {
+                    Some(true) if strict => {
+                        return Err(format!("{id} is lost although replication is synchronous"));
+                    }
+                    Some(true) => {}
+                    _ if !self.ledger && !strict => {}
+                    Some(false) => {
+                        return Err(format!("{id} was reported committed, and is lost in silence"));
+                    }
+                    None => return Err(format!("{id} was reported committed, and never was")),
+                },
+                (Expect::Maybe(group), 0 | 1) => {
+                    let (absent, present) = groups.entry(*group).or_default();
+                    *[absent, present][count] += 1;
+                }
+                _ => return Err(format!("{id} is there {count} times; expected: {expect:?}")),
+            }
+        }
+        if groups.values().any(|(absent, present)| *absent > 0 && *present > 0) {
+            return Err("a transaction is committed in part".into());
+        }
+        Ok(())
+    }
+
+    /// Whether the loss of a commit was reported; `None` if no server ever committed it.
+    fn lost_number(&self, id: i64, world: &World) -> Option<bool> {
+        let mut records = world
+            .servers
+            .iter()
+            .flat_map(|server| &server.wal)
+            .filter(|r| r.ids().any(|n| n == id));
+        let first = records.next()?;
+        let covered = |sealed: Option<(Uuid, i64)>| {
+            sealed.is_some_and(|(row, number)| {
+                let number = number.cast_unsigned();
+                self.lost
+                    .iter()
+                    .any(|(lost, from, to)| *lost == row && (*from..=*to).contains(&number))
+            })
+        };
+        Some(covered(first.sealed) || records.any(|record| covered(record.sealed)))
+    }
+}
+
+/// What the application has seen must be what the committed attempt has returned.
+fn compare(ids: &[i64], seen: &[Reply], in_part: bool, world: &World) -> Result<(), String> {
+    let Some(id) = ids.first() else { return Ok(()) };
+    let records = world.servers.iter().flat_map(|server| &server.wal);
+    let mut records = records.filter(|record| record.ids().any(|n| n == *id)).peekable();
+    if records.peek().is_none() {
+        return Err(format!("{id} is reported committed, and no server has committed it"));
+    }
+    let same = |replies: &[Reply]| {
+        if in_part { replies.starts_with(seen) } else { replies == seen }
+    };
+    let all: Vec<_> = records.collect();
+    if all.iter().any(|record| same(&record.replies)) {
+        return Ok(());
+    }
+    Err(format!("the application has seen {seen:?}, but what is committed is {:?}", all[0].replies))
+}

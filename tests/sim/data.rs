@@ -1,0 +1,72 @@
+//! The committed content of a model server, and its write-ahead log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+/// What one statement has returned: its rows and its command tag or SQLSTATE.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    pub rows: Vec<String>,
+    pub end: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    T(i64),
+    D(i64),
+    Log(i64),
+    Acct(i64, i64),
+    Big(Vec<i64>),
+    /// The row's seq and recent.
+    Ledger(Uuid, i64, i64),
+    LedgerDelete(Uuid),
+}
+
+/// One committed transaction.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub ops: Vec<Op>,
+    pub replies: Vec<Reply>,
+    pub sealed: Option<(Uuid, i64)>,
+}
+
+impl Record {
+    pub fn ids(&self) -> impl Iterator<Item = i64> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::T(id) | Op::D(id) | Op::Log(id) | Op::Acct(_, id) => Some(*id),
+            _ => None,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub t: BTreeSet<i64>,
+    pub d: BTreeSet<i64>,
+    pub log: Vec<i64>,
+    pub acct: BTreeMap<i64, Vec<i64>>,
+    pub big: Vec<i64>,
+    pub ledger: BTreeMap<Uuid, (i64, i64)>,
+}
+
+impl State {
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::T(id) => drop(self.t.insert(*id)),
+            Op::D(id) => drop(self.d.insert(*id)),
+            Op::Log(id) => self.log.push(*id),
+            Op::Acct(key, id) => self.acct.entry(*key).or_default().push(*id),
+            Op::Big(rows) => self.big.clone_from(rows),
+            Op::Ledger(row, seq, recent) => drop(self.ledger.insert(*row, (*seq, *recent))),
+            Op::LedgerDelete(row) => drop(self.ledger.remove(row)),
+        }
+    }
+
+    pub fn count(&self, id: i64) -> usize {
+        usize::from(self.t.contains(&id))
+            + usize::from(self.d.contains(&id))
+            + self.log.iter().filter(|n| **n == id).count()
+            + self.acct.values().flatten().filter(|n| **n == id).count()
+    }
+}

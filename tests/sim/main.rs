@@ -1,0 +1,91 @@
+//! A deterministic simulation: the pure session against a model of PostgreSQL with replication, on a
+//! network that loses links at any byte, under an application that does everything at random. One
+//! seed is one run. The oracle looks only at what the application was told and at what the model's
+//! surviving server has committed.
+//!
+//! `SEGUE_SIM_SEED=n cargo test --test sim` runs one seed and prints its trace;
+//! `SEGUE_SIM_SEEDS=n` runs so many; `SEGUE_SIM_FROM=n` starts at another one than 0.
+
+mod app;
+mod backend;
+mod data;
+mod rng;
+mod run;
+mod sql;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use run::{Figures, Run};
+
+/// Runs one seed; gives what went wrong, and the trace.
+fn run(seed: u64, traced: bool) -> (Result<Figures, String>, Vec<String>) {
+    let mut run = Run::new(seed, traced);
+    let done = catch_unwind(AssertUnwindSafe(|| run.run()));
+    let result = match done {
+        Ok(Ok(())) => Ok(run.figures),
+        Ok(Err(problem)) => Err(problem),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        }
+    };
+    (result, run.trace().to_vec())
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn every_promise_holds_whatever_happens() {
+    if let Some(seed) = number("SEGUE_SIM_SEED") {
+        let (result, trace) = run(seed, true);
+        trace.iter().for_each(|line| println!("{line}"));
+        println!("{result:?}");
+        assert!(result.is_ok(), "seed {seed}: {}", result.unwrap_err());
+        return;
+    }
+    let from = number("SEGUE_SIM_FROM").unwrap_or(0);
+    let seeds = number("SEGUE_SIM_SEEDS").unwrap_or(u64::MAX - from);
+    let keep_going = number("SEGUE_SIM_KEEP_GOING").is_some();
+    let limit = (seeds == u64::MAX - from).then(|| Instant::now() + Duration::from_secs(15));
+    let mut total = Figures::default();
+    let mut failures = 0_u64;
+    let mut done = 0_u64;
+    for seed in from..from + seeds {
+        if limit.is_some_and(|limit| Instant::now() > limit) {
+            break;
+        }
+        done += 1;
+        match run(seed, false).0 {
+            Ok(figures) => {
+                total.requests += figures.requests;
+                total.faults += figures.faults;
+                total.replays += figures.replays;
+                total.divergences += figures.divergences;
+                total.commits_lost += figures.commits_lost;
+                total.unknown += figures.unknown;
+            }
+            Err(problem) if keep_going => {
+                failures += 1;
+                println!("seed {seed}: {}", problem.chars().take(200).collect::<String>());
+            }
+            Err(problem) => {
+                let (_, trace) = run(seed, true);
+                for line in &trace[trace.len().saturating_sub(60)..] {
+                    println!("{line}");
+                }
+                panic!(
+                    "seed {seed}, after {done}: {problem}\nto see all of it: SEGUE_SIM_SEED={seed} cargo test --test sim -- --nocapture"
+                );
+            }
+        }
+    }
+    println!("{done} seeds: {total:?}");
+    assert_eq!(failures, 0, "of {done} seeds");
+    // A simulation in which nothing happens would prove nothing.
+    assert!(seeds < 1000 || (total.replays > 0 && total.divergences > 0 && total.commits_lost > 0));
+}

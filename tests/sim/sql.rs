@@ -1,0 +1,175 @@
+//! The few statements that the model understands, read off their text.
+
+use segue::session::ledger;
+use uuid::Uuid;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stmt {
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint(String),
+    RollbackTo(String),
+    Release(String),
+    /// Unique key, checked at once.
+    InsertT(i64),
+    /// Unique key, checked when the transaction commits.
+    InsertD(i64),
+    /// No key: a duplicate stays visible.
+    InsertLog(i64),
+    UpdateAcct {
+        key: i64,
+        id: i64,
+    },
+    SelectT,
+    SelectLog,
+    SelectBig,
+    SelectAcct(i64),
+    /// A function that writes, which its name does not tell.
+    Bump(i64),
+    /// A function that does not write, which its name does not tell either.
+    Peek(i64),
+    Set {
+        name: String,
+        value: String,
+        local: bool,
+    },
+    SetConfig {
+        name: String,
+        value: String,
+    },
+    Reset(String),
+    Show(String),
+    CopyInLog,
+    CopyInT,
+    CopyOutBig,
+    Listen(String),
+    Unlisten(String),
+    DiscardAll,
+    DeallocateAll,
+    DivisionByZero,
+    SealTable,
+    SealFunction,
+    SealGuarded,
+    SealSimple(Uuid, i64),
+    Look,
+    Open,
+    Terminate,
+}
+
+impl Stmt {
+    pub fn is_internal(&self) -> bool {
+        use Stmt::*;
+        matches!(
+            self,
+            SealTable | SealFunction | SealGuarded | SealSimple(..) | Look | Open | Terminate
+        )
+    }
+
+    /// Whether it has columns: the names.
+    pub fn columns(&self) -> &'static [&'static str] {
+        use Stmt::*;
+        match self {
+            UpdateAcct { .. }
+            | SelectT
+            | SelectLog
+            | SelectBig
+            | SelectAcct(_)
+            | Bump(_)
+            | Peek(_)
+            | SetConfig { .. }
+            | Show(_)
+            | DivisionByZero => &["n"],
+            SealFunction | SealGuarded => &["seal"],
+            SealSimple(..) => &["segue_seal_of_this_request"],
+            Look => &["session", "seq", "recent"],
+            Open => &["open"],
+            Terminate => &["pg_terminate_backend"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it is refused in a transaction that can only read.
+    pub fn writes(&self) -> bool {
+        use Stmt::*;
+        matches!(
+            self,
+            InsertT(_)
+                | InsertD(_)
+                | InsertLog(_)
+                | UpdateAcct { .. }
+                | Bump(_)
+                | CopyInLog
+                | CopyInT
+                | SealTable
+                | SealFunction
+                | Open
+        )
+    }
+}
+
+/// What the text of one statement means; `None` is a syntax error.
+pub fn parse(sql: &str) -> Option<Stmt> {
+    match sql {
+        ledger::SEAL_TABLE => return Some(Stmt::SealTable),
+        ledger::SEAL_FUNCTION => return Some(Stmt::SealFunction),
+        ledger::SEAL_FUNCTION_GUARDED => return Some(Stmt::SealGuarded),
+        ledger::LOOK => return Some(Stmt::Look),
+        ledger::OPEN => return Some(Stmt::Open),
+        ledger::TERMINATE => return Some(Stmt::Terminate),
+        _ => {}
+    }
+    if let Some((_, rest)) = sql.split_once("segue.seal('") {
+        if sql.contains("pg_current_xact_id_if_assigned() IS NULL THEN") {
+            let (row, rest) = rest.split_once('\'')?;
+            let (_, rest) = rest.split_once(", ")?;
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            return Some(Stmt::SealSimple(row.parse().ok()?, digits.parse().ok()?));
+        }
+    }
+    let words: Vec<&str> =
+        sql.split([' ', '(', ')', ',', '\'', '=']).filter(|word| !word.is_empty()).collect();
+    let int = |index: usize| words.get(index).and_then(|word| word.parse::<i64>().ok());
+    let text = |index: usize| words.get(index).map(|word| (*word).to_owned());
+    Some(match words.as_slice() {
+        ["BEGIN"] => Stmt::Begin,
+        ["COMMIT"] => Stmt::Commit,
+        ["ROLLBACK"] => Stmt::Rollback,
+        ["SAVEPOINT", _] => Stmt::Savepoint(text(1)?),
+        ["ROLLBACK", "TO", _] => Stmt::RollbackTo(text(2)?),
+        ["RELEASE", _] => Stmt::Release(text(1)?),
+        ["INSERT", "INTO", "t", "VALUES", _] => Stmt::InsertT(int(4)?),
+        ["INSERT", "INTO", "d", "VALUES", _] => Stmt::InsertD(int(4)?),
+        ["INSERT", "INTO", "log", "VALUES", _] => Stmt::InsertLog(int(4)?),
+        ["UPDATE", "acct", "SET", "ids", "ids", "||", _, "WHERE", "k", _, "RETURNING", "n"] => {
+            Stmt::UpdateAcct { id: int(6)?, key: int(9)? }
+        }
+        ["SELECT", "n", "FROM", "t"] => Stmt::SelectT,
+        ["SELECT", "n", "FROM", "log"] => Stmt::SelectLog,
+        ["SELECT", "n", "FROM", "big"] => Stmt::SelectBig,
+        ["SELECT", "n", "FROM", "acct", "WHERE", "k", _] => Stmt::SelectAcct(int(6)?),
+        ["SELECT", "bump", _] => Stmt::Bump(int(2)?),
+        ["SELECT", "peek", _] => Stmt::Peek(int(2)?),
+        ["SELECT", "set_config", _, _, "false"] => {
+            Stmt::SetConfig { name: text(2)?, value: text(3)? }
+        }
+        ["SELECT", "1/0"] => Stmt::DivisionByZero,
+        ["SET", "LOCAL", _, _] => Stmt::Set { name: text(2)?, value: text(3)?, local: true },
+        ["SET", _, _] => Stmt::Set { name: text(1)?, value: text(2)?, local: false },
+        ["RESET", _] => Stmt::Reset(text(1)?),
+        ["SHOW", _] => Stmt::Show(text(1)?),
+        ["COPY", "log", "FROM", "STDIN"] => Stmt::CopyInLog,
+        ["COPY", "t", "FROM", "STDIN"] => Stmt::CopyInT,
+        ["COPY", "big", "TO", "STDOUT"] => Stmt::CopyOutBig,
+        ["LISTEN", _] => Stmt::Listen(text(1)?),
+        ["UNLISTEN", _] => Stmt::Unlisten(text(1)?),
+        ["DISCARD", "ALL"] => Stmt::DiscardAll,
+        ["DEALLOCATE", "ALL"] => Stmt::DeallocateAll,
+        _ => return None,
+    })
+}
+
+/// The statements of a simple query; `None` if any of them is a syntax error.
+pub fn parse_several(sql: &str) -> Option<Vec<Stmt>> {
+    sql.split(';').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
+}
