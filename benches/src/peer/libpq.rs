@@ -46,11 +46,16 @@ pub struct Libpq {
 
 impl Libpq {
     pub fn start(program: &Path, conninfo: &str) -> Result<Self, Failure> {
-        let mut child = Command::new(program)
-            .arg(conninfo)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::spawn(Command::new(program).arg(conninfo))
+    }
+
+    /// One that connects anew for each transaction, and prepares nothing.
+    pub fn start_cold(program: &Path, conninfo: &str) -> Result<Self, Failure> {
+        Self::spawn(Command::new(program).args([conninfo, "cold"]))
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self, Failure> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or("the libpq peer has no output")?;
         let mut peer = Self { input: child.stdin.take(), output: BufReader::new(output), child };
         match peer.line()?.trim() {
