@@ -69,6 +69,8 @@ pub struct Options {
     pub writes: bool,
     /// Whether a commit is acknowledged only once the backup has it.
     pub backup_acknowledges: bool,
+    /// Whether what may write is refused where it cannot be sealed.
+    pub ledger_required: bool,
     /// Whether commits that a promotion has lost are run again.
     pub reapply: bool,
 }

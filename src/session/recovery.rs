@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use postgres_protocol::message::frontend;
 
 use super::classify::Effect;
+use super::classify::control::TWO_PHASE;
 use super::internals::LedgerAccess;
 use super::seals::LedgerRow;
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Purpose, Seal, Verdict};
+use super::unit::{CopyIn, Purpose, Seal, Unit, Verdict};
 use super::{Event, LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::Malformed;
@@ -100,7 +101,14 @@ impl Session {
             return;
         }
         self.take_verdicts();
-        if let Some(error) = self.replay_blocker() {
+        if let Some(mut error) = self.replay_blocker() {
+            let two_phase = |unit: &Unit| {
+                let class = unit.statement.as_ref().map(|statement| &statement.class);
+                class.is_some_and(|class| class.unprotected == Some(TWO_PHASE)) && unit.losses > 0
+            };
+            if self.units.range(self.front..).any(two_phase) {
+                error = unknown("two-phase commit");
+            }
             let asks_ledger = self.units.range(self.front..).any(|unit| unit.seal.is_some());
             if !asks_ledger {
                 self.fail_outstanding(&error);
@@ -222,7 +230,7 @@ impl Session {
         if !self.wants_link() {
             return Err(Error::new(ErrorKind::Usage, "the session has a link already"));
         }
-        if link.timeline < self.timeline_floor {
+        if self.options.writes && link.timeline < self.timeline_floor {
             return Err(Error::new(
                 ErrorKind::Connect,
                 format!(
@@ -231,7 +239,8 @@ impl Session {
                 ),
             ));
         }
-        self.timeline_floor = link.timeline;
+        // Of a standby it is only what it last heard of.
+        self.timeline_floor = self.timeline_floor.max(link.timeline);
         self.returned = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
@@ -816,14 +825,14 @@ impl Session {
         if !self.internals_ready {
             self.internals_ready = true;
             let at = self.journal_base;
-            self.units.insert(0, super::unit::Unit::own(Purpose::Internals, at));
+            self.units.insert(0, Unit::own(Purpose::Internals, at));
             self.front += 1;
         }
     }
 
     fn forget_own_units(&mut self) {
         let before = self.front.min(self.units.len());
-        let own = |unit: &super::unit::Unit| !unit.purpose.is_users();
+        let own = |unit: &Unit| !unit.purpose.is_users();
         let gone = self.units.range(..before).filter(|unit| own(unit)).count();
         self.front -= gone;
         self.units.retain(|unit| !own(unit));

@@ -5,6 +5,7 @@ use postgres_protocol::message::frontend;
 
 use super::classify::{Classified, Discard, Effect, StatementKind, split};
 use super::recovery::Finish;
+use super::request::{CONTROLS, OUTSIDE};
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
 use super::{BeginOptions, Event, Phase, Session, internals};
@@ -108,7 +109,10 @@ impl Session {
             let error = if unit.passed_over && self.is_fence(&error) {
                 failed_before()
             } else {
-                Error::server(error, Outcome::NotCommitted)
+                // Of what does not run inside one transaction, a part may stand.
+                let whole = !matches!(unit.unprotected, Some(OUTSIDE | CONTROLS));
+                let outcome = if whole { Outcome::NotCommitted } else { Outcome::Unknown };
+                Error::server(error, outcome)
             };
             self.emit(Event::Error(error));
         }

@@ -9,7 +9,7 @@
 //! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
 //! - `standard_conforming_strings = on`, without which strings end elsewhere.
 
-mod control;
+pub(super) mod control;
 mod functions;
 mod head;
 mod lexer;
