@@ -281,7 +281,10 @@ impl Driver {
         let Handover { link, server, facts, prepared } = handover;
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;
-        if usable && access == LedgerAccess::None && self.inner.install_once((server, facts.timeline))? {
+        if usable
+            && access == LedgerAccess::None
+            && self.inner.install_once((server, facts.timeline))?
+        {
             access = LedgerAccess::Table;
         }
         let ready = session::LinkReady {

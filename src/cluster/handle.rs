@@ -83,7 +83,15 @@ impl Cluster {
             .map_err(cannot)?;
         let thread_id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self { commands, published, backlog, thread, thread_id, process: std::process::id(), ended }))
+        Ok(Arc::new(Self {
+            commands,
+            published,
+            backlog,
+            thread,
+            thread_id,
+            process: std::process::id(),
+            ended,
+        }))
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.

@@ -18,6 +18,7 @@ use super::{Event, LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::Malformed;
 use crate::wire::frame::{Frame, Status};
+use crate::wire::row::Values;
 
 /// What a new link is asked and told before the session goes on; each step ends with ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,6 +243,7 @@ impl Session {
         // Of a standby it is only what it last heard of.
         self.timeline_floor = self.timeline_floor.max(link.timeline);
         self.returned = false;
+        self.zombie_survives = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.prepared.reset(&link.prepared);
@@ -312,6 +314,11 @@ impl Session {
             return Err(Malformed("a reply that nobody has asked for"));
         };
         match frame.tag() {
+            // Whether the backend is gone; no row if it was before.
+            b'D' if step == Step::Terminate => {
+                let gone = Values::new(frame.body())?.next().transpose()?.flatten();
+                self.zombie_survives |= matches!(gone, Some([0] | b"f"));
+            }
             b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
             b'Z' => {
                 let status = Status::from_body(frame.body())?;
@@ -518,12 +525,9 @@ impl Session {
 
     /// Makes every unit that is kept ready to be sent again.
     fn rewind(&mut self) {
-        let told = self
-            .units
-            .get(self.front)
-            .is_some_and(|unit| {
-                unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
-            });
+        let told = self.units.get(self.front).is_some_and(|unit| {
+            unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
+        });
         if told {
             self.units[self.front].told = false;
             self.emit(Event::Restarted);
@@ -646,8 +650,11 @@ impl Session {
             let waiting = unit.purpose.is_users() && !unit.answered;
             let autocommit = unit.autocommit;
             let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+            let in_doubt = self.zombie_survives && unit.seal.is_some() && unit.losses > 0;
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
+                // The first attempt may yet succeed where nothing takes its number.
+                _ if in_doubt => error.clone().with_outcome(Outcome::Unknown),
                 _ => error.clone(),
             };
             self.front += 1;

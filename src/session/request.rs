@@ -655,7 +655,8 @@ impl Session {
 
 pub(super) const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
-pub(super) const CONTROLS: &str = "the string of several statements controls the transaction itself";
+pub(super) const CONTROLS: &str =
+    "the string of several statements controls the transaction itself";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
 
 fn no_transaction() -> Error {
