@@ -23,7 +23,7 @@ test: setup lint
 	$(CARGO) test --workspace
 
 bench: setup
-	$(CARGO) bench --workspace
+	$(CARGO) run --release -p segue-bench -- all
 
 lint:
 	$(CARGO) fmt --all --check

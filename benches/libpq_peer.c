@@ -6,6 +6,12 @@
  *   point N ROWS SEED               N point SELECTs            -> "elapsed_ns p50_ns"
  *   tpcb N SCALE SEED               N TPC-B-like transactions  -> "elapsed_ns p50_ns"
  *   tpcb_for MS SCALE SEED          as many as fit in MS       -> "elapsed_ns count"
+ *
+ * With "cold" as second argument it does not connect yet. It answers each line with the time that a
+ * new connection and one TPC-B-like transaction take, nothing prepared: what an application does
+ * whose connection was lost.
+ *
+ *   cold _ SCALE SEED               connect, five statements, COMMIT -> "elapsed_ns 1"
  */
 #include <libpq-fe.h>
 #include <stdint.h>
@@ -15,6 +21,7 @@
 #include <time.h>
 
 static PGconn *conn;
+static int unprepared;
 static uint64_t state;
 
 static void fail(const char *what)
@@ -35,6 +42,25 @@ static unsigned below(unsigned limit)
 {
 	state = state * 6364136223846793005u + 1442695040888963407u;
 	return (unsigned) ((state >> 33) % limit);
+}
+
+static const char *const statements[][2] = {
+	{"point", "SELECT abalance FROM pgbench_accounts WHERE aid = $1"},
+	{"accounts", "UPDATE pgbench_accounts SET abalance = abalance + $1 WHERE aid = $2"},
+	{"tellers", "UPDATE pgbench_tellers SET tbalance = tbalance + $1 WHERE tid = $2"},
+	{"branches", "UPDATE pgbench_branches SET bbalance = bbalance + $1 WHERE bid = $2"},
+	{"history", "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) "
+	 "VALUES ($1, $2, $3, $4, now())"},
+};
+#define STATEMENTS (sizeof statements / sizeof statements[0])
+
+static const char *text_of(const char *name)
+{
+	for (size_t i = 0; i < STATEMENTS; i++)
+		if (strcmp(statements[i][0], name) == 0)
+			return statements[i][1];
+	fail(name);
+	return NULL;
 }
 
 static void prepare(const char *name, const char *sql)
@@ -64,7 +90,10 @@ static PGresult *run(const char *name, int count, const int *numbers, ExecStatus
 		snprintf(text[i], sizeof text[i], "%d", numbers[i]);
 		values[i] = text[i];
 	}
-	result = PQexecPrepared(conn, name, count, values, NULL, NULL, 0);
+	if (unprepared)
+		result = PQexecParams(conn, text_of(name), count, NULL, values, NULL, NULL, 0);
+	else
+		result = PQexecPrepared(conn, name, count, values, NULL, NULL, 0);
 	if (PQresultStatus(result) != wanted)
 		fail(name);
 	return result;
@@ -135,24 +164,29 @@ static void batch(void (*work)(unsigned), unsigned count, unsigned limit)
 	free(took);
 }
 
+static void connect_to(const char *conninfo)
+{
+	conn = PQconnectdb(conninfo);
+	if (PQstatus(conn) != CONNECTION_OK)
+		fail("connecting");
+}
+
 int main(int argc, char **argv)
 {
 	char line[256];
 
-	if (argc != 2)
+	if (argc < 2 || argc > 3)
 	{
-		fprintf(stderr, "usage: libpq_peer CONNINFO\n");
+		fprintf(stderr, "usage: libpq_peer CONNINFO [cold]\n");
 		return 2;
 	}
-	conn = PQconnectdb(argv[1]);
-	if (PQstatus(conn) != CONNECTION_OK)
-		fail("connecting");
-	prepare("point", "SELECT abalance FROM pgbench_accounts WHERE aid = $1");
-	prepare("accounts", "UPDATE pgbench_accounts SET abalance = abalance + $1 WHERE aid = $2");
-	prepare("tellers", "UPDATE pgbench_tellers SET tbalance = tbalance + $1 WHERE tid = $2");
-	prepare("branches", "UPDATE pgbench_branches SET bbalance = bbalance + $1 WHERE bid = $2");
-	prepare("history", "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) "
-			"VALUES ($1, $2, $3, $4, now())");
+	unprepared = argc == 3;
+	if (!unprepared)
+	{
+		connect_to(argv[1]);
+		for (size_t i = 0; i < STATEMENTS; i++)
+			prepare(statements[i][0], statements[i][1]);
+	}
 	printf("ready\n");
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin))
@@ -164,7 +198,16 @@ int main(int argc, char **argv)
 		if (sscanf(line, "%15s %u %u %llu", command, &count, &limit, &seed) != 4)
 			fail("a command that is none");
 		state = seed;
-		if (strcmp(command, "point") == 0)
+		if (unprepared)
+		{
+			uint64_t start = now_ns();
+			connect_to(argv[1]);
+			tpcb(limit);
+			printf("%llu 1\n", (unsigned long long) (now_ns() - start));
+			PQfinish(conn);
+			conn = NULL;
+		}
+		else if (strcmp(command, "point") == 0)
 			batch(point, count, limit);
 		else if (strcmp(command, "tpcb") == 0)
 			batch(tpcb, count, limit);

@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many background threads this process has.
 fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.trim_end() == "segue-cluster").count()
 }
 
@@ -56,7 +57,8 @@ fn threads_are_shared_and_end_with_their_client() {
 
 /// Nobody is promoted: what waits ends at its deadline, and what does not wait ends at once.
 fn in_a_failover(cluster: &Cluster) {
-    let hasty = Client::connect(&format!("{} failover_timeout_ms=5000", cluster.conninfo())).unwrap();
+    let hasty =
+        Client::connect(&format!("{} failover_timeout_ms=5000", cluster.conninfo())).unwrap();
     let mut waiting = hasty.session().unwrap();
     let idle = hasty.session().unwrap();
     let mut in_transaction = hasty.session().unwrap();
@@ -89,6 +91,7 @@ fn in_a_failover(cluster: &Cluster) {
     assert!(start.elapsed() < Duration::from_secs(10));
     cluster.promote(1, PATIENCE).unwrap();
     let client = Client::connect(&cluster.conninfo()).unwrap();
-    let count = client.session().unwrap().query_one("SELECT count(*) FROM t WHERE id <> 1", &[]).unwrap();
+    let count =
+        client.session().unwrap().query_one("SELECT count(*) FROM t WHERE id <> 1", &[]).unwrap();
     assert!(count.get::<i64>(0).unwrap() <= 1, "what was reported unknown may be there, once");
 }

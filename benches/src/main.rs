@@ -2,11 +2,16 @@
 //!
 //! Figures are ratios within one run, taken in turns with the peer: see `docs/benchmarks.md`.
 
+mod blackhole;
+mod failover;
+mod journal;
 mod measure;
 mod peer;
 mod point;
 mod report;
+mod saturated;
 mod servers;
+mod sessions;
 mod tpcb;
 
 use std::path::PathBuf;
@@ -14,10 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use report::Report;
+use segue_bench::Failure;
 use servers::SCALE;
-
-/// Whatever ends a benchmark early.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What all benchmarks share.
 pub struct Context {
@@ -37,7 +40,7 @@ impl Context {
 #[command(about = "Segue's benchmarks, against libpq, tokio-postgres and a minimal client")]
 struct Options {
     /// Which ones to run.
-    #[arg(value_enum, required = true)]
+    #[arg(value_enum, required_unless_present = "sessions_of")]
     benchmarks: Vec<Benchmark>,
     /// Writes the figures to a file as JSON too.
     #[arg(long, value_name = "FILE")]
@@ -45,6 +48,9 @@ struct Options {
     /// Multiplies the number of rounds: 0.2 for a glance, 3 for a quiet night.
     #[arg(long, default_value_t = 1.0)]
     rounds: f64,
+    /// What `sessions` runs in a process of its own.
+    #[arg(long, hide = true, value_name = "CONNINFO")]
+    sessions_of: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,10 +61,29 @@ enum Benchmark {
     Point,
     /// TPC-B-like transactions of one session against libpq.
     Tpcb,
+    /// The same from eight sessions at once.
+    Saturated,
+    /// What it costs to keep a statement in the journal.
+    Journal,
+    /// From a standby's first write to the commit of a replayed transaction.
+    Failover,
+    /// A primary that swallows packets while another is promoted already.
+    Blackhole,
+    /// A thousand sessions over one client: threads and memory.
+    Sessions,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(conninfo) = &options.sessions_of {
+        return match sessions::child(conninfo) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("segue-bench: {failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(&options) {
         Ok(report) => {
             print!("{}", report.table());
@@ -72,9 +97,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Report, Failure> {
-    let wanted = |benchmark| {
-        options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one))
-    };
+    let wanted =
+        |benchmark| options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one));
     let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };
@@ -93,7 +117,10 @@ fn measure_all(
     wanted: impl Fn(Benchmark) -> bool,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    if wanted(Benchmark::Point) || wanted(Benchmark::Tpcb) {
+    if wanted(Benchmark::Journal) {
+        journal::run(context, report)?;
+    }
+    if [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated].into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
         servers::load(&cluster, SCALE)?;
         if wanted(Benchmark::Point) {
@@ -102,11 +129,23 @@ fn measure_all(
         if wanted(Benchmark::Tpcb) {
             tpcb::run(context, &cluster, "standby", report)?;
         }
+        if wanted(Benchmark::Saturated) {
+            saturated::run(context, &cluster, report)?;
+        }
     }
     if wanted(Benchmark::Tpcb) {
         let cluster = servers::builder(0).start()?;
         servers::load(&cluster, SCALE)?;
         tpcb::run(context, &cluster, "no standby", report)?;
+    }
+    if wanted(Benchmark::Failover) {
+        failover::run(context, report)?;
+    }
+    if wanted(Benchmark::Blackhole) {
+        blackhole::run(context, report)?;
+    }
+    if wanted(Benchmark::Sessions) {
+        sessions::run(report)?;
     }
     Ok(())
 }

@@ -48,6 +48,10 @@ impl Spread {
         };
         Self { q1: at(0.25), median: at(0.5), q3: at(0.75) }
     }
+
+    pub fn over(self, divisor: f64) -> Self {
+        Self { q1: self.q1 / divisor, median: self.median / divisor, q3: self.q3 / divisor }
+    }
 }
 
 /// One taker of turns.
@@ -84,10 +88,6 @@ pub fn take_turns(
 impl Rounds {
     pub fn p50(&self, who: usize) -> Spread {
         Spread::of(self.laps[who].iter().map(|lap| lap.p50_ns).collect())
-    }
-
-    pub fn mean(&self, who: usize) -> Spread {
-        Spread::of(self.laps[who].iter().map(|lap| lap.mean_ns).collect())
     }
 
     /// The ratio of the medians, round by round.

@@ -13,7 +13,7 @@ use crate::report::{Report, Target};
 use crate::servers::{SCALE, Way};
 use crate::{Context, Failure};
 
-const COUNT: u32 = 2000;
+const COUNT: u32 = 250;
 
 pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<(), Failure> {
     for way in Way::ALL {
@@ -34,13 +34,11 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
             Box::new(minimal::Point { client: &mut minimal, count, rows }),
             Box::new(segue::PointByText { session: &mut by_text, count, rows }),
         ];
-        let rounds = take_turns(&mut contestants, context.rounds(25))?;
+        let rounds = take_turns(&mut contestants, context.rounds(200))?;
         let name = way.name();
-        for (who, target) in [
-            (1, Target::AtMost(0.85)),
-            (2, Target::AtMost(0.95)),
-            (3, Target::AtMost(1.10)),
-        ] {
+        for (who, target) in
+            [(1, Target::AtMost(0.85)), (2, Target::AtMost(0.95)), (3, Target::AtMost(1.10))]
+        {
             let what = format!("point SELECT, {name}, against {}", contestants[who].name());
             report.latency("point", what, &rounds, (0, who), target);
         }

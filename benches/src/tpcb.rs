@@ -12,7 +12,7 @@ use crate::report::{Report, Target};
 use crate::servers::{SCALE, Way, settle};
 use crate::{Context, Failure};
 
-const COUNT: u32 = 200;
+const COUNT: u32 = 15;
 
 /// `what` says what kind of cluster it is.
 pub fn run(
@@ -38,7 +38,7 @@ pub fn run(
             Box::new(libpq::Turn { peer: &mut libpq, command: "tpcb", count, limit: scale }),
             Box::new(segue::Tpcb { session: &mut unsealed, name: "ledger=off", count, scale }),
         ];
-        let rounds = take_turns(&mut contestants, context.rounds(30))?;
+        let rounds = take_turns(&mut contestants, context.rounds(200))?;
         let name = way.name();
         let line = format!("TPC-B, {name}, {what}, against libpq");
         report.latency("tpcb", line, &rounds, (0, 1), Target::AtMost(0.95));

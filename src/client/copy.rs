@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 
-use super::driver::usage;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Event;
@@ -30,7 +29,7 @@ impl<'a> CopyIn<'a> {
                 Event::Error(e) => error = Some(e),
                 Event::Ready(_) => {
                     return Err(error.unwrap_or_else(|| {
-                        usage("the statement is no COPY FROM STDIN; it was executed")
+                        session.executed("the statement is no COPY FROM STDIN; it was executed")
                     }));
                 }
                 _ => {}
@@ -112,7 +111,7 @@ impl<'a> CopyOut<'a> {
                 Event::Error(e) => error = Some(e),
                 Event::Ready(_) => {
                     return Err(error.unwrap_or_else(|| {
-                        usage("the statement is no COPY TO STDOUT; it was executed")
+                        session.executed("the statement is no COPY TO STDOUT; it was executed")
                     }));
                 }
                 _ => {}

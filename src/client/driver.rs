@@ -50,6 +50,8 @@ pub(super) struct Driver {
     writes: bool,
     /// It was told that there is no backup to confirm commits.
     told_no_backup: bool,
+    /// Statements were used that warm links may not have.
+    pub new_statements: bool,
     /// The row of the ledger that the backup is being asked for.
     backlog_row: Option<Uuid>,
 }
@@ -72,6 +74,7 @@ impl Driver {
             timeout,
             writes,
             told_no_backup: false,
+            new_statements: false,
             backlog_row: None,
         }
     }
@@ -114,6 +117,10 @@ impl Driver {
         while !self.core.is_live() {
             self.pass_events();
             self.step(None)?;
+        }
+        if std::mem::take(&mut self.new_statements) && self.core.is_quiet() {
+            // Those executed so far have been described, and warm links can be given them.
+            self.inner.cluster.statements_changed();
         }
         if self.core.keeps_commits() {
             self.trim_kept_commits();
@@ -174,7 +181,8 @@ impl Driver {
                 }
             }
             if !self.input.is_empty() {
-                return Ok(self.take_input());
+                self.take_input();
+                return Ok(());
             }
         }
         let received = match deadline {
@@ -283,7 +291,10 @@ impl Driver {
         let Handover { link, server, facts, prepared } = handover;
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;
-        if usable && access == LedgerAccess::None && self.inner.install_once()? {
+        if usable
+            && access == LedgerAccess::None
+            && self.inner.install_once((server, facts.timeline))?
+        {
             access = LedgerAccess::Table;
         }
         let ready = session::LinkReady {

@@ -30,7 +30,7 @@ pub enum ClientEvent {
     /// A commit that was acknowledged and then lost was run again, and stands.
     CommitReapplied { session: u64, ledger_row: Uuid, number: u64 },
     /// A warning of the server's.
-    Notice { session: u64, notice: ServerError },
+    Notice { session: u64, notice: Box<ServerError> },
 }
 
 type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;

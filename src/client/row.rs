@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postgres_types::{FromSql, Kind, Type};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::session::Column;
 use crate::wire::row::Values;
 
@@ -74,10 +74,12 @@ impl Row {
         Values::new(&self.body).into_iter().flatten().map_while(Result::ok)
     }
 
-    /// The value of a column as a Rust type that fits its PostgreSQL type.
+    /// The value of a column as a Rust type that fits its PostgreSQL type. An error's outcome is
+    /// `Unknown`: a row cannot tell what became of the transaction that returned it.
     pub fn get<'a, T: FromSql<'a>>(&'a self, index: impl RowIndex) -> Result<T> {
         let Some(position) = index.find(&self.columns) else {
-            return Err(Error::new(ErrorKind::Usage, format!("the row has no column {index}")));
+            let error = Error::new(ErrorKind::Usage, format!("the row has no column {index}"));
+            return Err(error.with_outcome(Outcome::Unknown));
         };
         let column = &self.columns[position];
         // Text is read as text whatever its type: binary readers would misread it.
@@ -92,7 +94,8 @@ impl Row {
                     if self.text { " and came as text" } else { "" },
                     std::any::type_name::<T>()
                 ),
-            ));
+            )
+            .with_outcome(Outcome::Unknown));
         }
         T::from_sql_nullable(&ty, self.raw(position)).map_err(|source| {
             Error::new(
@@ -104,6 +107,7 @@ impl Row {
                 ),
             )
             .with_source(source)
+            .with_outcome(Outcome::Unknown)
         })
     }
 }

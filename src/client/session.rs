@@ -17,7 +17,7 @@ use super::status::SessionStatus;
 use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
-use crate::config::{CommitAck, OnCommitsLost};
+use crate::config::{CommitAck, LedgerMode, OnCommitsLost};
 use crate::error::{Error, Outcome, Result};
 use crate::session::{self, BeginOptions, Column, Event, Execute, LedgerAccess, Statement};
 use crate::wire::frame::Status;
@@ -100,6 +100,7 @@ impl Session {
                 retry_conflicts: config.failover.retry_conflicts,
                 writes: options.writes,
                 backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
+                ledger_required: config.ledger.mode == LedgerMode::Require,
                 reapply: config.ledger.on_commits_lost == OnCommitsLost::Reapply,
             },
             uuid::Uuid::new_v4().as_u128(),
@@ -150,7 +151,12 @@ impl Session {
     }
 
     fn row_count_error(&self, expected: &str, got: usize) -> Error {
-        let error = usage(&format!("{expected}, the statement returned {got}; it was executed"));
+        self.executed(&format!("{expected}, the statement returned {got}; it was executed"))
+    }
+
+    /// An error in the use of a statement that the server has executed all the same.
+    pub(super) fn executed(&self, message: &str) -> Error {
+        let error = usage(message);
         // An autocommit statement stands; one inside a transaction ends with it.
         match self.driver.core.status() {
             Status::Idle => error.with_outcome(Outcome::Committed),
@@ -266,6 +272,7 @@ impl Session {
             self.statements.clear();
         }
         self.statements.insert(key, Arc::clone(&statement));
+        self.driver.new_statements = true;
         Ok(statement)
     }
 

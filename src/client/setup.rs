@@ -38,7 +38,8 @@ impl SetupOptions {
 /// Whether the first session has tried to install the ledger, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    tried: bool,
+    /// The server and timeline on which it was tried last.
+    tried: Option<(usize, u32)>,
     problem: Option<String>,
 }
 
@@ -51,7 +52,7 @@ impl Inner {
         let sql = ledger::install_sql(options.hardened, options.role.as_deref());
         self.cluster.run_on_primary(sql, TIMEOUT)?;
         let mut state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { tried: true, problem: None };
+        *state = State { tried: state.tried, problem: None };
         Ok(())
     }
 
@@ -60,14 +61,15 @@ impl Inner {
         self.cluster.run_on_primary(ledger::remove_sql().to_owned(), TIMEOUT)
     }
 
-    /// A primary has no ledger that could be used: installs it, once. Whether it can be used now.
-    pub(super) fn install_once(&self) -> Result<bool> {
+    /// A primary, given by server and timeline, has no ledger that could be used: installs it, once.
+    /// Whether it can be used now.
+    pub(super) fn install_once(&self, primary: (usize, u32)) -> Result<bool> {
         if self.config.ledger.mode == LedgerMode::Off {
             return Ok(false);
         }
         let mut state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.tried {
-            state.tried = true;
+        if state.tried != Some(primary) {
+            state.tried = Some(primary);
             let sql = ledger::install_sql(false, None);
             let mut installed = self.cluster.run_on_primary(sql.clone(), TIMEOUT);
             if installed.as_ref().is_err_and(Error::maybe_committed) {

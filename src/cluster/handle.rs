@@ -39,6 +39,7 @@ pub struct Cluster {
     backlog: Arc<Backlog>,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: ThreadId,
+    process: u32,
     /// Ends when the thread has.
     ended: Receiver<()>,
 }
@@ -82,7 +83,15 @@ impl Cluster {
             .map_err(cannot)?;
         let thread_id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self { commands, published, backlog, thread, thread_id, ended }))
+        Ok(Arc::new(Self {
+            commands,
+            published,
+            backlog,
+            thread,
+            thread_id,
+            process: std::process::id(),
+            ended,
+        }))
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
@@ -141,6 +150,10 @@ impl Cluster {
 
     /// Ends the background thread and everybody's waiting. Links that were handed over live on.
     pub fn close(&self) {
+        if std::process::id() != self.process {
+            // The thread stayed behind in the process that forked this one.
+            return;
+        }
         let _ = self.commands.send(Command::Close);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The last handle may be dropped by a callback on the thread itself.

@@ -261,6 +261,8 @@ impl Picture {
         }
         let goal = match (want.writes, self.goal) {
             (true, _) => Goal::ReadWrite,
+            // While a server is in use, its links are what sessions of any kind belong on.
+            (false, Goal::ReadWrite) if self.chosen.is_some() => Goal::ReadWrite,
             (false, Goal::ReadWrite) => Goal::Any,
             (false, goal) => goal,
         };

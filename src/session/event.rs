@@ -39,7 +39,7 @@ pub enum Event {
         ledger_row: Uuid,
         number: u64,
     },
-    Notice(ServerError),
+    Notice(Box<ServerError>),
     Notification {
         process_id: i32,
         channel: String,

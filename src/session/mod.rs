@@ -69,6 +69,8 @@ pub struct Options {
     pub writes: bool,
     /// Whether a commit is acknowledged only once the backup has it.
     pub backup_acknowledges: bool,
+    /// Whether what may write is refused where it cannot be sealed.
+    pub ledger_required: bool,
     /// Whether commits that a promotion has lost are run again.
     pub reapply: bool,
 }
@@ -114,6 +116,8 @@ pub struct Session {
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
     zombies: Vec<LinkReady>,
+    /// A backend that the session left behind could not be ended: it may still commit.
+    zombie_survives: bool,
     /// The session had been on the present link's server before.
     returned: bool,
     ledger_access: LedgerAccess,
@@ -170,6 +174,7 @@ impl Session {
             phase: Phase::Lost,
             link: LinkReady::default(),
             zombies: Vec::new(),
+            zombie_survives: false,
             returned: false,
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,

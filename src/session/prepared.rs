@@ -81,6 +81,12 @@ impl Prepared {
         }
     }
 
+    /// A statement that drops them all is on its way; whether it succeeds is not known.
+    pub fn doubt(&mut self) {
+        self.stale.extend(self.statements.drain().map(|(number, _)| number));
+        self.order.clear();
+    }
+
     /// Its Parse failed, or was skipped behind another failure: the name is not taken for sure.
     pub fn forget(&mut self, number: u32) {
         if self.statements.remove(&number).is_some() {

@@ -9,14 +9,16 @@ use std::collections::VecDeque;
 use postgres_protocol::message::frontend;
 
 use super::classify::Effect;
+use super::classify::control::TWO_PHASE;
 use super::internals::LedgerAccess;
 use super::seals::LedgerRow;
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Purpose, Seal, Verdict};
+use super::unit::{CopyIn, Purpose, Seal, Unit, Verdict};
 use super::{Event, LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::Malformed;
 use crate::wire::frame::{Frame, Status};
+use crate::wire::row::Values;
 
 /// What a new link is asked and told before the session goes on; each step ends with ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +102,14 @@ impl Session {
             return;
         }
         self.take_verdicts();
-        if let Some(error) = self.replay_blocker() {
+        if let Some(mut error) = self.replay_blocker() {
+            let two_phase = |unit: &Unit| {
+                let class = unit.statement.as_ref().map(|statement| &statement.class);
+                class.is_some_and(|class| class.unprotected == Some(TWO_PHASE)) && unit.losses > 0
+            };
+            if self.units.range(self.front..).any(two_phase) {
+                error = unknown("two-phase commit");
+            }
             let asks_ledger = self.units.range(self.front..).any(|unit| unit.seal.is_some());
             if !asks_ledger {
                 self.fail_outstanding(&error);
@@ -222,7 +231,7 @@ impl Session {
         if !self.wants_link() {
             return Err(Error::new(ErrorKind::Usage, "the session has a link already"));
         }
-        if link.timeline < self.timeline_floor {
+        if self.options.writes && link.timeline < self.timeline_floor {
             return Err(Error::new(
                 ErrorKind::Connect,
                 format!(
@@ -231,8 +240,10 @@ impl Session {
                 ),
             ));
         }
-        self.timeline_floor = link.timeline;
+        // Of a standby it is only what it last heard of.
+        self.timeline_floor = self.timeline_floor.max(link.timeline);
         self.returned = false;
+        self.zombie_survives = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.prepared.reset(&link.prepared);
@@ -303,6 +314,11 @@ impl Session {
             return Err(Malformed("a reply that nobody has asked for"));
         };
         match frame.tag() {
+            // Whether the backend is gone; no row if it was before.
+            b'D' if step == Step::Terminate => {
+                let gone = Values::new(frame.body())?.next().transpose()?.flatten();
+                self.zombie_survives |= matches!(gone, Some([0] | b"f"));
+            }
             b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
             b'Z' => {
                 let status = Status::from_body(frame.body())?;
@@ -509,10 +525,9 @@ impl Session {
 
     /// Makes every unit that is kept ready to be sent again.
     fn rewind(&mut self) {
-        let told = self
-            .units
-            .get(self.front)
-            .is_some_and(|unit| unit.told && !unit.streamed && unit.verdict.is_none());
+        let told = self.units.get(self.front).is_some_and(|unit| {
+            unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
+        });
         if told {
             self.units[self.front].told = false;
             self.emit(Event::Restarted);
@@ -635,8 +650,11 @@ impl Session {
             let waiting = unit.purpose.is_users() && !unit.answered;
             let autocommit = unit.autocommit;
             let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+            let in_doubt = self.zombie_survives && unit.seal.is_some() && unit.losses > 0;
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
+                // The first attempt may yet succeed where nothing takes its number.
+                _ if in_doubt => error.clone().with_outcome(Outcome::Unknown),
                 _ => error.clone(),
             };
             self.front += 1;
@@ -816,14 +834,14 @@ impl Session {
         if !self.internals_ready {
             self.internals_ready = true;
             let at = self.journal_base;
-            self.units.insert(0, super::unit::Unit::own(Purpose::Internals, at));
+            self.units.insert(0, Unit::own(Purpose::Internals, at));
             self.front += 1;
         }
     }
 
     fn forget_own_units(&mut self) {
         let before = self.front.min(self.units.len());
-        let own = |unit: &super::unit::Unit| !unit.purpose.is_users();
+        let own = |unit: &Unit| !unit.purpose.is_users();
         let gone = self.units.range(..before).filter(|unit| own(unit)).count();
         self.front -= gone;
         self.units.retain(|unit| !own(unit));

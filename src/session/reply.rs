@@ -71,7 +71,7 @@ impl Session {
         if matches!(notice.code.as_str(), "57P01" | "57P02" | "57P03") {
             self.last_words = Some(notice);
         } else if matches!(self.phase, Phase::Live) {
-            self.emit(Event::Notice(notice));
+            self.emit(Event::Notice(Box::new(notice)));
         }
         Ok(())
     }

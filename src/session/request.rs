@@ -260,9 +260,10 @@ impl Session {
         if self.refuse_if_doomed() {
             return Ok(());
         }
-        self.ensure_internals();
         let statement = request.statement;
         let class = &statement.class;
+        self.check_ledger(class.effect)?;
+        self.ensure_internals();
         self.rotate_if_due(class.effect);
         let mut unit = self.new_unit(Purpose::User, Steps::USER, request.streamed);
         let begins = matches!(self.transaction, Transaction::Pending(_));
@@ -299,8 +300,9 @@ impl Session {
         if self.refuse_if_doomed() {
             return Ok(());
         }
-        self.ensure_internals();
         let class = &request.statement.class;
+        self.check_ledger(class.effect)?;
+        self.ensure_internals();
         self.rotate_if_due(class.effect);
         let mut unit = self.new_unit(Purpose::Simple, Steps::USER, request.streamed);
         let begins = matches!(self.transaction, Transaction::Pending(_));
@@ -333,6 +335,19 @@ impl Session {
         }
         self.enlist(unit);
         Ok(())
+    }
+
+    /// With `ledger=require` nothing is written that cannot be sealed.
+    fn check_ledger(&self, effect: Effect) -> Result<()> {
+        let sealable = self.seals.enabled || effect <= Effect::Reads;
+        if sealable || !self.options.ledger_required || !self.options.writes {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Ledger,
+            "ledger=require, and this server's ledger cannot be used: nothing was sent; run `segue \
+             check` to see why",
+        ))
     }
 
     /// A statement of the application's goes on its way.
@@ -454,6 +469,12 @@ impl Session {
     pub(super) fn send(&mut self, index: usize) {
         let unit = &mut self.units[index];
         unit.sent = true;
+        let needs_internals = matches!(unit.purpose, Purpose::User | Purpose::Commit);
+        if needs_internals && !self.internals_ready && self.status != Status::Failed {
+            // A replay brings no unit of its own for them behind the statement that dropped them.
+            self.internals_ready = true;
+            internals::write_internals(self.ledger_access, &mut self.output);
+        }
         let at = |position: usize| position - self.journal_base;
         let bytes = &self.journal[at(unit.start)..at(unit.end)];
         let out = &mut self.output;
@@ -530,6 +551,12 @@ impl Session {
             }
         }
         unit.steps = Steps::new(steps);
+        let forgets = unit.statement.as_ref().is_some_and(|s| s.class.kind.forgets_statements());
+        if forgets && unit.purpose.is_users() {
+            // Known before the reply: what is sent behind it must be prepared anew.
+            self.prepared.doubt();
+            self.internals_ready = false;
+        }
     }
 
     /// Refuses a request in a transaction that has ended under the application's feet.
@@ -626,9 +653,10 @@ impl Session {
     }
 }
 
-const OUTSIDE: &str =
+pub(super) const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
-const CONTROLS: &str = "the string of several statements controls the transaction itself";
+pub(super) const CONTROLS: &str =
+    "the string of several statements controls the transaction itself";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
 
 fn no_transaction() -> Error {

@@ -5,6 +5,7 @@ use postgres_protocol::message::frontend;
 
 use super::classify::{Classified, Discard, Effect, StatementKind, split};
 use super::recovery::Finish;
+use super::request::{CONTROLS, OUTSIDE};
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};
 use super::{BeginOptions, Event, Phase, Session, internals};
@@ -75,7 +76,7 @@ impl Session {
                 self.drop_front();
             }
             Purpose::Internals => {
-                self.internals_ready = error.is_none();
+                self.internals_ready &= error.is_none();
                 self.drop_front();
             }
         }
@@ -108,7 +109,10 @@ impl Session {
             let error = if unit.passed_over && self.is_fence(&error) {
                 failed_before()
             } else {
-                Error::server(error, Outcome::NotCommitted)
+                // Of what does not run inside one transaction, a part may stand.
+                let whole = !matches!(unit.unprotected, Some(OUTSIDE | CONTROLS));
+                let outcome = if whole { Outcome::NotCommitted } else { Outcome::Unknown };
+                Error::server(error, outcome)
             };
             self.emit(Event::Error(error));
         }
@@ -203,13 +207,7 @@ impl Session {
                     }
                 }
             }
-            StatementKind::Deallocate(None) | StatementKind::Discard(Discard::All) => {
-                self.prepared.clear();
-                self.internals_ready = false;
-                if class.kind == StatementKind::Discard(Discard::All) {
-                    self.unrestorable = None;
-                }
-            }
+            StatementKind::Discard(Discard::All) => self.unrestorable = None,
             _ => {}
         }
         if let Some(reason) = class.unrestorable {

@@ -85,6 +85,7 @@ impl Play {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            ledger_required: false,
             reapply: false,
         };
         let session = Session::new(options, 1);

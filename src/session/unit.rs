@@ -209,7 +209,8 @@ impl Unit {
         if self.copy == CopyIn::Failed {
             self.copy = CopyIn::Open;
         }
-        if !self.answered && !(self.streamed && self.told) {
+        let told_for_good = self.streamed && self.told;
+        if !self.answered && !told_for_good {
             self.seen = Seen::default();
             self.columns_told = false;
         }

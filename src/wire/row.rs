@@ -53,7 +53,7 @@ pub fn check(body: &[u8], columns: Option<usize>) -> Result<(), Malformed> {
     if columns.is_some_and(|n| n != usize::from(values.left)) {
         return Err(Malformed("a row with another number of columns than described"));
     }
-    while let Some(value) = values.next() {
+    for value in values.by_ref() {
         value?;
     }
     if !values.rest.is_empty() {

@@ -365,3 +365,27 @@ fn read_only_transactions() {
     }
     assert_eq!(stand.content().len(), 1);
 }
+
+/// `ledger=require` refuses a role that may neither use nor install the ledger.
+#[test]
+fn a_ledger_that_is_required() {
+    let cluster = segue_testkit::Cluster::builder()
+        .standbys(0)
+        .replication(segue_testkit::Replication::Async)
+        .start()
+        .unwrap();
+    let server = cluster.server(0);
+    server.execute("CREATE ROLE humble LOGIN PASSWORD 'x'").unwrap();
+    server.execute("REVOKE CREATE ON DATABASE app FROM PUBLIC").ok();
+    let conninfo = |mode: &str| {
+        let text =
+            cluster.conninfo().replace(&format!("user={}", segue_testkit::USER), "user=humble");
+        format!("{text} ledger={mode} failover_timeout_ms=3000")
+    };
+    let client = segue::Client::connect(&conninfo("require")).unwrap();
+    let error = client.session().err().expect("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Ledger, "{error:?}");
+    let client = segue::Client::connect(&conninfo("prefer")).unwrap();
+    let session = client.session().unwrap();
+    assert!(session.status().protection_lost.unwrap().contains("ledger"));
+}

@@ -369,3 +369,22 @@ fn a_transaction_ends_without_a_server() {
         }
     }
 }
+
+/// A replay repeated the DEALLOCATE ALL inside its transaction, and COMMIT and its seal were not
+/// prepared behind it.
+#[test]
+fn a_replay_may_forget_its_statements() {
+    let stand = Stand::new();
+    let mut session = stand.session();
+    let insert = stand.sql("INSERT INTO $T VALUES ($1)");
+    for (id, forget) in [(1i64, "DEALLOCATE ALL"), (3, "DEALLOCATE ALL; SELECT 1")] {
+        let mut tx = session.transaction().unwrap();
+        tx.execute(&insert, &[&id]).unwrap();
+        tx.batch(forget).unwrap();
+        tx.execute(&insert, &[&(id + 1)]).unwrap();
+        stand.cut();
+        tx.commit().unwrap();
+        let content = stand.content();
+        assert_eq!((content.get(&id), content.get(&(id + 1))), (Some(&1), Some(&1)));
+    }
+}

@@ -144,3 +144,23 @@ fn cancelling_around_a_failover() {
         assert_eq!(stand.content().len(), 2);
     });
 }
+
+/// Behind DISCARD ALL in a pipeline nothing is prepared any more, which was not known when what
+/// follows was sent.
+#[test]
+fn a_pipeline_behind_discard_all() {
+    let stand = Stand::new();
+    let mut session = stand.session();
+    let insert = stand.sql("INSERT INTO $T VALUES ($1)");
+    session.execute(&insert, &[&0i64]).unwrap();
+    for forget in ["DISCARD ALL", "DEALLOCATE ALL"] {
+        stand.control_execute("DELETE FROM $T");
+        let mut pipeline = session.pipeline();
+        pipeline.add(&insert, &[&1i64]).unwrap();
+        pipeline.add(forget, &[]).unwrap();
+        (2..6i64).for_each(|id| pipeline.add(&insert, &[&id]).unwrap());
+        let results = pipeline.finish().unwrap();
+        assert!(results.iter().all(Result::is_ok), "{forget}: {results:?}");
+        assert_eq!(stand.content().len(), 5, "{forget}");
+    }
+}

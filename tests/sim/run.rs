@@ -67,6 +67,7 @@ impl Run {
             retry_conflicts: *rng.pick(&[0, 0, 2]),
             writes: true,
             backup_acknowledges: rng.chance(15),
+            ledger_required: false,
             reapply: false,
         };
         let steps_left = 3 + rng.below(20);

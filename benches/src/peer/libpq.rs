@@ -46,14 +46,18 @@ pub struct Libpq {
 
 impl Libpq {
     pub fn start(program: &Path, conninfo: &str) -> Result<Self, Failure> {
-        let mut child = Command::new(program)
-            .arg(conninfo)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::spawn(Command::new(program).arg(conninfo))
+    }
+
+    /// One that connects anew for each transaction, and prepares nothing.
+    pub fn start_cold(program: &Path, conninfo: &str) -> Result<Self, Failure> {
+        Self::spawn(Command::new(program).args([conninfo, "cold"]))
+    }
+
+    fn spawn(command: &mut Command) -> Result<Self, Failure> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or("the libpq peer has no output")?;
-        let mut peer =
-            Self { input: child.stdin.take(), output: BufReader::new(output), child };
+        let mut peer = Self { input: child.stdin.take(), output: BufReader::new(output), child };
         match peer.line()?.trim() {
             "ready" => Ok(peer),
             other => Err(format!("the libpq peer did not get ready: {other:?}").into()),
@@ -68,7 +72,13 @@ impl Libpq {
         Ok(line)
     }
 
-    pub fn tell(&mut self, command: &str, count: u32, limit: u32, seed: u64) -> Result<(), Failure> {
+    pub fn tell(
+        &mut self,
+        command: &str,
+        count: u32,
+        limit: u32,
+        seed: u64,
+    ) -> Result<(), Failure> {
         let input = self.input.as_mut().ok_or("the libpq peer has no input")?;
         writeln!(input, "{command} {count} {limit} {seed}")?;
         Ok(())
@@ -83,7 +93,13 @@ impl Libpq {
         }
     }
 
-    pub fn lap(&mut self, command: &str, count: u32, limit: u32, seed: u64) -> Result<Lap, Failure> {
+    pub fn lap(
+        &mut self,
+        command: &str,
+        count: u32,
+        limit: u32,
+        seed: u64,
+    ) -> Result<Lap, Failure> {
         self.tell(command, count, limit, seed)?;
         let (elapsed, p50) = self.answer()?;
         Ok(Lap { p50_ns: p50 as f64, mean_ns: elapsed as f64 / f64::from(count) })

@@ -73,7 +73,7 @@ fn a_stream_in_any_pieces() {
         (piece, rest) = rest.split_at(sizes.next().unwrap().min(rest.len()));
         total += client.decrypt(piece, &mut out).unwrap();
     }
-    assert_eq!((total, &out[..] == &text[..]), (text.len(), true));
+    assert_eq!((total, out[..] == text[..]), (text.len(), true));
     assert_eq!(client.leftover(&mut out).unwrap(), 0);
 }
 

@@ -8,7 +8,7 @@ use super::head::{Head, NOTHING};
 use super::lexer::Token;
 use super::{Classified, Discard, Effect, StatementKind};
 
-pub(super) const TWO_PHASE: &str = "two-phase commit";
+pub(in crate::session) const TWO_PHASE: &str = "two-phase commit";
 pub(super) const SNAPSHOT: &str = "an exported or imported snapshot";
 const ESCAPED_NAME: &str = "a name written with Unicode escapes (U&\"...\")";
 

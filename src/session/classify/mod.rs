@@ -9,7 +9,7 @@
 //! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
 //! - `standard_conforming_strings = on`, without which strings end elsewhere.
 
-mod control;
+pub(super) mod control;
 mod functions;
 mod head;
 mod lexer;
@@ -87,6 +87,17 @@ impl StatementKind {
             | Self::Savepoint(_)
             | Self::Release(_)
             | Self::RollbackTo(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl StatementKind {
+    /// Whether it drops all prepared statements: DEALLOCATE ALL, DISCARD ALL.
+    pub fn forgets_statements(&self) -> bool {
+        match self {
+            Self::Several(parts) => parts.iter().any(|part| part.kind.forgets_statements()),
+            Self::Deallocate(None) | Self::Discard(Discard::All) => true,
             _ => false,
         }
     }
