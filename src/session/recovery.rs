@@ -433,7 +433,9 @@ impl Session {
         let told = self
             .units
             .get(self.front)
-            .is_some_and(|unit| unit.told && !unit.streamed && unit.verdict.is_none());
+            .is_some_and(|unit| {
+                unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
+            });
         if told {
             self.units[self.front].told = false;
             self.emit(Event::Restarted);

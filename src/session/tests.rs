@@ -539,3 +539,18 @@ fn outcome_of_a_failure_to_find_any_server() {
     assert_eq!(play.told(), ["error 08006 Unknown", "ready Idle"]);
     let _ = Outcome::Unknown;
 }
+
+/// A link was lost while the one before it was still being replaced: the replay began anew at its
+/// first unit, which the application had been told of in full, and took it back.
+#[test]
+fn what_was_answered_is_not_taken_back_when_two_links_are_lost_in_a_row() {
+    let mut play = Play::start();
+    play.begin_and_read();
+    play.fail_over();
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    assert_eq!(play.told(), [""; 0]);
+    let look = play.look(0, 0);
+    play.receive(&[look, begun_and_read("a")].concat());
+    assert_eq!(play.told(), ["replay of 1", "replayed"]);
+}
