@@ -17,6 +17,7 @@ use super::{Event, LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::Malformed;
 use crate::wire::frame::{Frame, Status};
+use crate::wire::row::Values;
 
 /// What a new link is asked and told before the session goes on; each step ends with ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,7 @@ enum Step {
     Internals,
     Terminate,
     Settings,
+    Fence,
     Look,
     OpenRow,
 }
@@ -38,6 +40,8 @@ pub(super) struct Adoption {
     looked: bool,
     /// The step in front has failed.
     failed: bool,
+    /// A former backend on this server could not be ended, and may yet commit.
+    zombie_lives: bool,
 }
 
 /// What is to be done once the link is free of a failed attempt.
@@ -49,8 +53,6 @@ pub(super) enum Finish {
     Again,
     /// Ask the ledger, then decide.
     Recheck,
-    /// An earlier attempt of the unit in front has committed.
-    Committed,
 }
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
@@ -270,6 +272,11 @@ impl Session {
         };
         match frame.tag() {
             b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
+            // False: it was still there after the time allowed.
+            b'D' if step == Step::Terminate => {
+                let value = Values::new(frame.body())?.next().transpose()?.flatten();
+                adoption.zombie_lives |= value != Some(&[1]);
+            }
             b'Z' => {
                 let status = Status::from_body(frame.body())?;
                 if status != Status::Idle {
@@ -305,9 +312,9 @@ impl Session {
                     .with_server_error(error),
                 );
             }
-            Some(Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
-            // An internal statement that cannot be parsed fails where it is used; a backend that may
-            // not be ended keeps its locks until it ends by itself.
+            Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
+            Some(Step::Terminate) => adoption.zombie_lives = true,
+            // An internal statement that cannot be parsed fails where it is used.
             _ => {}
         }
         Ok(())
@@ -327,6 +334,10 @@ impl Session {
 
     /// All questions are answered: decide what became of what was in flight.
     fn adopted(&mut self, adoption: Adoption) {
+        if adoption.zombie_lives && self.has_undecided_seals() {
+            self.fence();
+            return;
+        }
         let row_is_missing = self.compare_ledger(&adoption);
         if row_is_missing {
             if adoption.replays {
@@ -366,6 +377,31 @@ impl Session {
         } else {
             self.start_replay();
         }
+    }
+
+    /// Whether an attempt that may still be running could commit under a number of this session's.
+    fn has_undecided_seals(&self) -> bool {
+        self.seals.enabled
+            && self.units.range(self.front..).any(|unit| {
+                unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none()
+            })
+    }
+
+    /// Commits a number above all that were handed out, so that no earlier attempt can commit any
+    /// more, and asks the ledger behind it: what it says then stays true.
+    fn fence(&mut self) {
+        let rows: Vec<_> =
+            self.units.range(self.front..).filter_map(|unit| unit.seal).map(|seal| seal.row).collect();
+        let mut steps = VecDeque::new();
+        for seal in self.seals.fences(&rows) {
+            internals::write_seal(seal, &mut self.output);
+            frontend::sync(&mut self.output);
+            steps.push_back(Step::Fence);
+        }
+        internals::write_look(self.seals.rows(), &mut self.output);
+        frontend::sync(&mut self.output);
+        steps.push_back(Step::Look);
+        self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
     }
 
     /// Reports acknowledged commits that are gone. Returns whether a row must be opened first.
@@ -411,8 +447,9 @@ impl Session {
                     "the server was lost and the COPY was too large to be kept; nothing of it is \
                      committed: run it again",
                 )));
-            } else if row.is_none() {
-                // Its row never reached this server, so its number can stand in another as well.
+            } else if row.is_none_or(|row| row.seq >= seal.number) {
+                // Its row never reached this server, or has passed its number: no attempt can
+                // commit under that any more, and this one needs another.
                 unit.seal = Some(self.seals.allot(seal.guarded));
             }
         }
@@ -610,8 +647,10 @@ impl Session {
     pub(super) fn second_chance(&mut self, error: &ServerError) -> Option<Finish> {
         let unit = &self.units[self.front];
         let again = unit.losses > 0 || self.replay_attempts > 0;
-        if self.is_fence(error) && again {
-            return Some(Finish::Committed);
+        if self.is_fence(error) && again && self.replay_attempts < REPLAY_ATTEMPTS {
+            // The number is taken or passed: the ledger's bitmap tells which.
+            self.replay_attempts += 1;
+            return Some(Finish::Recheck);
         }
         if is_conflict(error)
             && again
@@ -721,13 +760,6 @@ impl Session {
                 self.write_questions(&link, &mut adoption);
                 self.phase = Phase::Adopting(adoption);
                 self.adopt_if_answered();
-            }
-            Finish::Committed => {
-                self.units[self.front].verdict = Some(Verdict::Committed);
-                self.take_verdicts();
-                if !self.units.is_empty() {
-                    self.start_replay();
-                }
             }
         }
     }

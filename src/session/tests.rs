@@ -315,6 +315,9 @@ fn a_fenced_replay_finds_out_that_the_first_attempt_has_committed() {
     play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
     assert!(play.sends("ROLLBACK"));
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("segue.look"), "whether it is taken or only passed, the ledger tells");
+    let look = play.look(1, 1);
+    play.receive(&look);
     assert_eq!(play.told(), ["replay of 2", "replayed", "COMMIT", "ready Idle"]);
 }
 
@@ -553,4 +556,38 @@ fn what_was_answered_is_not_taken_back_when_two_links_are_lost_in_a_row() {
     let look = play.look(0, 0);
     play.receive(&[look, begun_and_read("a")].concat());
     assert_eq!(play.told(), ["replay of 1", "replayed"]);
+}
+
+/// The former backend could not be ended: it committed after the ledger had been asked, and the second
+/// attempt failed on the first one's row, which was reported as not committed.
+#[test]
+fn a_backend_that_cannot_be_ended_is_fenced_before_the_ledger_is_asked() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.session.handle_link_lost();
+    play.link(0, 1);
+    assert!(play.sends("pg_terminate_backend"));
+    let still_there =
+        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')].concat();
+    let look = play.look(0, 0);
+    play.receive(&[still_there, look].concat());
+    assert!(play.sends("segue_seal") && play.sends("segue.look"));
+    assert!(!play.sends("INSERT"), "the first attempt may still commit");
+    let look = play.look(2, 0b11);
+    play.receive(&[message(b'2', b""), complete("UPDATE 1"), ready(b'I'), look].concat());
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+}
+
+/// A request of a pipeline whose number the ledger has passed was run again under that number, met
+/// the fence, and was taken for committed.
+#[test]
+fn a_number_that_the_ledger_has_passed_is_replaced() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.execute("INSERT INTO t VALUES (2)");
+    play.fail_over();
+    let look = play.look(2, 0b1);
+    play.receive(&look);
+    let number = 3_i64.to_be_bytes();
+    assert!(play.sent.windows(8).any(|window| window == number), "not 1, which would be refused");
 }
