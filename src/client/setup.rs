@@ -1,7 +1,7 @@
 //! Installs the ledger: at the first session where the role may, or when asked to.
 
-use std::sync::{PoisonError, TryLockError};
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::Inner;
@@ -81,7 +81,7 @@ impl Inner {
                 Err(error) => {
                     tracing::warn!(%error, "the ledger could not be installed");
                     // Only what the server itself refuses would be refused again.
-                    state.tried = error.server_error().is_some();
+                    state.tried = error.server_error().is_some().then_some(primary);
                     state.problem = Some(error.to_string());
                 }
             }

@@ -116,8 +116,6 @@ pub struct Session {
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
     zombies: Vec<LinkReady>,
-    /// A backend that the session left behind could not be ended: it may still commit.
-    zombie_survives: bool,
     /// The session had been on the present link's server before.
     returned: bool,
     ledger_access: LedgerAccess,
@@ -174,7 +172,6 @@ impl Session {
             phase: Phase::Lost,
             link: LinkReady::default(),
             zombies: Vec::new(),
-            zombie_survives: false,
             returned: false,
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,

@@ -26,6 +26,7 @@ enum Step {
     Internals,
     Terminate,
     Settings,
+    Fence,
     Look,
     OpenRow,
     /// A commit that waits for the standbys, if the server's commits do.
@@ -44,6 +45,8 @@ pub(super) struct Adoption {
     confirmed: bool,
     /// The step in front has failed.
     failed: bool,
+    /// A former backend on this server could not be ended, and may yet commit.
+    zombie_lives: bool,
 }
 
 /// What is to be done once the link is free of a failed attempt.
@@ -243,7 +246,6 @@ impl Session {
         // Of a standby it is only what it last heard of.
         self.timeline_floor = self.timeline_floor.max(link.timeline);
         self.returned = false;
-        self.zombie_survives = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.prepared.reset(&link.prepared);
@@ -314,12 +316,12 @@ impl Session {
             return Err(Malformed("a reply that nobody has asked for"));
         };
         match frame.tag() {
-            // Whether the backend is gone; no row if it was before.
-            b'D' if step == Step::Terminate => {
-                let gone = Values::new(frame.body())?.next().transpose()?.flatten();
-                self.zombie_survives |= matches!(gone, Some([0] | b"f"));
-            }
             b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
+            // False: it was still there after the time allowed.
+            b'D' if step == Step::Terminate => {
+                let value = Values::new(frame.body())?.next().transpose()?.flatten();
+                adoption.zombie_lives |= value != Some(&[1]);
+            }
             b'Z' => {
                 let status = Status::from_body(frame.body())?;
                 if status != Status::Idle {
@@ -355,9 +357,9 @@ impl Session {
                     .with_server_error(error),
                 );
             }
-            Some(Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
-            // An internal statement that cannot be parsed fails where it is used; a backend that may
-            // not be ended keeps its locks until it ends by itself.
+            Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
+            Some(Step::Terminate) => adoption.zombie_lives = true,
+            // An internal statement that cannot be parsed fails where it is used.
             _ => {}
         }
         Ok(())
@@ -378,6 +380,10 @@ impl Session {
 
     /// All questions are answered: decide what became of what was in flight.
     fn adopted(&mut self, adoption: Adoption) {
+        if adoption.zombie_lives && self.has_undecided_seals() {
+            self.fence();
+            return;
+        }
         let row_is_missing = self.compare_ledger(&adoption);
         if row_is_missing {
             if adoption.replays {
@@ -439,6 +445,36 @@ impl Session {
         }
     }
 
+    /// Whether an attempt that may still be running could commit under a number of this session's.
+    fn has_undecided_seals(&self) -> bool {
+        self.seals.enabled
+            && self
+                .units
+                .range(self.front..)
+                .any(|unit| unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none())
+    }
+
+    /// Commits a number above all that were handed out, so that no earlier attempt can commit any
+    /// more, and asks the ledger behind it: what it says then stays true.
+    fn fence(&mut self) {
+        let rows: Vec<_> = self
+            .units
+            .range(self.front..)
+            .filter_map(|unit| unit.seal)
+            .map(|seal| seal.row)
+            .collect();
+        let mut steps = VecDeque::new();
+        for seal in self.seals.fences(&rows) {
+            internals::write_seal(seal, &mut self.output);
+            frontend::sync(&mut self.output);
+            steps.push_back(Step::Fence);
+        }
+        internals::write_look(self.seals.rows(), &mut self.output);
+        frontend::sync(&mut self.output);
+        steps.push_back(Step::Look);
+        self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
+    }
+
     /// Reports acknowledged commits that are gone. Returns whether a row must be opened first.
     fn compare_ledger(&mut self, adoption: &Adoption) -> bool {
         if !self.seals.enabled {
@@ -476,8 +512,13 @@ impl Session {
         let blocked =
             matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_some());
         for index in self.front..self.units.len() {
+            let Some(seal) = self.units[index].seal else { continue };
+            let row = rows.iter().find(|row| row.id == seal.row);
+            let followed = row.is_some_and(|row| {
+                let mut behind = self.units.range(index + 1..).filter_map(|unit| unit.seal);
+                behind.any(|later| later.row == row.id && row.has(later.number))
+            });
             let unit = &mut self.units[index];
-            let Some(seal) = unit.seal else { continue };
             if unit.losses == 0 || unit.verdict.is_some() {
                 continue;
             }
@@ -492,7 +533,6 @@ impl Session {
                 unit.verdict = Some(Verdict::Failed(unknown("the commit")));
                 continue;
             }
-            let row = rows.iter().find(|row| row.id == seal.row);
             if row.is_some_and(|row| row.has(seal.number)) {
                 unit.verdict = Some(Verdict::Committed);
                 continue;
@@ -504,7 +544,12 @@ impl Session {
                 };
                 unit.verdict = Some(Verdict::Failed(error));
             } else if let Some(row) = row {
-                unit.passed_over = row.seq > seal.number;
+                // Passed by one behind it, or by a fence: under neither can it commit any more.
+                if row.seq >= seal.number && !followed {
+                    unit.seal = Some(self.seals.allot(seal.guarded));
+                } else {
+                    unit.passed_over = row.seq > seal.number;
+                }
             } else if seal.row != self.seals.row() {
                 // Its row never reached this server, so its number can stand in another as well.
                 // In a row that is merely to be opened the number stays: it is the fence.
@@ -650,11 +695,8 @@ impl Session {
             let waiting = unit.purpose.is_users() && !unit.answered;
             let autocommit = unit.autocommit;
             let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
-            let in_doubt = self.zombie_survives && unit.seal.is_some() && unit.losses > 0;
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
-                // The first attempt may yet succeed where nothing takes its number.
-                _ if in_doubt => error.clone().with_outcome(Outcome::Unknown),
                 _ => error.clone(),
             };
             self.front += 1;
@@ -712,7 +754,9 @@ impl Session {
         let again = unit.losses > 0 || self.replay_attempts > 0;
         if self.is_fence(error) && again {
             // Which attempt has taken the number, or whether a later one has, only the ledger knows.
-            return (!unit.passed_over).then_some(Finish::Recheck);
+            let ask = !unit.passed_over && self.replay_attempts < REPLAY_ATTEMPTS;
+            self.replay_attempts += 1;
+            return ask.then_some(Finish::Recheck);
         }
         if is_conflict(error)
             && again

@@ -96,6 +96,20 @@ impl Seals {
         Seal { row: self.current.id, number, guarded }
     }
 
+    /// A number above all that were handed out, in each of the rows that `used` names.
+    pub fn fences(&mut self, used: &[Uuid]) -> Vec<Seal> {
+        [Some(&mut self.current), self.previous.as_mut()]
+            .into_iter()
+            .flatten()
+            .filter(|row| used.contains(&row.id))
+            .map(|row| {
+                let number = row.next;
+                row.next += 1;
+                Seal { row: row.id, number, guarded: false }
+            })
+            .collect()
+    }
+
     /// The server has acknowledged the commit that carried `seal`.
     pub fn acknowledge(&mut self, seal: Seal) {
         for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {

@@ -544,3 +544,67 @@ fn outcome_of_a_failure_to_find_any_server() {
     assert_eq!(play.told(), ["error 08006 Unknown", "ready Idle"]);
     let _ = Outcome::Unknown;
 }
+
+/// A link was lost while the one before it was still being replaced: the replay began anew at its
+/// first unit, which the application had been told of in full, and took it back.
+#[test]
+fn what_was_answered_is_not_taken_back_when_two_links_are_lost_in_a_row() {
+    let mut play = Play::start();
+    play.begin_and_read();
+    play.fail_over();
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    assert_eq!(play.told(), [""; 0]);
+    let look = play.look(0, 0);
+    play.receive(&[look, begun_and_read("a")].concat());
+    assert_eq!(play.told(), ["replay of 1", "replayed"]);
+}
+
+/// The former backend could not be ended: it committed after the ledger had been asked, and the second
+/// attempt failed on the first one's row, which was reported as not committed.
+#[test]
+fn a_backend_that_cannot_be_ended_is_fenced_before_the_ledger_is_asked() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.session.handle_link_lost();
+    play.link(0, 1);
+    assert!(play.sends("pg_terminate_backend"));
+    let still_there =
+        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
+            .concat();
+    let look = play.look(0, 0);
+    play.receive(&[still_there, look].concat());
+    assert!(play.sends("segue_seal") && play.sends("segue.look"));
+    assert!(!play.sends("INSERT"), "the first attempt may still commit");
+    let look = play.look(2, 0b11);
+    play.receive(&[message(b'2', b""), complete("UPDATE 1"), ready(b'I'), look].concat());
+    assert!(play.sends("pg_logical_emit_message"), "as safe as an acknowledged commit");
+    play.receive(&[no_columns(), row("0/1"), complete("SELECT 1"), ready(b'I')].concat());
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+}
+
+/// A request of a pipeline that had failed, while one behind it is committed, is run again under its
+/// own number alone: were it to succeed now, it would change places with the one behind it.
+#[test]
+fn what_the_ledger_has_passed_can_only_fail_again() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.execute("DELETE FROM t");
+    play.fail_over();
+    let look = play.look(2, 0b1);
+    play.receive(&look);
+    play.receive(
+        &[no_columns(), complete("INSERT 0 1"), message(b'2', b""), error("SG001"), ready(b'I')]
+            .concat(),
+    );
+    assert_eq!(
+        play.told(),
+        [
+            "INSERT 0 1",
+            "error 08006 NotCommitted",
+            "ready Idle",
+            "error 02000 Committed",
+            "ready Idle"
+        ]
+    );
+}

@@ -204,7 +204,9 @@ impl Backend {
 
     /// The statement in hand has failed.
     fn fail(&mut self, code: &str, of_user: bool) {
+        // An error is sent at once, whatever has gathered behind it.
         self.send(&error_message(b'E', "ERROR", code));
+        self.flush();
         self.copy = None;
         if self.explicit {
             self.failed = true;

@@ -128,7 +128,7 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         }
     }
     let words: Vec<&str> =
-        sql.split([' ', '(', ')', ',', '\'', '=']).filter(|word| !word.is_empty()).collect();
+        sql.split([' ', '(', ')', ',', '\'', '=', ';']).filter(|word| !word.is_empty()).collect();
     let int = |index: usize| words.get(index).and_then(|word| word.parse::<i64>().ok());
     let text = |index: usize| words.get(index).map(|word| (*word).to_owned());
     Some(match words.as_slice() {
