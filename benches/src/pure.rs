@@ -58,6 +58,7 @@ impl Pure {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reapply: false,
         };
         let statement = Statement::new(100, "INSERT INTO t VALUES ($1)", &[17], true)
             .ok_or("the statement cannot be made")?;
