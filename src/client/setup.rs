@@ -81,7 +81,7 @@ impl Inner {
                 Err(error) => {
                     tracing::warn!(%error, "the ledger could not be installed");
                     // Only what the server itself refuses would be refused again.
-                    state.tried = error.server_error().is_some();
+                    state.tried = error.server_error().is_some().then_some(primary);
                     state.problem = Some(error.to_string());
                 }
             }
