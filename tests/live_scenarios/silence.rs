@@ -61,5 +61,7 @@ fn a_frozen_primary_goes_on_then_freezes_again_and_is_replaced() {
     let at_work = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app' \
                    AND state <> 'idle' AND wait_event IS DISTINCT FROM 'SyncRep' \
                    AND query NOT LIKE '%segue_probe%'";
-    old.wait_until(at_work, PATIENCE).unwrap();
+    let ended = old.wait_until(at_work, Duration::from_secs(20));
+    let all = "SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE usename = 'app'";
+    assert!(ended.is_ok(), "{ended:?}: {:#?}", old.query(all));
 }
