@@ -250,7 +250,8 @@ impl Driver {
     }
 
     fn drop_link(&mut self) {
-        if self.link.take().is_some() {
+        if let Some(link) = self.link.take() {
+            link.abandon();
             self.set_whereabouts(None);
             self.inner.cluster.deregister(self.id);
             self.lost = Some(self.core.server());

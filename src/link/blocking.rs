@@ -193,6 +193,14 @@ impl Link {
         LinkWaker(Arc::downgrade(&self.fd))
     }
 
+    /// Closes a link that is given up with a reset instead of the usual end. Whatever the server has
+    /// not read yet is then not carried out any more; and a backend that is still sending hears of it
+    /// at once, where it would else have waited with its locks for the kernel's patience to run out.
+    pub fn abandon(self) {
+        // Over a Unix socket there is nothing to linger; it is closed all the same.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+    }
+
     /// Says good-bye to the server and closes. Only between requests: behind half a message the
     /// good-bye would be taken for its other half. Dropping a link closes it without a word.
     pub fn close(mut self) {
