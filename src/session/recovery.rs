@@ -66,6 +66,7 @@ impl Session {
         if self.wants_link() {
             return;
         }
+        let failed = self.status == Status::Failed;
         self.phase = Phase::Lost;
         self.output.clear();
         self.reset_reply();
@@ -84,6 +85,14 @@ impl Session {
         }
         if self.units.back().is_some_and(|unit| unit.purpose == Purpose::Rollback) {
             self.rolled_back_by_loss();
+            return;
+        }
+        let last = self.front + 1 == self.units.len();
+        let commits = self.units.back().is_some_and(|unit| unit.purpose == Purpose::Commit);
+        if failed && last && commits {
+            // The server could only have rolled it back.
+            self.settings.roll_back();
+            self.finish_transaction(false);
             return;
         }
         self.judge_without_ledger();
@@ -150,7 +159,10 @@ impl Session {
                     unit.verdict = Some(Verdict::Failed(unknown("the commit")));
                 }
             } else if unit.autocommit && unit.copy == CopyIn::Open {
-                // Its end was never sent.
+                // Its end was never sent, so that nothing of it can be committed.
+                if unit.unprotected.is_some() {
+                    unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                }
             } else if unit.autocommit && (!reads || unit.unprotected.is_some()) {
                 unit.verdict = Some(Verdict::Failed(unknown("the statement")));
             }
@@ -442,11 +454,10 @@ impl Session {
                 continue;
             }
             if unit.autocommit && unit.unprotected.is_some() && !blocked {
-                unit.verdict = Some(Verdict::Failed(Error::new(
-                    ErrorKind::ProtectionLost,
-                    "the server was lost and the COPY was too large to be kept; nothing of it is \
-                     committed: run it again",
-                )));
+                unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+            } else if unit.autocommit && unit.streamed && unit.seen.count > 0 {
+                // Run again it would commit together with a reply that may not match what was told.
+                unit.verdict = Some(Verdict::Failed(half_told()));
             } else if row.is_none_or(|row| row.seq >= seal.number) {
                 // Its row never reached this server, or has passed its number: no attempt can
                 // commit under that any more, and this one needs another.
@@ -543,6 +554,7 @@ impl Session {
                         self.finish_transaction(true);
                         return;
                     }
+                    self.note_success();
                     self.settings.commit();
                     if !user_done {
                         self.emit(Event::Error(reply_lost()));
@@ -578,6 +590,9 @@ impl Session {
         };
         while self.front + 1 < self.units.len() {
             if !self.units[self.front].answered {
+                if error.outcome() == Outcome::Committed {
+                    self.note_success();
+                }
                 self.emit(Event::Error(error.clone()));
                 self.emit(Event::Ready(Status::Open));
             }
@@ -640,6 +655,12 @@ impl Session {
         }
         self.emit(Event::ReplayDiverged { statement });
         let error = self.diverged_error(statement);
+        let unit = &mut self.units[self.front];
+        if unit.autocommit {
+            // Those behind it are transactions of their own, and on their way.
+            unit.diverged = Some(error);
+            return;
+        }
         self.begin_discarding(Finish::Fail(error));
     }
 
@@ -781,7 +802,7 @@ impl Session {
         self.units.retain(|unit| !own(unit));
     }
 
-    fn reset_reply(&mut self) {
+    pub(super) fn reset_reply(&mut self) {
         self.unit_error = None;
         self.seal_missing = false;
         self.sealed = false;
@@ -810,6 +831,21 @@ fn unknown(what: &str) -> Error {
         ),
     )
     .with_outcome(Outcome::Unknown)
+}
+
+fn copy_not_kept() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost and the COPY's data was not kept; nothing of it is committed: run it again",
+    )
+}
+
+fn half_told() -> Error {
+    Error::new(
+        ErrorKind::ReplayDiverged,
+        "the server was lost while the rows of a writing statement were being delivered; nothing of \
+         it is committed: discard the rows and run it again",
+    )
 }
 
 fn reply_lost() -> Error {

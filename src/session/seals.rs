@@ -61,6 +61,8 @@ pub(super) struct Seals {
     previous: Option<Row>,
     /// A row that has been asked for and is not yet confirmed.
     opening: Option<Uuid>,
+    /// A row that was to be deleted by the same call: that it is missing says nothing.
+    retiring: Option<Uuid>,
     /// Whether the present row is known to stand in the ledger.
     confirmed: bool,
 }
@@ -75,6 +77,7 @@ impl Seals {
             current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
             previous: None,
             opening: None,
+            retiring: None,
             confirmed: false,
         };
         seals.current.id = seals.generate();
@@ -128,6 +131,7 @@ impl Seals {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
         let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
+        self.retiring = retire.or(self.retiring);
         (id, retire.unwrap_or(Uuid::nil()))
     }
 
@@ -173,6 +177,9 @@ impl Seals {
         [self.previous, self.confirmed.then_some(self.current)]
             .into_iter()
             .flatten()
+            .filter(|row| {
+                self.retiring != Some(row.id) || ledger.iter().any(|found| found.id == row.id)
+            })
             .filter_map(|row| {
                 let survived = survived(ledger, row.id);
                 (survived < row.acknowledged).then(|| Lost {
@@ -249,6 +256,23 @@ mod tests {
         seals.allot(false);
         seals.allot(false);
         assert_eq!(seals.open().1, first);
+    }
+
+    /// The link was lost while a row was being opened: its predecessor had been deleted by the same
+    /// call, and all its commits were reported lost.
+    #[test]
+    fn a_row_that_may_have_been_retired_is_not_missed() {
+        let mut seals = opened();
+        let first = seals.row();
+        let seal = seals.allot(false);
+        seals.acknowledge(seal);
+        seals.open();
+        seals.opened();
+        let second = seals.row();
+        seals.open();
+        seals.unconfirm(false);
+        assert_eq!(seals.lost(&[row(second, 0)]), []);
+        assert_eq!(seals.lost(&[row(second, 0), row(first, 0)]).len(), 1, "it is there, and behind");
     }
 
     #[test]

@@ -16,9 +16,20 @@ impl Session {
     pub(super) fn end_unit(&mut self, status: Status) {
         self.status = status;
         let error = self.unit_error.take();
+        if let Some(error) = self.units[self.front].diverged.take() {
+            self.settings.roll_back();
+            self.reset_reply();
+            self.emit(Event::Error(error));
+            self.tell_ready(status);
+            return;
+        }
         let unit = &self.units[self.front];
         if !unit.has_caught_up() {
             self.diverge();
+            if self.units.get(self.front).is_some_and(|unit| unit.diverged.is_some()) {
+                self.end_unit(status);
+                return;
+            }
             if matches!(self.phase, Phase::Discarding(_)) {
                 self.passed_over(status);
             }
@@ -100,9 +111,23 @@ impl Session {
                 }
             }
         }
+        let mut status = status;
         if let Some(error) = error {
-            self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+            let error = Error::server(error, Outcome::NotCommitted);
+            if !autocommit && status == Status::Idle {
+                if let Transaction::Open(_) = self.transaction {
+                    // The string that BEGIN went out with did not parse: the transaction never began.
+                    self.settings.roll_back();
+                    self.transaction = Transaction::Doomed(error.clone());
+                    status = Status::Failed;
+                }
+            }
+            self.emit(Event::Error(error));
         }
+        self.tell_ready(status);
+    }
+
+    fn tell_ready(&mut self, status: Status) {
         self.seal_missing = false;
         let unit = &mut self.units[self.front];
         unit.answered = true;
@@ -139,7 +164,7 @@ impl Session {
     }
 
     /// The user's statement has succeeded: what does it change in the session?
-    fn note_success(&mut self) {
+    pub(super) fn note_success(&mut self) {
         let unit = &self.units[self.front];
         let Some(statement) = unit.statement.clone() else {
             return;

@@ -591,3 +591,69 @@ fn a_number_that_the_ledger_has_passed_is_replaced() {
     let number = 3_i64.to_be_bytes();
     assert!(play.sent.windows(8).any(|window| window == number), "not 1, which would be refused");
 }
+
+/// Without a ledger the data of an autocommit COPY is not kept: after a failover the COPY went on
+/// without what had been sent, and was reported complete.
+#[test]
+fn a_copy_whose_data_is_not_kept_is_not_run_again() {
+    let mut play = Play::start();
+    play.session.seals.enabled = false;
+    play.execute("COPY t FROM STDIN");
+    play.receive(&[no_columns(), message(b'G', &[0, 0, 1, 0, 0])].concat());
+    play.session.copy_data(b"1\n").unwrap();
+    play.flush();
+    play.told();
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), ["error 08006 NotCommitted", "ready Idle"]);
+}
+
+/// One request of a pipeline differed when it was run again, and those behind it, which were on their
+/// way and committed, were reported as not committed.
+#[test]
+fn a_divergence_outside_a_transaction_concerns_one_request() {
+    let mut play = Play::start();
+    play.run("SELECT n FROM t", true);
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&[described(), row("a"), row("b")].concat());
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    play.receive(&[described(), row("b"), row("c"), complete("SELECT 2"), ready(b'I')].concat());
+    play.receive(
+        &[no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
+            .concat(),
+    );
+    assert_eq!(
+        play.told(),
+        ["diverged at 1", "error 40001 NotCommitted", "ready Idle", "INSERT 0 1", "ready Idle"]
+    );
+}
+
+/// A failed transaction without a seal was reported committed, because it had only read.
+#[test]
+fn the_commit_of_a_failed_transaction_is_a_rollback_also_when_its_link_is_lost() {
+    let mut play = Play::start();
+    play.begin_and_read();
+    play.execute("SELECT 1/0");
+    play.receive(&[message(b'1', b""), error("22012"), ready(b'E')].concat());
+    play.told();
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), ["ROLLBACK", "ready Idle"]);
+}
+
+/// BEGIN goes out in one string with the statements behind it; where that did not parse, the link was
+/// taken for broken, again and again.
+#[test]
+fn a_transaction_that_begins_with_a_syntax_error_has_failed() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.told();
+    play.execute("SELECT 1; SELEC 2");
+    play.receive(&[error("42601"), ready(b'I')].concat());
+    assert_eq!(play.told(), ["error 42601 NotCommitted", "ready Failed"]);
+    play.execute("INSERT INTO t VALUES (1)");
+    assert_eq!(play.told(), ["error 42601 NotCommitted", "ready Failed"], "not outside of it");
+}

@@ -137,6 +137,10 @@ pub(super) struct Unit {
     pub seen: Seen,
     /// While the unit is run again: what this attempt has given so far.
     pub replayed: Option<Seen>,
+    /// What had been seen before an error that is not told yet.
+    pub before_error: Option<Seen>,
+    /// It was run again and gave something else; the rest of its reply is passed over.
+    pub diverged: Option<Error>,
     /// How many links have been lost under it while it was unanswered.
     pub losses: u32,
     /// What is to be told of it without running it again.
@@ -175,6 +179,8 @@ impl Unit {
             copy: CopyIn::No,
             seen: Seen::default(),
             replayed: None,
+            before_error: None,
+            diverged: None,
             losses: 0,
             verdict: None,
         }
@@ -193,7 +199,10 @@ impl Unit {
         self.sent = false;
         self.user_done = false;
         self.in_seal = false;
-        if self.copy == CopyIn::Failed {
+        if let Some(seen) = self.before_error.take().filter(|_| !self.answered) {
+            self.seen = seen;
+        }
+        if self.copy == CopyIn::Failed && !self.answered {
             self.copy = CopyIn::Open;
         }
         if !self.answered && !self.streamed {
@@ -210,6 +219,9 @@ impl Unit {
 
     /// Takes note of a message that carries meaning, and says what is to become of it.
     pub fn track(&mut self, tag: u8, body: &[u8]) -> Track {
+        if self.diverged.is_some() {
+            return Track::Seen;
+        }
         if let Some(replayed) = &mut self.replayed {
             if replayed.count < self.seen.count {
                 replayed.update(tag, body);
