@@ -237,7 +237,20 @@ impl Session {
         !self.seals.enabled || self.seals.is_confirmed() || adoption.steps.contains(&Step::OpenRow)
     }
 
+    /// The rows that decide what is in flight, and those that may show commits to be lost. A row may
+    /// have been given up since a unit was sealed in it.
+    fn rows_to_ask(&self) -> Vec<uuid::Uuid> {
+        let mut rows: Vec<_> = self.seals.rows().collect();
+        for seal in self.units.range(self.front..).filter_map(|unit| unit.seal) {
+            if !rows.contains(&seal.row) {
+                rows.push(seal.row);
+            }
+        }
+        rows
+    }
+
     fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
+        let rows_to_ask = self.rows_to_ask();
         let out = &mut self.output;
         let mut step = |step: Step, out: &mut bytes::BytesMut| {
             frontend::sync(out);
@@ -262,7 +275,7 @@ impl Session {
             return;
         }
         if self.seals.is_confirmed() {
-            internals::write_look(self.seals.rows(), out);
+            internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
         } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
             let (open, retire) = self.seals.open();
@@ -270,7 +283,7 @@ impl Session {
             step(Step::OpenRow, out);
         } else {
             // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
-            internals::write_look(self.seals.rows(), out);
+            internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
         }
     }
@@ -324,6 +337,8 @@ impl Session {
                     .with_server_error(error),
                 );
             }
+            // An earlier fence has passed this number already, which is as good.
+            Some(Step::Fence) if error.code == super::ledger::SQLSTATE_FENCED => {}
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.
@@ -402,15 +417,15 @@ impl Session {
     /// Commits a number above all that were handed out, so that no earlier attempt can commit any
     /// more, and asks the ledger behind it: what it says then stays true.
     fn fence(&mut self) {
-        let rows: Vec<_> =
-            self.units.range(self.front..).filter_map(|unit| unit.seal).map(|seal| seal.row).collect();
+        let used: Vec<_> =
+            self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
         let mut steps = VecDeque::new();
-        for seal in self.seals.fences(&rows) {
+        for seal in self.seals.fences(&used) {
             internals::write_seal(seal, &mut self.output);
             frontend::sync(&mut self.output);
             steps.push_back(Step::Fence);
         }
-        internals::write_look(self.seals.rows(), &mut self.output);
+        internals::write_look(self.rows_to_ask().into_iter(), &mut self.output);
         frontend::sync(&mut self.output);
         steps.push_back(Step::Look);
         self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });

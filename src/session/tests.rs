@@ -657,3 +657,19 @@ fn a_transaction_that_begins_with_a_syntax_error_has_failed() {
     play.execute("INSERT INTO t VALUES (1)");
     assert_eq!(play.told(), ["error 42601 NotCommitted", "ready Failed"], "not outside of it");
 }
+
+/// A row was missing on the new server, and a fresh one took its place; a request that was sealed in the
+/// row before both was not asked for at the next failover, and was applied twice.
+#[test]
+fn the_ledger_is_asked_for_every_row_that_decides_something() {
+    let mut play = Play::start();
+    let sealed_in = play.session.ledger_row();
+    play.execute("INSERT INTO t VALUES (1)");
+    for server in [1, 2, 3] {
+        play.session.handle_link_lost();
+        play.session.seals.unconfirm(true);
+        play.link(server, 2);
+        let asked = play.sent.windows(16).any(|window| window == sealed_in.as_bytes());
+        assert!(asked, "at failover {server}");
+    }
+}
