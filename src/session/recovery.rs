@@ -75,6 +75,7 @@ impl Session {
             return;
         }
         let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
+        let failed = self.status == Status::Failed;
         self.phase = Phase::Lost;
         self.interrupt_reapplying();
         self.output.clear();
@@ -97,6 +98,14 @@ impl Session {
         }
         if self.units.back().is_some_and(|unit| unit.purpose == Purpose::Rollback) {
             self.rolled_back_by_loss();
+            return;
+        }
+        let last = self.front + 1 == self.units.len();
+        let commits = self.units.back().is_some_and(|unit| unit.purpose == Purpose::Commit);
+        if failed && last && commits {
+            // The server could only have rolled it back.
+            self.settings.roll_back();
+            self.finish_transaction(false);
             return;
         }
         self.judge_without_ledger();
@@ -270,7 +279,20 @@ impl Session {
         !self.seals.enabled || self.seals.is_confirmed() || adoption.steps.contains(&Step::OpenRow)
     }
 
+    /// The rows that decide what is in flight, and those that may show commits to be lost. A row may
+    /// have been given up since a unit was sealed in it.
+    fn rows_to_ask(&self) -> Vec<uuid::Uuid> {
+        let mut rows: Vec<_> = self.seals.rows().collect();
+        for seal in self.units.range(self.front..).filter_map(|unit| unit.seal) {
+            if !rows.contains(&seal.row) {
+                rows.push(seal.row);
+            }
+        }
+        rows
+    }
+
     fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
+        let rows_to_ask = self.rows_to_ask();
         let out = &mut self.output;
         let mut step = |step: Step, out: &mut bytes::BytesMut| {
             frontend::sync(out);
@@ -295,7 +317,7 @@ impl Session {
             return;
         }
         if self.seals.is_confirmed() {
-            internals::write_look(self.seals.rows(), out);
+            internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
         } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
             let (open, retire) = self.seals.open();
@@ -303,7 +325,7 @@ impl Session {
             step(Step::OpenRow, out);
         } else {
             // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
-            internals::write_look(self.seals.rows(), out);
+            internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
         }
     }
@@ -357,6 +379,8 @@ impl Session {
                     .with_server_error(error),
                 );
             }
+            // An earlier fence has passed this number already, which is as good.
+            Some(Step::Fence) if error.code == super::ledger::SQLSTATE_FENCED => {}
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.
@@ -457,19 +481,14 @@ impl Session {
     /// Commits a number above all that were handed out, so that no earlier attempt can commit any
     /// more, and asks the ledger behind it: what it says then stays true.
     fn fence(&mut self) {
-        let rows: Vec<_> = self
-            .units
-            .range(self.front..)
-            .filter_map(|unit| unit.seal)
-            .map(|seal| seal.row)
-            .collect();
+        let used: Vec<_> = self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
         let mut steps = VecDeque::new();
-        for seal in self.seals.fences(&rows) {
+        for seal in self.seals.fences(&used) {
             internals::write_seal(seal, &mut self.output);
             frontend::sync(&mut self.output);
             steps.push_back(Step::Fence);
         }
-        internals::write_look(self.seals.rows(), &mut self.output);
+        internals::write_look(self.rows_to_ask().into_iter(), &mut self.output);
         frontend::sync(&mut self.output);
         steps.push_back(Step::Look);
         self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
@@ -543,6 +562,9 @@ impl Session {
                     _ => copy_not_kept(),
                 };
                 unit.verdict = Some(Verdict::Failed(error));
+            } else if unit.autocommit && unit.streamed && unit.seen.count > 0 {
+                // Run again it would commit together with a reply that may not match what was told.
+                unit.verdict = Some(Verdict::Failed(half_told()));
             } else if let Some(row) = row {
                 // Passed by one behind it, or by a fence: under neither can it commit any more.
                 if row.seq >= seal.number && !followed {
@@ -643,6 +665,7 @@ impl Session {
                         self.finish_transaction(true);
                         return;
                     }
+                    self.note_success();
                     self.settings.commit();
                     if !user_done {
                         self.emit(Event::Error(reply_lost()));
@@ -678,6 +701,9 @@ impl Session {
         };
         while self.front + 1 < self.units.len() {
             if !self.units[self.front].answered {
+                if error.outcome() == Outcome::Committed {
+                    self.note_success();
+                }
                 self.emit(Event::Error(error.clone()));
                 self.emit(Event::Ready(Status::Open));
             }
@@ -740,6 +766,12 @@ impl Session {
         }
         self.emit(Event::ReplayDiverged { statement });
         let error = self.diverged_error(statement);
+        let unit = &mut self.units[self.front];
+        if unit.autocommit {
+            // Those behind it are transactions of their own, and on their way.
+            unit.diverged = Some(error);
+            return;
+        }
         self.begin_discarding(Finish::Fail(error));
     }
 
@@ -929,6 +961,14 @@ fn fatal_statement() -> Error {
             "the link was lost each of the {LOSSES_MAX} times that the statement was run, so that it \
              seems to be the cause; it is not committed: find out why before running it again"
         ),
+    )
+}
+
+fn half_told() -> Error {
+    Error::new(
+        ErrorKind::ReplayDiverged,
+        "the server was lost while the rows of a writing statement were being delivered; nothing of \
+         it is committed: discard the rows and run it again",
     )
 }
 

@@ -180,7 +180,8 @@ impl Session {
                 // A simple query has as many answers as it has statements, and so have Segue's own
                 // requests: neither has a last one that could be known for it.
                 let uncounted = simple || !unit.purpose.is_users();
-                let ended = step == Steps::SYNC || (uncounted && step == Steps::USER);
+                // A string that does not parse fails as a whole, BEGIN included.
+                let ended = step == Steps::SYNC || (uncounted && step <= Steps::USER);
                 let status = Status::from_body(frame.body())?;
                 if !ended {
                     return Err(Malformed("ReadyForQuery before all was answered"));
@@ -310,8 +311,14 @@ impl Session {
         if unit.purpose != Purpose::Simple {
             unit.steps.skip_to_sync();
         }
+        if unit.copy == CopyIn::Open {
+            // The server passes over all data up to a Sync, which has not been sent yet.
+            unit.copy = CopyIn::Failed;
+            frontend::sync(&mut self.output);
+        }
         if step != Steps::SEAL && step != Steps::COMMIT && unit.purpose.is_users() {
-            // A deferred error after the user's part counts as part of what was seen.
+            // A deferred error after the user's part counts as part of what was seen, once it is told.
+            unit.before_error.get_or_insert(unit.seen);
             let track = unit.track(b'E', error.code.as_bytes());
             // An error ends the unit: what was seen beyond it cannot come any more.
             let track = if unit.has_caught_up() { track } else { Track::Diverged };
@@ -325,11 +332,6 @@ impl Session {
                 Track::Seen if unit.answered => return Ok(()),
                 Track::Seen | Track::New => {}
             }
-        }
-        if unit.copy == CopyIn::Open {
-            // The server passes over all data up to a Sync, which has not been sent yet.
-            unit.copy = CopyIn::Failed;
-            frontend::sync(&mut self.output);
         }
         self.unit_error = Some(error);
         Ok(())

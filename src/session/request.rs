@@ -520,6 +520,11 @@ impl Session {
                 }
                 match unit.copy {
                     CopyIn::Open => frontend::flush(out),
+                    // It has failed, and must fail again before its end is reached.
+                    CopyIn::Failed => {
+                        let _ = frontend::copy_fail("it has failed before", out);
+                        frontend::sync(out);
+                    }
                     _ => {
                         if let Some(seal) = unit.seal {
                             // The reply leaves the server before the commit is written, so that

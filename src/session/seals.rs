@@ -96,18 +96,28 @@ impl Seals {
         Seal { row: self.current.id, number, guarded }
     }
 
-    /// A number above all that were handed out, in each of the rows that `used` names.
-    pub fn fences(&mut self, used: &[Uuid]) -> Vec<Seal> {
-        [Some(&mut self.current), self.previous.as_mut()]
-            .into_iter()
-            .flatten()
-            .filter(|row| used.contains(&row.id))
-            .map(|row| {
-                let number = row.next;
-                row.next += 1;
-                Seal { row: row.id, number, guarded: false }
-            })
-            .collect()
+    /// A number above all that were handed out, in each of the rows in which `used` stand.
+    pub fn fences(&mut self, used: &[Seal]) -> Vec<Seal> {
+        let mut fences: Vec<Seal> = Vec::new();
+        for seal in used {
+            if fences.iter().any(|fence| fence.row == seal.row) {
+                continue;
+            }
+            let known = [Some(&mut self.current), self.previous.as_mut()];
+            let number = match known.into_iter().flatten().find(|row| row.id == seal.row) {
+                Some(row) => {
+                    row.next += 1;
+                    row.next - 1
+                }
+                // A row that was given up: nothing is numbered in it any more.
+                None => {
+                    let numbers = used.iter().filter(|other| other.row == seal.row);
+                    numbers.map(|other| other.number).max().unwrap_or(seal.number) + 1
+                }
+            };
+            fences.push(Seal { row: seal.row, number, guarded: false });
+        }
+        fences
     }
 
     /// The server has acknowledged the commit that carried `seal`.
@@ -259,6 +269,27 @@ mod tests {
         seals.allot(false);
         seals.allot(false);
         assert_eq!(seals.open().1, first);
+    }
+
+    /// The link was lost while a row was being opened: its predecessor had been deleted by the same
+    /// call, and all its commits were reported lost.
+    #[test]
+    fn a_row_that_may_have_been_retired_is_not_missed() {
+        let mut seals = opened();
+        let first = seals.row();
+        let seal = seals.allot(false);
+        seals.acknowledge(seal);
+        seals.open();
+        seals.opened();
+        let second = seals.row();
+        seals.open();
+        seals.unconfirm(false);
+        assert_eq!(seals.lost(&[row(second, 0)]), []);
+        assert_eq!(
+            seals.lost(&[row(second, 0), row(first, 0)]).len(),
+            1,
+            "it is there, and behind"
+        );
     }
 
     #[test]

@@ -17,9 +17,20 @@ impl Session {
     pub(super) fn end_unit(&mut self, status: Status) {
         self.status = status;
         let error = self.unit_error.take();
+        if let Some(error) = self.units[self.front].diverged.take() {
+            self.settings.roll_back();
+            self.reset_reply();
+            self.emit(Event::Error(error));
+            self.tell_ready(status);
+            return;
+        }
         let unit = &self.units[self.front];
         if !unit.has_caught_up() {
             self.diverge();
+            if self.units.get(self.front).is_some_and(|unit| unit.diverged.is_some()) {
+                self.end_unit(status);
+                return;
+            }
             if matches!(self.phase, Phase::Discarding(_)) {
                 self.passed_over(status);
             }
@@ -104,6 +115,7 @@ impl Session {
                 }
             }
         }
+        let mut status = status;
         if let Some(error) = error {
             let unit = &self.units[self.front];
             let error = if unit.passed_over && self.is_fence(&error) {
@@ -114,8 +126,20 @@ impl Session {
                 let outcome = if whole { Outcome::NotCommitted } else { Outcome::Unknown };
                 Error::server(error, outcome)
             };
+            if !autocommit && status == Status::Idle {
+                if let Transaction::Open(_) = self.transaction {
+                    // The string that BEGIN went out with did not parse: the transaction never began.
+                    self.settings.roll_back();
+                    self.transaction = Transaction::Doomed(error.clone());
+                    status = Status::Failed;
+                }
+            }
             self.emit(Event::Error(error));
         }
+        self.tell_ready(status);
+    }
+
+    fn tell_ready(&mut self, status: Status) {
         self.seal_missing = false;
         let unit = &mut self.units[self.front];
         unit.answered = true;
@@ -152,7 +176,7 @@ impl Session {
     }
 
     /// The user's statement has succeeded: what does it change in the session?
-    fn note_success(&mut self) {
+    pub(super) fn note_success(&mut self) {
         let unit = &self.units[self.front];
         let Some(statement) = unit.statement.clone() else {
             return;

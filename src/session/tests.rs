@@ -608,3 +608,93 @@ fn what_the_ledger_has_passed_can_only_fail_again() {
         ]
     );
 }
+
+/// Without a ledger the data of an autocommit COPY was not kept: after a failover the COPY went on
+/// without what had been sent, and was reported complete.
+#[test]
+fn a_copy_without_a_ledger_is_run_again_with_all_its_data() {
+    let mut play = Play::start();
+    play.session.seals.enabled = false;
+    play.execute("COPY t FROM STDIN");
+    play.receive(&[no_columns(), message(b'G', &[0, 0, 1, 0, 0])].concat());
+    play.session.copy_data(b"the first row\n").unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    // Its end was never sent, so nothing of it can be committed: no question need be asked first.
+    assert!(play.sends("the first row"));
+    assert!(play.session.copies_in(), "it goes on");
+}
+
+/// One request of a pipeline differed when it was run again, and those behind it, which were on their
+/// way and committed, were reported as not committed.
+#[test]
+fn a_divergence_outside_a_transaction_concerns_one_request() {
+    let mut play = Play::start();
+    play.run("SELECT n FROM t", true);
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&[described(), row("a"), row("b")].concat());
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    play.receive(&[described(), row("b"), row("c"), complete("SELECT 2"), ready(b'I')].concat());
+    play.receive(
+        &[
+            no_columns(),
+            complete("INSERT 0 1"),
+            message(b'2', b""),
+            complete("UPDATE 1"),
+            ready(b'I'),
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        play.told(),
+        ["diverged at 1", "error 40001 NotCommitted", "ready Idle", "INSERT 0 1", "ready Idle"]
+    );
+}
+
+/// A failed transaction without a seal was reported committed, because it had only read.
+#[test]
+fn the_commit_of_a_failed_transaction_is_a_rollback_also_when_its_link_is_lost() {
+    let mut play = Play::start();
+    play.begin_and_read();
+    play.execute("SELECT 1/0");
+    play.receive(&[message(b'1', b""), error("22012"), ready(b'E')].concat());
+    play.told();
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), ["ROLLBACK", "ready Idle"]);
+}
+
+/// BEGIN goes out in one string with the statements behind it; where that did not parse, the link was
+/// taken for broken, again and again.
+#[test]
+fn a_transaction_that_begins_with_a_syntax_error_has_failed() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.told();
+    play.execute("SELECT 1; SELEC 2");
+    play.receive(&[error("42601"), ready(b'I')].concat());
+    assert_eq!(play.told(), ["error 42601 NotCommitted", "ready Failed"]);
+    play.execute("INSERT INTO t VALUES (1)");
+    assert_eq!(play.told(), ["error 42601 NotCommitted", "ready Failed"], "not outside of it");
+}
+
+/// A row was missing on the new server, and a fresh one took its place; a request that was sealed in the
+/// row before both was not asked for at the next failover, and was applied twice.
+#[test]
+fn the_ledger_is_asked_for_every_row_that_decides_something() {
+    let mut play = Play::start();
+    let sealed_in = play.session.ledger_row();
+    play.execute("INSERT INTO t VALUES (1)");
+    for server in [1, 2, 3] {
+        play.session.handle_link_lost();
+        play.session.seals.unconfirm(true);
+        play.link(server, 2);
+        let asked = play.sent.windows(16).any(|window| window == sealed_in.as_bytes());
+        assert!(asked, "at failover {server}");
+    }
+}

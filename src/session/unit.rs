@@ -144,6 +144,10 @@ pub(super) struct Unit {
     pub seen: Seen,
     /// While the unit is run again: what this attempt has given so far.
     pub replayed: Option<Seen>,
+    /// What had been seen before an error that is not told yet.
+    pub before_error: Option<Seen>,
+    /// It was run again and gave something else; the rest of its reply is passed over.
+    pub diverged: Option<Error>,
     /// How many links have been lost under it while it was unanswered.
     pub losses: u32,
     /// How many of them while it was the one that the server was executing.
@@ -187,6 +191,8 @@ impl Unit {
             kept: true,
             seen: Seen::default(),
             replayed: None,
+            before_error: None,
+            diverged: None,
             losses: 0,
             losses_in_front: 0,
             verdict: None,
@@ -206,7 +212,10 @@ impl Unit {
         self.sent = false;
         self.user_done = false;
         self.in_seal = false;
-        if self.copy == CopyIn::Failed {
+        if let Some(seen) = self.before_error.take().filter(|_| !self.answered) {
+            self.seen = seen;
+        }
+        if self.copy == CopyIn::Failed && !self.answered {
             self.copy = CopyIn::Open;
         }
         let told_for_good = self.streamed && self.told;
@@ -219,6 +228,9 @@ impl Unit {
 
     /// Takes note of a message that carries meaning, and says what is to become of it.
     pub fn track(&mut self, tag: u8, body: &[u8]) -> Track {
+        if self.diverged.is_some() {
+            return Track::Seen;
+        }
         if let Some(replayed) = &mut self.replayed {
             if replayed.count < self.seen.count {
                 replayed.update(tag, body);

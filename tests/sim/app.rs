@@ -100,6 +100,8 @@ pub struct App {
     pub read_only_seen: bool,
     pub lost: Vec<(Uuid, u64, u64)>,
     pub unknowns: usize,
+    /// The ledger's rows are given up so soon that the loss of a commit may outlive its row.
+    pub rotates_fast: bool,
 }
 
 /// One statement at random: its text, and the numbers that it writes.
@@ -180,7 +182,9 @@ pub fn request(rng: &mut Rng, app: &mut App, alone: bool) -> Request {
         for part in 0..parts {
             let (text, ids) = loop {
                 let (text, ids) = statement(rng, in_tx, &mut app.next_id);
-                if !text.contains("COPY") && !text.contains(" ALL") && !text.contains("SELEC ") {
+                // Known gap: where a first string does not parse, what is pipelined behind it runs
+                // outside the transaction.
+                if !text.contains("COPY") && !text.contains(" ALL") && text != "SELEC" {
                     break (text, ids);
                 }
             };
@@ -195,9 +199,10 @@ pub fn request(rng: &mut Rng, app: &mut App, alone: bool) -> Request {
 }
 
 /// What the server may say and the application may hear.
-const CODES: [&str; 12] = [
-    "23505", "22012", "42601", "25P02", "40P01", "57014", "25001", "25P01", "3B001", "25006",
-    "22P02", "40001",
+/// 26000: where a Parse has failed, the same statement later in the pipeline is missing.
+const CODES: [&str; 13] = [
+    "26000", "23505", "22012", "42601", "25P02", "40P01", "57014", "25001", "25P01", "3B001",
+    "25006", "22P02", "40001",
 ];
 
 impl App {
@@ -294,12 +299,16 @@ impl App {
                 return Err(format!("{} succeeds in a failed transaction", request.sql));
             }
             None => {
-                tx.ids.extend(&request.ids);
+                if request.sql.starts_with("COPY") {
+                    tx.ids.extend(&request.ids);
+                }
                 self.change_in_transaction(&request.sql, &mut tx);
             }
             Some(error) if error.kind() == ErrorKind::ReplyLost => {
                 tx.reply_lost = true;
-                tx.ids.extend(&request.ids);
+                if request.sql.starts_with("COPY") {
+                    tx.ids.extend(&request.ids);
+                }
                 self.change_in_transaction(&request.sql, &mut tx);
             }
             Some(error) => {
@@ -378,6 +387,13 @@ impl App {
                         tx.savepoints.truncate(at + 1);
                     }
                 }
+                Some(
+                    Stmt::InsertT(id)
+                    | Stmt::InsertD(id)
+                    | Stmt::InsertLog(id)
+                    | Stmt::Bump(id)
+                    | Stmt::UpdateAcct { id, .. },
+                ) if id > 1000 => tx.ids.push(id),
                 _ => self.change_session(text),
             }
         }
@@ -418,6 +434,7 @@ impl App {
                     }
                     Some(true) => {}
                     _ if !self.ledger && !strict => {}
+                    Some(false) if self.rotates_fast && !world.sync => {}
                     Some(false) => {
                         return Err(format!("{id} was reported committed, and is lost in silence"));
                     }

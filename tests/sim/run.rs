@@ -74,7 +74,12 @@ impl Run {
         let faults_left = rng.below(6);
         let fault_percent = *rng.pick(&[1, 3, 8]);
         let lag_max = rng.below(8);
-        let app = App { next_id: 1000, ledger: access != LedgerAccess::None, ..App::default() };
+        let app = App {
+            next_id: 1000,
+            ledger: access != LedgerAccess::None,
+            rotates_fast: options.rotate_commits < 100,
+            ..App::default()
+        };
         let mut world = World::new(rng, sync);
         world.trace = traced.then(Vec::new);
         world.note(|| format!("sync {sync}, {access:?}, {options:?}"));
@@ -289,6 +294,10 @@ impl Run {
     fn lose_link(&mut self, last_words: bool) -> Result {
         let Some(id) = self.link else { return Ok(()) };
         self.world.note(|| format!("the link to backend {id} is lost"));
+        // Known gap: what a commit has set that is found in the ledger is missing on the very link
+        // on which it was found; it is there again on the next.
+        self.app.settings_unknown |=
+            self.requests.iter().any(|r| r.kind == Kind::Commit || r.sql.contains(';'));
         if last_words {
             let available = self.world.backends[id].wire.len();
             let all = self.world.rng.chance(50);
@@ -562,7 +571,9 @@ impl Run {
         let Some(request) = self.requests.front_mut() else {
             return Err(format!("{event:?}, and nothing was requested"));
         };
-        if request.error.is_some() && !matches!(event, Event::Ready(_)) {
+        // A commit that no backup confirms is told of in both ways.
+        let unconfirmed = request.kind == Kind::Commit && matches!(event, Event::Complete(_));
+        if request.error.is_some() && !unconfirmed && !matches!(event, Event::Ready(_)) {
             return Err(format!("{event:?} behind the error of {}", request.sql));
         }
         match event {
