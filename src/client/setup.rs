@@ -1,7 +1,7 @@
 //! Installs the ledger: at the first session where the role may, or when asked to.
 
-use std::sync::{PoisonError, TryLockError};
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::Inner;

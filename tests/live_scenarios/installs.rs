@@ -25,7 +25,8 @@ fn an_installation_whose_link_breaks_is_begun_again() {
         let asked = Instant::now();
         assert_eq!(client.status().ledger_problem, None);
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
-        let end = format!("SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}");
+        let end =
+            format!("SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}");
         let ended = server.value(&end).unwrap();
         server.wait_until(&format!("{one} AND pid <> {ended}"), PATIENCE).unwrap();
         drop(blocker);
