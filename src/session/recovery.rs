@@ -409,16 +409,16 @@ impl Session {
     /// Whether an attempt that may still be running could commit under a number of this session's.
     fn has_undecided_seals(&self) -> bool {
         self.seals.enabled
-            && self.units.range(self.front..).any(|unit| {
-                unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none()
-            })
+            && self
+                .units
+                .range(self.front..)
+                .any(|unit| unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none())
     }
 
     /// Commits a number above all that were handed out, so that no earlier attempt can commit any
     /// more, and asks the ledger behind it: what it says then stays true.
     fn fence(&mut self) {
-        let used: Vec<_> =
-            self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
+        let used: Vec<_> = self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
         let mut steps = VecDeque::new();
         for seal in self.seals.fences(&used) {
             internals::write_seal(seal, &mut self.output);
@@ -493,12 +493,9 @@ impl Session {
 
     /// Makes every unit that is kept ready to be sent again.
     fn rewind(&mut self) {
-        let told = self
-            .units
-            .get(self.front)
-            .is_some_and(|unit| {
-                unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
-            });
+        let told = self.units.get(self.front).is_some_and(|unit| {
+            unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
+        });
         if told {
             self.units[self.front].told = false;
             self.emit(Event::Restarted);
