@@ -405,6 +405,8 @@ impl Session {
     /// All questions are answered: decide what became of what was in flight.
     fn adopted(&mut self, adoption: Adoption) {
         if adoption.zombie_lives && self.has_undecided_seals() {
+            // Behind the fence, whose number is the highest, no loss would show any more.
+            self.compare_ledger(&adoption);
             self.fence();
             return;
         }
