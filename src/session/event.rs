@@ -26,7 +26,8 @@ pub enum Event {
     CopyOut,
     /// A piece of COPY's data.
     CopyData(Bytes),
-    /// The request failed. Nothing but `Ready` follows for it.
+    /// The request failed. Nothing but `Ready` follows for it, and where the outcome is `Committed`
+    /// all the same, what it returned.
     Error(Error),
     /// The request has ended.
     Ready(Status),

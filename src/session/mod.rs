@@ -11,25 +11,31 @@
 //! 4. read, and give what came to [`Session::handle_input`]. If the link is lost or the bytes are
 //!    malformed, read what is still buffered first, then call [`Session::handle_link_lost`].
 //!
-//! The parts: `request` turns requests into units, `reply` a server's messages into events,
-//! `recovery` brings a session to another link, `seals` numbers its commits, `settings` keeps what
-//! a new link has to be told, `unit` is what stands between two Syncs.
+//! The parts: `request` turns requests into units, which `send` records and sends; `reply` turns a
+//! server's messages into events, and `settle` decides what a unit has done when it ends. `loss`,
+//! `adoption`, `replay` and `verdict` bring a session to another link, `reapply` what was lost after
+//! it had been acknowledged. `seals` numbers the commits, `settings` keeps what a new link has to be
+//! told, `unit` is what stands between two Syncs.
 
+mod adoption;
 pub mod classify;
 pub mod event;
 pub mod internals;
 pub mod ledger;
+mod loss;
 mod prepared;
 mod reapply;
-mod recovery;
+mod replay;
 mod reply;
 mod request;
 mod seals;
+mod send;
 mod settings;
 mod settle;
 pub mod statement;
 mod transaction;
 mod unit;
+mod verdict;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -44,9 +50,10 @@ pub use transaction::BeginOptions;
 
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::wire::frame::Status;
+use adoption::Adoption;
 use prepared::Prepared;
 use reapply::Reapply;
-use recovery::{Adoption, Finish};
+use replay::Finish;
 use seals::Seals;
 use settings::Settings;
 use transaction::Transaction;

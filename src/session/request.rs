@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend::{self, BindError};
 
 use super::classify::{Effect, StatementKind};
 use super::statement::Statement;
-use super::transaction::{BeginOptions, Open, Transaction};
+use super::transaction::{BeginOptions, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals, seals};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,6 +66,10 @@ impl Session {
         let mut sealed = 0;
         for unit in self.units.range(self.front..) {
             if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) {
+                return false;
+            }
+            // If it does not parse, the transaction has not begun, and what follows must not run.
+            if unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0 {
                 return false;
             }
             sealed += usize::from(unit.seal.is_some());
@@ -366,204 +370,6 @@ impl Session {
         self.enforce_journal_limit();
     }
 
-    fn new_unit(&self, purpose: Purpose, steps: u8, streamed: bool) -> Unit {
-        let mut unit = Unit::new(purpose, steps, self.journal_base + self.journal.len());
-        unit.streamed = streamed;
-        unit.autocommit = matches!(self.transaction, Transaction::None | Transaction::Pending(_));
-        unit
-    }
-
-    /// A statement follows BEGIN, so the transaction is open from here on.
-    fn enter(&mut self, unit: &mut Unit, begins: bool) {
-        if !begins {
-            return;
-        }
-        unit.autocommit = false;
-        if let Transaction::Pending(options) = &mut self.transaction {
-            let options = std::mem::take(options);
-            self.transaction = Transaction::Open(Open::new(options));
-            self.conflict_retries = 0;
-            self.replay_attempts = 0;
-        }
-    }
-
-    fn seal_or_say_why_not(&mut self, unit: &mut Unit, reason: Option<&'static str>) {
-        if let Some(reason) = reason {
-            unit.unprotected = Some(reason);
-        } else if self.seals.enabled {
-            unit.seal = Some(self.seals.allot(unit.effect == Effect::MayWrite));
-            unit.all_steps |= Steps::SEAL;
-        } else {
-            unit.unprotected = Some(NO_LEDGER);
-        }
-    }
-
-    fn record_begin(&mut self, unit: &mut Unit) -> Result<()> {
-        let Transaction::Pending(options) = &self.transaction else {
-            return Ok(());
-        };
-        let start = self.journal.len();
-        let written = if options.sql.is_empty() {
-            internals::write_call(internals::BEGIN, &mut self.journal);
-            Ok(())
-        } else {
-            frontend::parse("", &options.sql, [], &mut self.journal).map(|()| {
-                internals::write_call("", &mut self.journal);
-            })
-        };
-        if written.is_err() {
-            self.journal.truncate(start);
-            return Err(nul_in_statement());
-        }
-        unit.all_steps |= Steps::BEGIN;
-        unit.begin_len = self.journal.len() - start;
-        unit.end = self.journal_base + self.journal.len();
-        Ok(())
-    }
-
-    /// Appends to the journal what `write` writes; on an error the journal is as before the unit.
-    fn record(
-        &mut self,
-        unit: &mut Unit,
-        write: impl FnOnce(&mut BytesMut) -> Result<()>,
-    ) -> Result<()> {
-        if let Err(error) = write(&mut self.journal) {
-            self.journal.truncate(unit.start - self.journal_base);
-            return Err(error);
-        }
-        unit.end = self.journal_base + self.journal.len();
-        Ok(())
-    }
-
-    /// A unit of Segue's own, ahead of the application's.
-    pub(super) fn push_own(&mut self, purpose: Purpose) {
-        self.push(Unit::own(purpose, self.journal_base + self.journal.len()));
-    }
-
-    fn ensure_internals(&mut self) {
-        if !self.internals_ready && self.status != Status::Failed {
-            self.internals_ready = true;
-            self.push_own(Purpose::Internals);
-        }
-    }
-
-    fn rotate_if_due(&mut self, effect: Effect) {
-        let idle = self.status == Status::Idle && !matches!(self.transaction, Transaction::Open(_));
-        let seals = effect > Effect::Reads && self.options.writes;
-        if idle && seals && self.seals.rotation_is_due() {
-            let mut undecided = self.units.range(self.front..).filter_map(|unit| unit.seal);
-            if undecided.any(|seal| self.seals.would_retire(seal)) {
-                return;
-            }
-            self.push_own(Purpose::OpenRow);
-        }
-    }
-
-    fn push(&mut self, mut unit: Unit) {
-        unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
-        self.units.push_back(unit);
-        self.send(self.units.len() - 1);
-    }
-
-    /// Puts a unit on the wire, in the form that the present link needs.
-    pub(super) fn send(&mut self, index: usize) {
-        let unit = &mut self.units[index];
-        unit.sent = true;
-        let needs_internals = matches!(unit.purpose, Purpose::User | Purpose::Commit);
-        if needs_internals && !self.internals_ready && self.status != Status::Failed {
-            // A replay brings no unit of its own for them behind the statement that dropped them.
-            self.internals_ready = true;
-            internals::write_internals(self.ledger_access, &mut self.output);
-        }
-        let at = |position: usize| position - self.journal_base;
-        let bytes = &self.journal[at(unit.start)..at(unit.end)];
-        let out = &mut self.output;
-        let mut steps = unit.all_steps;
-        match unit.purpose {
-            Purpose::Internals => {
-                internals::write_internals(self.ledger_access, out);
-                frontend::sync(out);
-            }
-            Purpose::OpenRow => {
-                let (open, retire) = self.seals.open();
-                internals::write_open(open, retire, out);
-                frontend::sync(out);
-            }
-            Purpose::Simple => {
-                let begin = match &self.transaction {
-                    Transaction::Open(open) if steps & Steps::BEGIN != 0 => Some(&open.begin),
-                    _ => None,
-                };
-                internals::write_simple(
-                    begin.map(|begin| begin.sql.as_str()),
-                    bytes,
-                    unit.seal,
-                    out,
-                );
-            }
-            Purpose::User => {
-                let (begin, user) = bytes.split_at(unit.begin_len);
-                out.extend_from_slice(begin);
-                if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
-                    steps |= self.prepared.ready(statement, self.options.statement_cache_size, out);
-                    unit.description = self.prepared.description(statement.id);
-                    if steps & (Steps::PARSE | Steps::DESCRIBE) != 0 {
-                        unit.description = None;
-                    }
-                } else if steps & Steps::USER == 0 {
-                    // Prepared without a name: described only.
-                    out.extend_from_slice(user);
-                    let _ = frontend::describe(b'S', "", out);
-                }
-                if steps & Steps::USER != 0 {
-                    out.extend_from_slice(user);
-                }
-                match unit.copy {
-                    CopyIn::Open => frontend::flush(out),
-                    // It has failed, and must fail again before its end is reached.
-                    CopyIn::Failed => {
-                        let _ = frontend::copy_fail("it has failed before", out);
-                        frontend::sync(out);
-                    }
-                    _ => {
-                        if let Some(seal) = unit.seal {
-                            // The reply leaves the server before the commit is written, so that
-                            // it is at hand if the server dies between the two.
-                            if unit.copy == CopyIn::No {
-                                frontend::flush(out);
-                            }
-                            internals::write_seal(seal, out);
-                        }
-                        frontend::sync(out);
-                    }
-                }
-            }
-            Purpose::Commit => {
-                if let Some(seal) = unit.seal {
-                    internals::write_seal(seal, out);
-                }
-                internals::write_call(internals::COMMIT, out);
-                frontend::sync(out);
-            }
-            Purpose::Rollback => {
-                if self.internals_ready {
-                    internals::write_call(internals::ROLLBACK, out);
-                    frontend::sync(out);
-                } else {
-                    // Nothing can be prepared in a failed transaction.
-                    let _ = frontend::query("ROLLBACK", out);
-                }
-            }
-        }
-        unit.steps = Steps::new(steps);
-        let forgets = unit.statement.as_ref().is_some_and(|s| s.class.kind.forgets_statements());
-        if forgets && unit.purpose.is_users() {
-            // Known before the reply: what is sent behind it must be prepared anew.
-            self.prepared.doubt();
-            self.internals_ready = false;
-        }
-    }
-
     /// Refuses a request in a transaction that has ended under the application's feet.
     fn refuse_if_doomed(&mut self) -> bool {
         let (error, status) = match (&self.transaction, self.pending_error.take()) {
@@ -611,51 +417,6 @@ impl Session {
             "earlier requests are not answered yet: read their replies before this call",
         ))
     }
-
-    /// The transaction, or an autocommit unit by itself, cannot be replayed from here on.
-    fn lose_protection(&mut self, unit: &mut Unit, reason: &'static str) {
-        if unit.autocommit {
-            unit.unprotected.get_or_insert(reason);
-        } else if let Transaction::Open(open) = &mut self.transaction {
-            if open.unprotected.is_none() {
-                open.unprotected = Some(reason);
-                self.emit(Event::ProtectionLost(reason.to_owned()));
-            }
-        }
-    }
-
-    fn enforce_journal_limit(&mut self) {
-        if self.journal.len() <= self.options.journal_bytes_max {
-            return;
-        }
-        let reason = "the transaction is larger than journal_bytes_max";
-        match &mut self.transaction {
-            Transaction::Open(open) if open.unprotected.is_none() => {
-                open.unprotected = Some(reason);
-                self.emit(Event::ProtectionLost(reason.to_owned()));
-            }
-            Transaction::None => {
-                if let Some(unit) = self.units.back_mut().filter(|unit| unit.copy != CopyIn::No) {
-                    if unit.unprotected.is_none() {
-                        unit.unprotected = Some(reason);
-                        self.emit(Event::ProtectionLost(reason.to_owned()));
-                    }
-                }
-            }
-            _ => {}
-        }
-        if let Some(unit) = self.units.back_mut().filter(|unit| unit.copy == CopyIn::Open) {
-            // Its data is not kept any longer; only what has been sent counts.
-            if unit.sent {
-                unit.unprotected = Some(reason);
-                unit.kept = false;
-                unit.begin_len = 0;
-                unit.end = unit.start;
-                self.journal.truncate(unit.start - self.journal_base);
-            }
-        }
-        self.compact();
-    }
 }
 
 pub(super) const OUTSIDE: &str =
@@ -668,7 +429,7 @@ fn no_transaction() -> Error {
     Error::new(ErrorKind::Usage, "no transaction is open; nothing was sent")
 }
 
-fn nul_in_statement() -> Error {
+pub(super) fn nul_in_statement() -> Error {
     Error::new(ErrorKind::Usage, "the statement contains a NUL byte; nothing was sent")
 }
 

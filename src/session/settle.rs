@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 
 use super::classify::{Classified, Discard, Effect, StatementKind, split};
-use super::recovery::Finish;
+use super::replay::Finish;
 use super::request::{CONTROLS, OUTSIDE};
 use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps};

@@ -703,8 +703,13 @@ fn the_ledger_is_asked_for_every_row_that_decides_something() {
 #[test]
 fn a_fence_hides_no_lost_commits() {
     let mut play = Play::start();
-    let written =
-        [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')];
+    let written = [
+        no_columns(),
+        complete("INSERT 0 1"),
+        message(b'2', b""),
+        complete("UPDATE 1"),
+        ready(b'I'),
+    ];
     play.execute("INSERT INTO t VALUES (1)");
     play.receive(&written.concat());
     play.told();
@@ -712,7 +717,8 @@ fn a_fence_hides_no_lost_commits() {
     play.session.handle_link_lost();
     play.link(0, 1);
     let still_there =
-        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')].concat();
+        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
+            .concat();
     let look = play.look(0, 0);
     play.receive(&[still_there, look].concat());
     assert_eq!(play.told(), ["lost 1 to 1"]);

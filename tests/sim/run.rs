@@ -497,7 +497,7 @@ impl Run {
                 let number = internals::FIRST_STATEMENT + self.statements.len() as u32;
                 let cached = self.statements.entry(sql);
                 let statement = cached.or_insert_with_key(|sql| {
-                    let statement = Statement::new(number, sql, &[], number % 5 != 0);
+                    let statement = Statement::new(number, sql, &[], !number.is_multiple_of(5));
                     Arc::new(statement.unwrap_or_else(|| unreachable!("no NUL byte")))
                 });
                 let statement = Arc::clone(statement);
@@ -655,10 +655,7 @@ impl Run {
             if self.link.is_none() && self.world.servers[primary].alive {
                 self.make_link(primary)?;
             }
-            let done = match self.round() {
-                Ok(done) => done,
-                Err(problem) => return Err(problem),
-            };
+            let done = self.round()?;
             let rests = self.session.is_quiet()
                 && !done
                 && (0..self.world.backends.len()).all(|id| !self.is_zombie_on(id, primary));

@@ -1,0 +1,397 @@
+//! A new link: the session's state is restored on it, and the ledger is asked what became of commits
+//! that were in flight.
+//!
+//! Invariant: a sealed unit that has been on a lost link is not run again before the ledger has been
+//! asked on the new one, and nothing that may still be running could make the answer untrue.
+
+use std::collections::VecDeque;
+
+use postgres_protocol::message::frontend;
+
+use super::internals::LedgerAccess;
+use super::loss::FATAL_STATEMENT;
+use super::replay::Finish;
+use super::seals::LedgerRow;
+use super::transaction::Transaction;
+use super::unit::{CopyIn, Seal, Verdict};
+use super::verdict::{copy_not_kept, fatal_statement, half_told, unknown};
+use super::{LinkReady, Phase, Session, internals};
+use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::wire::Malformed;
+use crate::wire::frame::{Frame, Status};
+use crate::wire::row::Values;
+
+/// What a new link is asked and told before the session goes on; each step ends with ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Internals,
+    Terminate,
+    Settings,
+    Fence,
+    Look,
+    OpenRow,
+    /// A commit that waits for the standbys, if the server's commits do.
+    Confirm,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    steps: VecDeque<Step>,
+    rows: Vec<LedgerRow>,
+    /// The units are on their way already, behind the questions.
+    replays: bool,
+    /// The ledger has been asked, and has answered.
+    looked: bool,
+    /// What the ledger says is as safe as an acknowledged commit.
+    confirmed: bool,
+    /// The step in front has failed.
+    failed: bool,
+    /// A former backend on this server could not be ended, and may yet commit.
+    zombie_lives: bool,
+}
+
+impl Session {
+    /// Gives the session a link; its state goes ahead of the units that are run again.
+    pub fn handle_link_ready(&mut self, link: LinkReady) -> Result<()> {
+        if !self.wants_link() {
+            return Err(Error::new(ErrorKind::Usage, "the session has a link already"));
+        }
+        if self.options.writes && link.timeline < self.timeline_floor {
+            return Err(Error::new(
+                ErrorKind::Connect,
+                format!(
+                    "server {} is on timeline {}, but this session has seen timeline {}: it is never used again",
+                    link.server, link.timeline, self.timeline_floor
+                ),
+            ));
+        }
+        // Of a standby it is only what it last heard of.
+        self.timeline_floor = self.timeline_floor.max(link.timeline);
+        self.returned = false;
+        self.ledger_access = link.ledger;
+        self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
+        self.prepared.reset(&link.prepared);
+        self.internals_ready = internals::are_prepared(link.ledger, &link.prepared);
+        self.parameters.extend(link.parameters.iter().cloned());
+        let mut adoption = Adoption::default();
+        self.write_questions(&link, &mut adoption);
+        self.link = link;
+        let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
+        if !sealed && self.seals_are_ready(&adoption) && self.pending_error.is_none() {
+            adoption.replays = true;
+            self.rewind();
+            self.send_ready();
+        }
+        self.phase = Phase::Adopting(adoption);
+        self.adopt_if_answered();
+        Ok(())
+    }
+
+    /// Whether the seals of what is sent next have a row to stand in.
+    pub(super) fn seals_are_ready(&self, adoption: &Adoption) -> bool {
+        !self.seals.enabled || self.seals.is_confirmed() || adoption.steps.contains(&Step::OpenRow)
+    }
+
+    /// The rows that decide what is in flight, and those that may show commits to be lost. A row may
+    /// have been given up since a unit was sealed in it.
+    pub(super) fn rows_to_ask(&self) -> Vec<uuid::Uuid> {
+        let mut rows: Vec<_> = self.seals.rows().collect();
+        for seal in self.units.range(self.front..).filter_map(|unit| unit.seal) {
+            if !rows.contains(&seal.row) {
+                rows.push(seal.row);
+            }
+        }
+        rows
+    }
+
+    pub(super) fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
+        let rows_to_ask = self.rows_to_ask();
+        let out = &mut self.output;
+        let mut step = |step: Step, out: &mut bytes::BytesMut| {
+            frontend::sync(out);
+            adoption.steps.push_back(step);
+        };
+        if !self.internals_ready {
+            self.internals_ready = true;
+            internals::write_internals(link.ledger, out);
+            step(Step::Internals, out);
+        }
+        for zombie in self.zombies.iter().filter(|zombie| zombie.server == link.server) {
+            internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
+            step(Step::Terminate, out);
+        }
+        if self.settings.restorable().len() > 0 {
+            for bytes in self.settings.restorable() {
+                out.extend_from_slice(bytes);
+            }
+            step(Step::Settings, out);
+        }
+        if !self.seals.enabled {
+            return;
+        }
+        if self.seals.is_confirmed() {
+            internals::write_look(rows_to_ask.into_iter(), out);
+            step(Step::Look, out);
+        } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
+            let (open, retire) = self.seals.open();
+            internals::write_open(open, retire, out);
+            step(Step::OpenRow, out);
+        } else {
+            // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
+            internals::write_look(rows_to_ask.into_iter(), out);
+            step(Step::Look, out);
+        }
+    }
+
+    pub(super) fn adoption_reply(&mut self, frame: &Frame) -> Result<(), Malformed> {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return Ok(());
+        };
+        let Some(&step) = adoption.steps.front() else {
+            return Err(Malformed("a reply that nobody has asked for"));
+        };
+        match frame.tag() {
+            b'D' if step == Step::Look => adoption.rows.push(internals::read_look(frame.body())?),
+            // False: it was still there after the time allowed.
+            b'D' if step == Step::Terminate => {
+                let value = Values::new(frame.body())?.next().transpose()?.flatten();
+                adoption.zombie_lives |= value != Some(&[1]);
+            }
+            b'Z' => {
+                let status = Status::from_body(frame.body())?;
+                if status != Status::Idle {
+                    return Err(Malformed("a transaction is open on a link that is new"));
+                }
+                let failed = std::mem::take(&mut adoption.failed);
+                adoption.steps.pop_front();
+                adoption.looked |= step == Step::Look && !failed;
+                if step == Step::OpenRow && !failed {
+                    self.seals.opened();
+                }
+                self.adopt_if_answered();
+            }
+            b'1' | b'2' | b'3' | b'C' | b'T' | b't' | b'n' | b'D' | b'I' => {}
+            _ => return Err(Malformed("a message that does not answer what was asked")),
+        }
+        Ok(())
+    }
+
+    pub(super) fn adoption_error(&mut self, error: ServerError) -> Result<(), Malformed> {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return Ok(());
+        };
+        adoption.failed = true;
+        match adoption.steps.front() {
+            Some(Step::Settings) => {
+                self.pending_error = Some(
+                    Error::new(
+                        ErrorKind::ProtectionLost,
+                        "the session moved to another server, which refused one of its settings; \
+                         nothing is committed: set them up again and run the transaction again",
+                    )
+                    .with_server_error(error),
+                );
+            }
+            // An earlier fence has passed this number already, which is as good.
+            Some(Step::Fence) if error.code == super::ledger::SQLSTATE_FENCED => {}
+            Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
+            Some(Step::Terminate) => adoption.zombie_lives = true,
+            // An internal statement that cannot be parsed fails where it is used.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn adopt_if_answered(&mut self) {
+        let Phase::Adopting(adoption) = &mut self.phase else {
+            return;
+        };
+        if !adoption.steps.is_empty() {
+            return;
+        }
+        let adoption = std::mem::take(adoption);
+        self.returned |= self.zombies.iter().any(|zombie| zombie.server == self.link.server);
+        self.zombies.retain(|zombie| zombie.server != self.link.server);
+        self.adopted(adoption);
+    }
+
+    /// All questions are answered: decide what became of what was in flight.
+    pub(super) fn adopted(&mut self, adoption: Adoption) {
+        if adoption.zombie_lives && self.has_undecided_seals() {
+            // Behind the fence, whose number is the highest, no loss would show any more.
+            self.compare_ledger(&adoption);
+            self.fence();
+            return;
+        }
+        let row_is_missing = self.compare_ledger(&adoption);
+        if row_is_missing {
+            if adoption.replays {
+                self.phase = if self.any_answered() { Phase::Replaying } else { Phase::Live };
+                self.begin_discarding(Finish::Recheck);
+                return;
+            }
+            let (open, retire) = self.seals.open();
+            internals::write_open(open, retire, &mut self.output);
+            frontend::sync(&mut self.output);
+            let steps = VecDeque::from([Step::OpenRow]);
+            self.judge(&adoption.rows);
+            self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
+            return;
+        }
+        if !adoption.replays && (adoption.looked || !self.seals.enabled) {
+            if self.needs_confirmation(&adoption) {
+                internals::write_confirm(&mut self.output);
+                frontend::sync(&mut self.output);
+                let steps = VecDeque::from([Step::Confirm]);
+                self.phase = Phase::Adopting(Adoption { steps, confirmed: true, ..adoption });
+                return;
+            }
+            self.judge(&adoption.rows);
+        }
+        if self.reapply.is_due() {
+            self.phase = Phase::Live;
+            if adoption.replays {
+                self.begin_discarding(Finish::Again);
+            } else {
+                self.reapply_next();
+            }
+            return;
+        }
+        if !adoption.replays {
+            self.resume();
+            return;
+        }
+        match self.replay_blocker() {
+            Some(error) => {
+                self.phase = Phase::Live;
+                self.begin_discarding(Finish::Fail(error));
+            }
+            None => self.enter_replay(),
+        }
+    }
+
+    /// Goes on with what was in flight when the link was lost.
+    pub(super) fn resume(&mut self) {
+        if self.commit_is_decided() {
+            self.phase = Phase::Live;
+            self.take_decided_commit();
+        } else if let Some(error) = self.replay_blocker() {
+            self.phase = Phase::Live;
+            self.take_verdicts();
+            self.fail_outstanding(&error);
+        } else {
+            self.start_replay();
+        }
+    }
+
+    /// Whether an attempt that may still be running could commit under a number of this session's.
+    pub(super) fn has_undecided_seals(&self) -> bool {
+        self.seals.enabled
+            && self
+                .units
+                .range(self.front..)
+                .any(|unit| unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none())
+    }
+
+    /// Commits a number above all that were handed out, so that no earlier attempt can commit any
+    /// more, and asks the ledger behind it: what it says then stays true.
+    pub(super) fn fence(&mut self) {
+        let used: Vec<_> = self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
+        let mut steps = VecDeque::new();
+        for seal in self.seals.fences(&used) {
+            internals::write_seal(seal, &mut self.output);
+            frontend::sync(&mut self.output);
+            steps.push_back(Step::Fence);
+        }
+        internals::write_look(self.rows_to_ask().into_iter(), &mut self.output);
+        frontend::sync(&mut self.output);
+        steps.push_back(Step::Look);
+        self.phase = Phase::Adopting(Adoption { steps, ..Adoption::default() });
+    }
+
+    /// Reports acknowledged commits that are gone. Returns whether a row must be opened first.
+    pub(super) fn compare_ledger(&mut self, adoption: &Adoption) -> bool {
+        if !self.seals.enabled {
+            return false;
+        }
+        let rows = &adoption.rows;
+        if adoption.looked && self.seals.is_confirmed() {
+            let lost = self.seals.lost(rows);
+            self.seals.forget_lost(rows);
+            let missing = !self.seals.is_present(rows);
+            if missing {
+                self.seals.unconfirm(true);
+            }
+            self.skip_reapplied(rows);
+            self.plan_reapplying(&lost, missing);
+        }
+        !self.seals.is_confirmed()
+    }
+
+    /// On a server that the session has returned to, a commit may be visible that no standby has: its
+    /// backend was ended while it waited for them, or the server crashed. A commit of our own behind
+    /// it waits in its stead.
+    pub(super) fn needs_confirmation(&self, adoption: &Adoption) -> bool {
+        let committed =
+            |seal: Seal| adoption.rows.iter().any(|row| row.id == seal.row && row.has(seal.number));
+        self.returned
+            && adoption.looked
+            && !adoption.confirmed
+            && self.seals.enabled
+            && self.units.range(self.front..).any(|unit| unit.seal.is_some_and(committed))
+    }
+
+    /// What the ledger says of the sealed units that were on their way.
+    pub(super) fn judge(&mut self, rows: &[LedgerRow]) {
+        let blocked =
+            matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_some());
+        for index in self.front..self.units.len() {
+            let Some(seal) = self.units[index].seal else { continue };
+            let row = rows.iter().find(|row| row.id == seal.row);
+            let followed = row.is_some_and(|row| {
+                let mut behind = self.units.range(index + 1..).filter_map(|unit| unit.seal);
+                behind.any(|later| later.row == row.id && row.has(later.number))
+            });
+            let unit = &mut self.units[index];
+            if unit.losses == 0 || unit.verdict.is_some() {
+                continue;
+            }
+            if unit.copy == CopyIn::Open {
+                // Its end, and so its seal, was never sent.
+                if !unit.kept && !blocked {
+                    unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                }
+                continue;
+            }
+            if !self.seals.enabled {
+                unit.verdict = Some(Verdict::Failed(unknown("the commit")));
+                continue;
+            }
+            if row.is_some_and(|row| row.has(seal.number)) {
+                unit.verdict = Some(Verdict::Committed);
+                continue;
+            }
+            if unit.autocommit && unit.unprotected.is_some() && !blocked {
+                let error = match unit.unprotected {
+                    Some(FATAL_STATEMENT) => fatal_statement(),
+                    _ => copy_not_kept(),
+                };
+                unit.verdict = Some(Verdict::Failed(error));
+            } else if unit.autocommit && unit.streamed && unit.seen.count > 0 {
+                // Run again it would commit together with a reply that may not match what was told.
+                unit.verdict = Some(Verdict::Failed(half_told()));
+            } else if let Some(row) = row {
+                // Passed by one behind it, or by a fence: under neither can it commit any more.
+                if row.seq >= seal.number && !followed {
+                    unit.seal = Some(self.seals.allot(seal.guarded));
+                } else {
+                    unit.passed_over = row.seq > seal.number;
+                }
+            } else if seal.row != self.seals.row() {
+                // Its row never reached this server, so its number can stand in another as well.
+                // In a row that is merely to be opened the number stays: it is the fence.
+                unit.seal = Some(self.seals.allot(seal.guarded));
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Runs in-flight units again, and compares what comes back with what the application has seen.
+//!
+//! Invariants: COMMIT is not sent before all that the application has seen has matched; what differs
+//! is rolled back and reported, never continued.
+
+use postgres_protocol::message::frontend;
+
+use super::adoption::Adoption;
+use super::transaction::Transaction;
+use super::unit::{CopyIn, Purpose, Unit};
+use super::{Event, Phase, Session};
+use crate::error::{Error, ServerError};
+use crate::wire::frame::Status;
+
+/// What is to be done once the link is free of a failed attempt.
+#[derive(Debug)]
+pub(super) enum Finish {
+    /// Tell the application; nothing is committed.
+    Fail(Error),
+    /// Run it again.
+    Again,
+    /// Ask the ledger, then decide.
+    Recheck,
+}
+
+/// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
+const REPLAY_ATTEMPTS: u32 = 5;
+
+impl Session {
+    pub(super) fn any_answered(&self) -> bool {
+        self.units.iter().any(|unit| unit.answered && unit.replayed.is_some())
+    }
+
+    pub(super) fn start_replay(&mut self) {
+        self.rewind();
+        self.enter_replay();
+        self.send_ready();
+    }
+
+    /// Makes every unit that is kept ready to be sent again.
+    pub(super) fn rewind(&mut self) {
+        let told = self.units.get(self.front).is_some_and(|unit| {
+            unit.told && !unit.answered && !unit.streamed && unit.verdict.is_none()
+        });
+        if told {
+            self.units[self.front].told = false;
+            self.emit(Event::Restarted);
+        }
+        // What is before the first verdict's end is answered; autocommit units are not kept.
+        self.front = 0;
+        for unit in &mut self.units {
+            if unit.verdict.is_none() {
+                unit.rewind();
+            }
+        }
+    }
+
+    pub(super) fn enter_replay(&mut self) {
+        if self.any_answered() {
+            let statements = self.units.iter().filter(|unit| unit.answered).count();
+            self.emit(Event::ReplayStarted { statements });
+            self.phase = Phase::Replaying;
+        } else {
+            self.phase = Phase::Live;
+            self.take_verdicts();
+        }
+    }
+
+    /// Sends what may be sent: COMMIT only once all before it has matched.
+    pub(super) fn send_ready(&mut self) {
+        let mut unmatched = false;
+        for index in self.front..self.units.len() {
+            let unit = &self.units[index];
+            if unit.purpose == Purpose::Commit && unmatched {
+                return;
+            }
+            unmatched |= unit.replayed.is_some();
+            if !unit.sent && unit.verdict.is_none() {
+                self.send(index);
+            }
+        }
+    }
+
+    /// The unit in front has been dealt with.
+    pub(super) fn go_live_if_caught_up(&mut self) {
+        let next_is_new = self.units.get(self.front).is_none_or(|unit| !unit.answered);
+        if matches!(self.phase, Phase::Replaying) && next_is_new {
+            self.phase = Phase::Live;
+            self.emit(Event::ReplayFinished);
+        }
+        if matches!(self.phase, Phase::Live) {
+            self.take_verdicts();
+            if self.units.range(self.front..).any(|unit| !unit.sent) {
+                self.send_ready();
+            }
+        }
+    }
+
+    /// What the application has seen is not what the replay gives.
+    pub(super) fn diverge(&mut self) {
+        let statement = self.units.range(..=self.front).filter(|u| u.purpose.is_users()).count();
+        if let Some(error) = self.unit_error.take() {
+            if self.is_read_only_by_surprise(&error) {
+                self.give_up_link = true;
+                return;
+            }
+            if is_conflict(&error) && self.replay_attempts < REPLAY_ATTEMPTS {
+                self.replay_attempts += 1;
+                self.begin_discarding(Finish::Again);
+                return;
+            }
+        }
+        self.emit(Event::ReplayDiverged { statement });
+        let error = self.diverged_error(statement);
+        let unit = &mut self.units[self.front];
+        if unit.autocommit {
+            // Those behind it are transactions of their own, and on their way.
+            unit.diverged = Some(error);
+            return;
+        }
+        self.begin_discarding(Finish::Fail(error));
+    }
+
+    /// What can be done about an error other than telling it.
+    pub(super) fn second_chance(&mut self, error: &ServerError) -> Option<Finish> {
+        if self.reapply.is_running() {
+            let again = is_conflict(error) && self.replay_attempts < REPLAY_ATTEMPTS;
+            self.replay_attempts += 1;
+            return again.then_some(Finish::Again);
+        }
+        let unit = &self.units[self.front];
+        let again = unit.losses > 0 || self.replay_attempts > 0;
+        if self.is_fence(error) && again {
+            // Which attempt has taken the number, or whether a later one has, only the ledger knows.
+            let ask = !unit.passed_over && self.replay_attempts < REPLAY_ATTEMPTS;
+            self.replay_attempts += 1;
+            return ask.then_some(Finish::Recheck);
+        }
+        if is_conflict(error)
+            && again
+            && unit.seal.is_some()
+            && self.replay_attempts < REPLAY_ATTEMPTS
+        {
+            self.replay_attempts += 1;
+            return Some(Finish::Recheck);
+        }
+        let last = self.front + 1 == self.units.len();
+        let replayable = match &self.transaction {
+            Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
+            _ => unit.autocommit && last && unit.unprotected.is_none(),
+        };
+        if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
+            return None;
+        }
+        if is_stale_plan(error) && self.replay_attempts < REPLAY_ATTEMPTS {
+            self.replay_attempts += 1;
+            if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
+                self.prepared.forget(statement.id);
+            }
+            // It may be one of Segue's own that is gone.
+            self.internals_ready &= error.code != "26000";
+            return Some(Finish::Again);
+        }
+        if is_conflict(error) && self.conflict_retries < self.options.retry_conflicts {
+            self.conflict_retries += 1;
+            return Some(Finish::Again);
+        }
+        None
+    }
+
+    /// The server refuses to write although nobody has asked it to: it is no primary any more.
+    pub(super) fn is_read_only_by_surprise(&self, error: &ServerError) -> bool {
+        let asked_for = match &self.transaction {
+            Transaction::Open(open) => open.begin.read_only || open.sets_mode,
+            _ => false,
+        };
+        error.code == "25006"
+            && self.options.writes
+            && !asked_for
+            && self.units.get(self.front).is_some_and(|unit| unit.losses < 3)
+            && ![
+                "default_transaction_read_only",
+                "transaction_read_only",
+                "session characteristics",
+            ]
+            .iter()
+            .any(|name| self.settings.contains(name))
+    }
+
+    /// From here on replies are passed over until the link is quiet.
+    pub(super) fn begin_discarding(&mut self, finish: Finish) {
+        self.discards = self.units.range(self.front..).filter(|unit| unit.sent).count();
+        if self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open && unit.sent) {
+            let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);
+            frontend::sync(&mut self.output);
+        }
+        self.reset_reply();
+        self.phase = Phase::Discarding(finish);
+        if self.discards == 0 {
+            self.discarded(Status::Idle);
+        }
+    }
+
+    /// A ReadyForQuery of what is passed over.
+    pub(super) fn passed_over(&mut self, status: Status) {
+        self.status = status;
+        if matches!(self.phase, Phase::RollingBack(_)) {
+            self.discarded(Status::Idle);
+            return;
+        }
+        self.discards = self.discards.saturating_sub(1);
+        if self.discards == 0 {
+            self.discarded(status);
+        }
+    }
+
+    pub(super) fn discarded(&mut self, status: Status) {
+        let (Phase::Discarding(finish) | Phase::RollingBack(finish)) =
+            std::mem::replace(&mut self.phase, Phase::Live)
+        else {
+            return;
+        };
+        if status != Status::Idle {
+            let _ = frontend::query("ROLLBACK", &mut self.output);
+            self.phase = Phase::RollingBack(finish);
+            return;
+        }
+        self.status = Status::Idle;
+        self.reset_reply();
+        self.forget_own_units();
+        self.seals.unconfirm(false);
+        match finish {
+            Finish::Fail(_) if self.reapply.is_running() => self.abandon_reapplying(),
+            Finish::Fail(error) => self.fail_outstanding(&error),
+            Finish::Again if self.reapply.is_due() => self.reapply_next(),
+            Finish::Again => {
+                self.restore_internals();
+                self.start_replay();
+            }
+            Finish::Recheck => {
+                // What was passed over has run, as if the link had been lost behind it.
+                for unit in self.units.range_mut(self.front..).filter(|unit| unit.sent) {
+                    unit.losses = unit.losses.max(1);
+                }
+                self.judge_without_ledger();
+                let mut adoption = Adoption::default();
+                let link = self.link.clone();
+                self.write_questions(&link, &mut adoption);
+                self.phase = Phase::Adopting(adoption);
+                self.adopt_if_answered();
+            }
+        }
+    }
+
+    pub(super) fn restore_internals(&mut self) {
+        if !self.internals_ready {
+            self.internals_ready = true;
+            let at = self.journal_base;
+            self.units.insert(0, Unit::own(Purpose::Internals, at));
+            self.front += 1;
+        }
+    }
+}
+
+fn is_conflict(error: &ServerError) -> bool {
+    matches!(error.code.as_str(), "40001" | "40P01")
+}
+
+/// A named statement is gone, or its result has another shape since it was prepared.
+fn is_stale_plan(error: &ServerError) -> bool {
+    error.code == "26000"
+        || (error.code == "0A000" && error.routine.as_deref() == Some("RevalidateCachedQuery"))
+}

@@ -1,0 +1,157 @@
+//! Tells the application of requests whose fate is known without running them.
+
+use super::loss::LOSSES_MAX;
+use super::transaction::Transaction;
+use super::unit::{Purpose, Verdict};
+use super::{Event, Session};
+use crate::error::{Error, ErrorKind, Outcome};
+use crate::wire::frame::Status;
+
+impl Session {
+    /// Tells the application of the units in front whose fate is known without running them.
+    pub(super) fn take_verdicts(&mut self) {
+        while let Some(verdict) = self.units.get_mut(self.front).and_then(|u| u.verdict.take()) {
+            let unit = &mut self.units[self.front];
+            let (commit, seal, user_done) =
+                (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
+            match verdict {
+                Verdict::Committed => {
+                    if let Some(seal) = seal {
+                        self.seals.acknowledge(seal);
+                    }
+                    if commit {
+                        self.settings.commit();
+                        self.finish_transaction(true);
+                        return;
+                    }
+                    self.note_success();
+                    self.settings.commit();
+                    if !user_done {
+                        self.emit(Event::Error(reply_lost()));
+                    }
+                    self.emit(Event::Ready(Status::Idle));
+                }
+                Verdict::Failed(error) => {
+                    self.emit(Event::Error(error));
+                    self.emit(Event::Ready(Status::Idle));
+                    self.settings.roll_back();
+                    if commit {
+                        self.end_transaction();
+                        return;
+                    }
+                }
+            }
+            self.units[self.front].answered = true;
+            self.front += 1;
+            self.compact();
+        }
+    }
+
+    /// Whether the fate of the transaction's COMMIT is known, so that nothing of it is run again.
+    pub(super) fn commit_is_decided(&self) -> bool {
+        let last = self.units.back();
+        last.is_some_and(|unit| unit.purpose == Purpose::Commit && unit.verdict.is_some())
+    }
+
+    pub(super) fn take_decided_commit(&mut self) {
+        let error = match self.units.back().and_then(|unit| unit.verdict.as_ref()) {
+            Some(Verdict::Failed(error)) => error.clone(),
+            _ => reply_lost(),
+        };
+        while self.front + 1 < self.units.len() {
+            if !self.units[self.front].answered {
+                if error.outcome() == Outcome::Committed {
+                    self.note_success();
+                }
+                self.emit(Event::Error(error.clone()));
+                self.emit(Event::Ready(Status::Open));
+            }
+            self.front += 1;
+        }
+        self.take_verdicts();
+    }
+
+    /// Fails every request that is unanswered; an open transaction must then be rolled back.
+    pub(super) fn fail_outstanding(&mut self, error: &Error) {
+        self.settings.roll_back();
+        let mut told = false;
+        let mut ended = !matches!(self.transaction, Transaction::Open(_));
+        while let Some(unit) = self.units.get_mut(self.front) {
+            let waiting = unit.purpose.is_users() && !unit.answered;
+            let autocommit = unit.autocommit;
+            let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+            let error = match unit.verdict.take() {
+                Some(Verdict::Failed(own)) => own,
+                _ => error.clone(),
+            };
+            self.front += 1;
+            if waiting {
+                ended |= ends;
+                told = true;
+                self.emit(Event::Error(error));
+                let idle = ends || autocommit;
+                self.emit(Event::Ready(if idle { Status::Idle } else { Status::Failed }));
+            }
+        }
+        let in_transaction = !ended;
+        if in_transaction {
+            self.end_transaction();
+            self.transaction = Transaction::Doomed(error.clone());
+        } else if matches!(self.transaction, Transaction::Open(_)) {
+            self.end_transaction();
+        } else {
+            self.units.clear();
+            self.front = 0;
+            self.clear_journal();
+        }
+        if told || in_transaction {
+            self.pending_error = None;
+        }
+    }
+}
+
+pub(super) fn unknown(what: &str) -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        format!(
+            "the server was lost while {what} was in flight, and no ledger can tell whether it is \
+             committed: look for its effects before running it again"
+        ),
+    )
+    .with_outcome(Outcome::Unknown)
+}
+
+pub(super) fn fatal_statement() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        format!(
+            "the link was lost each of the {LOSSES_MAX} times that the statement was run, so that it \
+             seems to be the cause; it is not committed: find out why before running it again"
+        ),
+    )
+}
+
+pub(super) fn half_told() -> Error {
+    Error::new(
+        ErrorKind::ReplayDiverged,
+        "the server was lost while the rows of a writing statement were being delivered; nothing of \
+         it is committed: discard the rows and run it again",
+    )
+}
+
+pub(super) fn copy_not_kept() -> Error {
+    Error::new(
+        ErrorKind::ProtectionLost,
+        "the server was lost and the COPY was too large to be kept; nothing of it is committed: run \
+         it again",
+    )
+}
+
+pub(super) fn reply_lost() -> Error {
+    Error::new(
+        ErrorKind::ReplyLost,
+        "the server was lost; the statement is committed, exactly once, but what it returned is \
+         lost: do not run it again",
+    )
+    .with_outcome(Outcome::Committed)
+}
