@@ -70,7 +70,7 @@ impl<'a> CopyIn<'a> {
             self.session.driver.core.copy_end(reason)?;
         }
         let results = self.session.finish()?;
-        Ok(results.last().map_or(0, |result| result.rows_affected()))
+        Ok(results.last.rows_affected())
     }
 }
 

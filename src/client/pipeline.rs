@@ -88,7 +88,7 @@ impl<'a> Pipeline<'a> {
         }
         if let Some(done) = self.collector.take(event) {
             self.outstanding -= 1;
-            self.results.push(done.map(|mut results| results.pop().unwrap_or_default()));
+            self.results.push(done.map(|results| results.last));
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::row::Row;
 use crate::error::{Error, Result};
 use crate::session::{Column, Event};
@@ -14,23 +16,43 @@ pub struct QueryResult {
     /// Empty for a statement that returns no rows.
     pub columns: Arc<[Column]>,
     pub rows: Vec<Row>,
-    /// The server's command tag, such as `INSERT 0 5`.
-    pub tag: String,
+    tag: Bytes,
 }
 
 impl QueryResult {
+    /// The server's command tag, such as `INSERT 0 5`; empty for an empty statement.
+    pub fn tag(&self) -> &str {
+        command_tag(&self.tag).unwrap_or_default()
+    }
+
     /// The number of rows that the command tag tells of.
     pub fn rows_affected(&self) -> u64 {
-        rows_affected(&self.tag)
+        rows_affected(self.tag())
     }
 }
 
 /// The results of one request: several for a string of several statements.
 #[derive(Debug, Default)]
+pub(super) struct Results {
+    earlier: Vec<QueryResult>,
+    /// Nearly always the only one.
+    pub last: QueryResult,
+    complete: bool,
+}
+
+impl Results {
+    pub fn into_all(mut self) -> Vec<QueryResult> {
+        if self.complete {
+            self.earlier.push(self.last);
+        }
+        self.earlier
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Collector {
     text: bool,
-    open: QueryResult,
-    results: Vec<QueryResult>,
+    results: Results,
     error: Option<Error>,
 }
 
@@ -39,24 +61,35 @@ impl Collector {
         Self { text, ..Self::default() }
     }
 
+    /// The result in hand; what was there before is complete.
+    fn open(&mut self) -> &mut QueryResult {
+        let results = &mut self.results;
+        if std::mem::take(&mut results.complete) {
+            results.earlier.push(std::mem::take(&mut results.last));
+        }
+        &mut results.last
+    }
+
     /// Takes an event; the results when it was the request's last.
-    pub fn take(&mut self, event: Event) -> Option<Result<Vec<QueryResult>>> {
+    pub fn take(&mut self, event: Event) -> Option<Result<Results>> {
         match event {
-            Event::Columns(columns) => self.open.columns = columns,
+            Event::Columns(columns) => self.open().columns = columns,
             Event::Row(body) => {
-                self.open.rows.push(Row::new(Arc::clone(&self.open.columns), body, self.text));
+                let text = self.text;
+                let open = self.open();
+                open.rows.push(Row::new(Arc::clone(&open.columns), body, text));
             }
             Event::Complete(tag) => {
-                self.open.tag = command_tag(&tag).unwrap_or_default().to_owned();
-                self.results.push(std::mem::take(&mut self.open));
+                self.open().tag = tag;
+                self.results.complete = true;
             }
             Event::Restarted => *self = Self::new(self.text),
             Event::Error(error) => self.error = Some(error),
             Event::Ready(_) => {
-                let done = std::mem::replace(self, Self::new(self.text));
-                return Some(match done.error {
+                let results = std::mem::take(&mut self.results);
+                return Some(match self.error.take() {
                     Some(error) => Err(error),
-                    None => Ok(done.results),
+                    None => Ok(results),
                 });
             }
             _ => {}

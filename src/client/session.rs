@@ -1,6 +1,5 @@
 //! A session: one logical connection of the application, which outlives the servers that it uses.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use super::driver::{Driver, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
-use super::result::{Collector, QueryResult};
+use super::result::{Collector, QueryResult, Results};
 use super::row::Row;
 use super::status::SessionStatus;
 use super::stream::RowStream;
@@ -19,14 +18,16 @@ use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
 use crate::config::{CommitAck, LedgerMode, OnCommitsLost};
 use crate::error::{Error, Outcome, Result};
-use crate::session::{self, BeginOptions, Column, Event, Execute, LedgerAccess, Statement};
+use crate::session::{
+    self, BeginOptions, Column, Event, Execute, LedgerAccess, NumberMap, Statement,
+};
 use crate::wire::frame::Status;
 
 /// One logical connection. One caller at a time; it may move between threads.
 pub struct Session {
     pub(super) driver: Driver,
     /// The statements that this session has used, by text and types.
-    statements: HashMap<u64, Arc<Statement>>,
+    statements: NumberMap<u64, Arc<Statement>>,
     /// The types of the parameters in hand.
     oids: Vec<u32>,
     pub(super) savepoints: u32,
@@ -108,12 +109,12 @@ impl Session {
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
         driver.ready()?;
-        Ok(Self { driver, statements: HashMap::new(), oids: Vec::new(), savepoints: 0 })
+        Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
     }
 
     /// Executes a statement; the number of rows that it affected or returned.
     pub fn execute<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<u64> {
-        Ok(self.run(query, params, false)?.pop().map_or(0, |result| result.rows_affected()))
+        Ok(self.run(query, params, false)?.last.rows_affected())
     }
 
     /// Executes a statement and returns its rows.
@@ -122,7 +123,7 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Vec<Row>> {
-        Ok(self.run(query, params, false)?.pop().map_or_else(Vec::new, |result| result.rows))
+        Ok(self.run(query, params, false)?.last.rows)
     }
 
     /// Executes a statement that returns at most one row.
@@ -171,13 +172,13 @@ impl Session {
         params: &[&dyn ToSql],
         text: bool,
     ) -> Result<QueryResult> {
-        Ok(self.run(query, params, text)?.pop().unwrap_or_default())
+        Ok(self.run(query, params, text)?.last)
     }
 
     /// Executes one or more statements, separated by semicolons, as one implicit transaction (unless
     /// they control it themselves). Values come as text.
     pub fn batch(&mut self, sql: &str) -> Result<Vec<QueryResult>> {
-        self.run(sql, &[], true)
+        Ok(self.run(sql, &[], true)?.into_all())
     }
 
     fn run<Q: Query + ?Sized>(
@@ -185,7 +186,7 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
         text: bool,
-    ) -> Result<Vec<QueryResult>> {
+    ) -> Result<Results> {
         self.driver.ready()?;
         let several = self.request(query, params, text, false)?;
         let mut collector = Collector::new(text || several);
@@ -329,7 +330,7 @@ impl Session {
         self.ready_to_end()?;
         self.driver.core.commit(false)?;
         let results = self.finish()?;
-        if results.last().is_some_and(|result| result.tag == "ROLLBACK") {
+        if results.last.tag() == "ROLLBACK" {
             return Err(Error::new(
                 crate::error::ErrorKind::TransactionFailed,
                 "the transaction had failed earlier and was rolled back; nothing of it is committed",
@@ -358,7 +359,7 @@ impl Session {
     }
 
     /// Reads the reply to its end.
-    pub(super) fn finish(&mut self) -> Result<Vec<QueryResult>> {
+    pub(super) fn finish(&mut self) -> Result<Results> {
         let mut collector = Collector::new(false);
         loop {
             let event = self.driver.next()?;

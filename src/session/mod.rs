@@ -23,6 +23,7 @@ pub mod event;
 pub mod internals;
 pub mod ledger;
 mod loss;
+mod number_hash;
 mod prepared;
 mod reapply;
 mod replay;
@@ -44,6 +45,7 @@ use uuid::Uuid;
 
 pub use event::Event;
 pub use internals::LedgerAccess;
+pub(crate) use number_hash::NumberMap;
 pub use request::{Execute, NoParameters, Parameters};
 pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;

@@ -1,19 +1,20 @@
 //! The named statements that are prepared on the session's present link.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::internals::FIRST_STATEMENT;
+use super::number_hash::NumberMap;
 use super::statement::{Description, Statement};
 use super::unit::Steps;
 
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     /// By number; what the server says of it, once this link has been asked.
-    statements: HashMap<u32, Option<Arc<Description>>>,
+    statements: NumberMap<u32, Option<Arc<Description>>>,
     /// The order in which they were prepared; the oldest makes room.
     order: VecDeque<u32>,
     /// Names that may be taken on the link by something that must be closed first.
@@ -37,15 +38,17 @@ impl Prepared {
         self.stale.clear();
     }
 
-    pub fn description(&self, number: u32) -> Option<Arc<Description>> {
-        self.statements.get(&number)?.clone()
-    }
-
-    /// Writes what must go ahead of the statement's Bind; returns the steps that this adds.
-    pub fn ready(&mut self, statement: &Statement, cache_size: usize, out: &mut BytesMut) -> u8 {
+    /// Writes what must go ahead of the statement's Bind. Returns the steps that this adds, and what
+    /// the statement returns where this link has been asked before.
+    pub fn ready(
+        &mut self,
+        statement: &Statement,
+        cache_size: usize,
+        out: &mut BytesMut,
+    ) -> (u8, Option<Arc<Description>>) {
         let mut steps = Steps::DESCRIBE;
         match self.statements.get(&statement.id) {
-            Some(Some(_)) => return 0,
+            Some(Some(description)) => return (0, Some(Arc::clone(description))),
             Some(None) => {}
             None => {
                 self.make_room(cache_size, out);
@@ -61,7 +64,7 @@ impl Prepared {
             }
         }
         let _ = frontend::describe(b'S', &statement.name, out);
-        steps
+        (steps, None)
     }
 
     fn make_room(&mut self, cache_size: usize, out: &mut BytesMut) {
@@ -110,14 +113,14 @@ mod tests {
         let mut out = BytesMut::new();
         let one = Statement::new(11, "SELECT 1", &[], true).unwrap();
         let two = Statement::new(12, "SELECT 2", &[], true).unwrap();
-        assert_eq!(prepared.ready(&one, 1, &mut out), Steps::PARSE | Steps::DESCRIBE);
+        assert_eq!(prepared.ready(&one, 1, &mut out), (Steps::PARSE | Steps::DESCRIBE, None));
         prepared.described(11, &Arc::default());
         out.clear();
-        assert_eq!(prepared.ready(&one, 1, &mut out), 0);
+        assert_eq!(prepared.ready(&one, 1, &mut out), (0, Some(Arc::default())));
         assert!(out.is_empty());
         prepared.ready(&two, 1, &mut out);
         assert_eq!(out[0], b'C', "the first is closed to make room");
-        assert!(prepared.description(11).is_none());
+        assert_ne!(prepared.ready(&one, 1, &mut out).0, 0);
     }
 
     #[test]
@@ -126,7 +129,7 @@ mod tests {
         prepared.reset(&[11]);
         let mut out = BytesMut::new();
         let one = Statement::new(11, "SELECT 1", &[], true).unwrap();
-        assert_eq!(prepared.ready(&one, 8, &mut out), Steps::DESCRIBE);
+        assert_eq!(prepared.ready(&one, 8, &mut out), (Steps::DESCRIBE, None));
         assert_eq!(out[0], b'D');
     }
 }

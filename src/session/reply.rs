@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -12,15 +12,32 @@ use super::statement::{Column, Description};
 use super::unit::{CopyIn, Purpose, Steps, Track};
 use super::{Event, Phase, Session, internals, ledger};
 use crate::error::{Error, ErrorKind, ServerError};
-use crate::wire::frame::{Frame, Status, command_tag};
+use crate::wire::frame::{self, Frame, Status, command_tag};
 use crate::wire::row::Values;
 use crate::wire::{Malformed, error_fields, row};
 
 impl Session {
     /// Takes what has arrived. On an error the link must be treated as lost.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
-        while let Some(frame) = Frame::take(input, self.options.message_bytes_max)? {
-            self.handle_frame(frame)?;
+        while let Some((tag, length)) = frame::peek(input, self.options.message_bytes_max)? {
+            if input.len() < length {
+                break;
+            }
+            match (tag, &self.phase) {
+                // What comes with every statement is read where it stands.
+                (b'2' | b'Z', Phase::Live | Phase::Replaying) => {
+                    let body = &input[frame::HEADER..length];
+                    let status = if tag == b'Z' { Some(Status::from_body(body)?) } else { None };
+                    input.advance(length);
+                    self.handle_brief(status)?;
+                }
+                _ => {
+                    let Some(frame) = Frame::take(input, self.options.message_bytes_max)? else {
+                        break;
+                    };
+                    self.handle_frame(frame)?;
+                }
+            }
             if self.give_up_link || self.awaiting.is_some() {
                 break;
             }
@@ -107,7 +124,7 @@ impl Session {
         let step = unit.steps.current();
         let simple = unit.purpose == Purpose::Simple;
         match frame.tag() {
-            b'2' | b'3' => Ok(()),
+            b'3' => Ok(()),
             b'1' => {
                 if step == Steps::PARSE {
                     unit.steps.advance();
@@ -176,21 +193,26 @@ impl Session {
                 }
                 Ok(())
             }
-            b'Z' => {
-                // A simple query has as many answers as it has statements, and so have Segue's own
-                // requests: neither has a last one that could be known for it.
-                let uncounted = simple || !unit.purpose.is_users();
-                // A string that does not parse fails as a whole, BEGIN included.
-                let ended = step == Steps::SYNC || (uncounted && step <= Steps::USER);
-                let status = Status::from_body(frame.body())?;
-                if !ended {
-                    return Err(Malformed("ReadyForQuery before all was answered"));
-                }
-                self.end_unit(status);
-                Ok(())
-            }
             _ => Err(Malformed("a message that does not answer what was asked")),
         }
+    }
+
+    /// BindComplete, or ReadyForQuery with the transaction's status.
+    fn handle_brief(&mut self, status: Option<Status>) -> Result<(), Malformed> {
+        let Some(unit) = self.units.get(self.front).filter(|unit| unit.sent) else {
+            return Err(Malformed("a reply that nobody has asked for"));
+        };
+        let Some(status) = status else { return Ok(()) };
+        let step = unit.steps.current();
+        // A simple query has as many answers as it has statements, and so have Segue's own requests:
+        // neither has a last one that could be known for it. A string that does not parse fails as a
+        // whole, BEGIN included.
+        let uncounted = unit.purpose == Purpose::Simple || !unit.purpose.is_users();
+        if step != Steps::SYNC && !(uncounted && step <= Steps::USER) {
+            return Err(Malformed("ReadyForQuery before all was answered"));
+        }
+        self.end_unit(status);
+        Ok(())
     }
 
     fn described(&mut self, columns: Arc<[Column]>) {

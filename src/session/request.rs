@@ -356,7 +356,8 @@ impl Session {
 
     /// A statement of the application's goes on its way.
     fn enlist(&mut self, mut unit: Unit) {
-        if let Some(class) = unit.statement.clone().map(|statement| statement.class.clone()) {
+        if let Some(statement) = unit.statement.clone() {
+            let class = &statement.class;
             if let Transaction::Open(open) = &mut self.transaction {
                 open.effect = open.effect.max(class.effect);
                 open.sets_mode |= matches!(&class.kind,

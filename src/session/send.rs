@@ -151,11 +151,12 @@ impl Session {
                 let (begin, user) = bytes.split_at(unit.begin_len);
                 out.extend_from_slice(begin);
                 if let Some(statement) = unit.statement.as_ref().filter(|s| s.is_named()) {
-                    steps |= self.prepared.ready(statement, self.options.statement_cache_size, out);
-                    unit.description = self.prepared.description(statement.id);
-                    if steps & (Steps::PARSE | Steps::DESCRIBE) != 0 {
-                        unit.description = None;
-                    }
+                    let size = self.options.statement_cache_size;
+                    let (added, description) = self.prepared.ready(statement, size, out);
+                    steps |= added;
+                    // A statement that is described anew may return something else than before.
+                    let described = steps & Steps::DESCRIBE != 0;
+                    unit.description = if described { None } else { description };
                 } else if steps & Steps::USER == 0 {
                     // Prepared without a name: described only.
                     out.extend_from_slice(user);

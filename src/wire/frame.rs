@@ -9,7 +9,7 @@ use postgres_protocol::message::backend::Message;
 use super::Malformed;
 
 /// The tag, and the length that counts itself but not the tag.
-const HEADER: usize = 5;
+pub const HEADER: usize = 5;
 
 /// One whole message of a server, header included.
 #[derive(Debug, Clone)]
