@@ -3,6 +3,9 @@
 //! The machine is noisy, so nothing is compared across time: all peers run a short batch in every
 //! round, each round begins with another of them, and a ratio is taken within its round.
 
+use std::sync::mpsc;
+use std::thread;
+
 use crate::Failure;
 
 /// One batch of one peer.
@@ -67,22 +70,46 @@ pub struct Rounds {
 }
 
 /// Lets the contestants take turns for so many rounds, after one that does not count.
+///
+/// Each works on a thread of its own: the scheduler keeps a thread beside the server process that it
+/// always talks to, but spreads one that talks to many, and the peer that is a process of its own
+/// would have that advantage alone.
 pub fn take_turns(
-    contestants: &mut [Box<dyn Contestant + '_>],
+    contestants: &mut [Box<dyn Contestant + Send + '_>],
     rounds: u64,
 ) -> Result<Rounds, Failure> {
     let count = contestants.len();
     let mut laps = vec![Vec::new(); count];
-    for round in 0..=rounds {
-        for turn in 0..count {
-            let who = (turn + usize::try_from(round)?) % count;
-            let lap = contestants[who].lap(round * 7919 + 1)?;
-            if round > 0 {
-                laps[who].push(lap);
+    thread::scope(|scope| {
+        let workers: Vec<_> = contestants
+            .iter_mut()
+            .map(|contestant| {
+                let (ask, asked) = mpsc::channel::<u64>();
+                let (answer, answered) = mpsc::channel();
+                scope.spawn(move || {
+                    for seed in asked {
+                        let lap = contestant.lap(seed).map_err(|failure| failure.to_string());
+                        if answer.send(lap).is_err() {
+                            return;
+                        }
+                    }
+                });
+                (ask, answered)
+            })
+            .collect();
+        for round in 0..=rounds {
+            for turn in 0..count {
+                let who = (turn + usize::try_from(round)?) % count;
+                let (ask, answered) = &workers[who];
+                ask.send(round * 7919 + 1)?;
+                let lap = answered.recv()??;
+                if round > 0 {
+                    laps[who].push(lap);
+                }
             }
         }
-    }
-    Ok(Rounds { laps })
+        Ok(Rounds { laps })
+    })
 }
 
 impl Rounds {

@@ -27,7 +27,7 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
         let mut by_text = client.session()?;
         let statement = session.prepare(POINT)?;
         let (count, rows) = (COUNT, SCALE * 100_000);
-        let mut contestants: Vec<Box<dyn Contestant>> = vec![
+        let mut contestants: Vec<Box<dyn Contestant + Send>> = vec![
             Box::new(segue::Point { session: &mut session, statement, count, rows }),
             Box::new(libpq::Turn { peer: &mut libpq, command: "point", count, limit: rows }),
             Box::new(tokio::Point { peer: &tokio, count, rows }),

@@ -33,7 +33,7 @@ pub fn run(
             return Err("the ledger is not in use, so there is nothing to measure".into());
         }
         let (count, scale) = (COUNT, SCALE);
-        let mut contestants: Vec<Box<dyn Contestant>> = vec![
+        let mut contestants: Vec<Box<dyn Contestant + Send>> = vec![
             Box::new(segue::Tpcb { session: &mut session, name: "segue", count, scale }),
             Box::new(libpq::Turn { peer: &mut libpq, command: "tpcb", count, limit: scale }),
             Box::new(segue::Tpcb { session: &mut unsealed, name: "ledger=off", count, scale }),
