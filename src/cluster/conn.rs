@@ -38,6 +38,8 @@ pub struct Conn {
     buf: BytesMut,
     /// A telling parameter has changed since the last probe.
     changed: bool,
+    /// The last full answer to a probe.
+    known: Option<Row>,
 }
 
 /// Everything up to one ReadyForQuery.
@@ -50,7 +52,7 @@ pub struct Reply {
 impl Conn {
     pub async fn dial(config: &Config, host: &Host) -> Result<Self, Failure> {
         match AsyncLink::dial(config, host).await {
-            Ok(link) => Ok(Self { link, buf: BytesMut::new(), changed: false }),
+            Ok(link) => Ok(Self { link, buf: BytesMut::new(), changed: false, known: None }),
             Err(error) => Err(Failure::of(&error)),
         }
     }
@@ -69,22 +71,40 @@ impl Conn {
         if let Some(error) = reply.error {
             return Err(Failure::of_last_words(&error, None));
         }
-        match self.changed {
-            true => self.probe(probe_sql).await.map(Some),
-            false => Ok(None),
+        match (self.changed, self.known.take()) {
+            (false, known) => {
+                self.known = known;
+                Ok(None)
+            }
+            (true, None) => self.probe(probe_sql).await.map(Some),
+            (true, Some(known)) => {
+                let (mut row, asked) = self.ask(&probe::brief_sql()).await?;
+                probe::complete(&mut row, &known);
+                self.known = Some(known);
+                probe::read(&row, asked).map(Some).map_err(malformed)
+            }
         }
     }
 
     /// Asks the server what it is.
     pub async fn probe(&mut self, sql: &str) -> Result<Observed, Failure> {
+        let (row, asked) = self.ask(sql).await?;
+        let observed = probe::read(&row, asked).map_err(malformed)?;
+        self.known = Some(row);
+        Ok(observed)
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<(Row, Instant), Failure> {
         let asked = Instant::now();
         self.changed = false;
-        let reply = self.query(sql).await?;
+        let mut reply = self.query(sql).await?;
         if let Some(error) = reply.error {
             return Err(Failure::of_last_words(&error, None));
         }
-        let row = reply.rows.first().ok_or(Malformed("a probe's answer has no row"));
-        row.and_then(|row| probe::read(row, asked)).map_err(malformed)
+        match reply.rows.is_empty() {
+            true => Err(malformed(Malformed("a probe's answer has no row"))),
+            false => Ok((reply.rows.swap_remove(0), asked)),
+        }
     }
 
     /// Runs a string of statements by the simple protocol.

@@ -17,9 +17,36 @@ pub type Row = Vec<Option<String>>;
 /// file still tells the old one right after a promotion. A standby's is the newer of its control
 /// file's and its receiver's (which says nothing to a role without pg_read_all_stats).
 pub fn sql(preparations: &dyn Preparations) -> String {
+    question(
+        "(SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)",
+        preparations.ledger_access_sql(),
+        preparations.backend_start_sql(),
+    )
+}
+
+/// As [`sql`], without what a link that has been asked before knows already: a promotion changes
+/// neither the cluster, nor who may do what, nor the link's own backend. What is left out takes
+/// longer to answer than all the rest, just when sessions wait for the answer.
+pub fn brief_sql() -> String {
+    question("NULL", "NULL", "NULL")
+}
+
+/// Fills what [`brief_sql`] has left out from the last full answer on the same link.
+pub fn complete(row: &mut Row, full: &[Option<String>]) {
+    for column in KNOWN_COLUMNS {
+        if let (Some(value), Some(known)) = (row.get_mut(column), full.get(column)) {
+            value.clone_from(known);
+        }
+    }
+}
+
+/// The columns of the system identifier, the ledger and the backend's start.
+const KNOWN_COLUMNS: [usize; 3] = [2, 7, 8];
+
+fn question(identifier: &str, ledger: &str, start: &str) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT r, pg_catalog.current_setting('transaction_read_only'), \
-         (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c), \
+         {identifier}, \
          CASE WHEN r THEN NULL ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END, \
          CASE WHEN r THEN GREATEST((SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k), \
          (SELECT m.min_recovery_end_timeline FROM pg_catalog.pg_control_recovery() AS m), \
@@ -28,9 +55,7 @@ pub fn sql(preparations: &dyn Preparations) -> String {
          CASE WHEN r THEN GREATEST(pg_catalog.pg_last_wal_receive_lsn(), \
          pg_catalog.pg_last_wal_replay_lsn()) END, \
          {ledger}, {start} \
-         FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS segue_probe; COMMIT",
-        ledger = preparations.ledger_access_sql(),
-        start = preparations.backend_start_sql(),
+         FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS segue_probe; COMMIT"
     )
 }
 
@@ -113,6 +138,17 @@ mod tests {
         let observed = read(&standby, asked).unwrap();
         assert_eq!((observed.facts.timeline, observed.received), (7, 0x20));
         assert!(observed.facts.in_recovery && observed.facts.read_only);
+    }
+
+    #[test]
+    fn a_brief_answer_is_completed_by_the_full_one_before_it() {
+        let standby = row(["t", "on", "5", "-", "7", "0/10", "0/20", "table", "today"]);
+        let mut promoted =
+            row(["f", "off", "-", "000000080000000000000001", "-", "0/30", "-", "-", "-"]);
+        complete(&mut promoted, &standby);
+        let facts = read(&promoted, Instant::now()).unwrap().facts;
+        assert_eq!((facts.timeline, facts.system_identifier), (8, 5));
+        assert_eq!((facts.ledger, facts.backend_start.as_str()), (LedgerAccess::Table, "today"));
     }
 
     #[test]

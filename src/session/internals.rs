@@ -25,13 +25,15 @@ pub enum LedgerAccess {
 }
 
 /// The numbers below this one are those of the internal statements.
-pub const FIRST_STATEMENT: u32 = 5;
+pub const FIRST_STATEMENT: u32 = 6;
 
 pub(super) const BEGIN: &str = "segue_begin";
 pub(super) const COMMIT: &str = "segue_commit";
 pub(super) const ROLLBACK: &str = "segue_rollback";
 const SEAL: &str = "segue_seal";
 const SEAL_GUARDED: &str = "segue_seal_guarded";
+const LOOK: &str = "segue_look";
+const NAMES: [&str; 6] = [BEGIN, COMMIT, ROLLBACK, SEAL, SEAL_GUARDED, LOOK];
 
 const UUID: u32 = 2950;
 const UUID_ARRAY: u32 = 2951;
@@ -55,12 +57,14 @@ fn statements(
         LedgerAccess::Function => (ledger::SEAL_FUNCTION, ledger::SEAL_FUNCTION_GUARDED),
     };
     let seal_types: &[u32] = &[UUID, INT8];
+    let look = if access == LedgerAccess::None { "" } else { ledger::LOOK };
     [
         (BEGIN, "BEGIN", &[][..]),
         (COMMIT, "COMMIT", &[]),
         (ROLLBACK, "ROLLBACK", &[]),
         (SEAL, seal, seal_types),
         (SEAL_GUARDED, guarded, seal_types),
+        (LOOK, look, &[UUID_ARRAY]),
     ]
     .into_iter()
     .zip(0..)
@@ -70,7 +74,7 @@ fn statements(
 
 /// Prepares every internal statement anew, whatever has become of it; the Sync is the caller's.
 pub(super) fn write_internals(access: LedgerAccess, out: &mut BytesMut) {
-    for name in [BEGIN, COMMIT, ROLLBACK, SEAL, SEAL_GUARDED] {
+    for name in NAMES {
         // Closing what does not exist is no error.
         let written = frontend::close(b'S', name, out);
         debug_assert!(written.is_ok());
@@ -87,6 +91,10 @@ pub fn prepare(access: LedgerAccess, already: &[u32], out: &mut BytesMut) -> Vec
     missing
         .map(|(number, name, sql, types)| {
             parse(name, sql, types, out);
+            if name == LOOK {
+                // Run once, so that the server has compiled its function before it is needed.
+                write_look(std::iter::empty(), out);
+            }
             number
         })
         .collect()
@@ -118,17 +126,18 @@ pub(super) fn write_open(open: Uuid, retire: Uuid, out: &mut BytesMut) {
 pub(super) fn write_look(rows: impl Iterator<Item = Uuid>, out: &mut BytesMut) {
     let rows: Vec<Uuid> = rows.collect();
     let mut array = BytesMut::new();
-    array.put_i32(1);
+    array.put_i32(i32::from(!rows.is_empty()));
     array.put_i32(0);
     array.put_u32(UUID);
-    array.put_i32(i32::try_from(rows.len()).unwrap_or(0));
-    array.put_i32(1);
+    if !rows.is_empty() {
+        array.put_i32(i32::try_from(rows.len()).unwrap_or(0));
+        array.put_i32(1);
+    }
     for row in &rows {
         array.put_i32(16);
         array.put_slice(row.as_bytes());
     }
-    parse("", ledger::LOOK, &[UUID_ARRAY], out);
-    bind("", &[&array], out);
+    bind(LOOK, &[&array], out);
 }
 
 /// Reads one row of the reply to [`write_look`].

@@ -39,6 +39,8 @@ impl Settings {
             StatementKind::Reset(name) if name.eq_ignore_ascii_case("all") => {
                 Change::RemovePrefix("set ")
             }
+            // What a function has set may be this very setting: RESET has to follow it.
+            StatementKind::Reset(name) if self.has_unnamed() => put(Some(format!("set {name}"))),
             StatementKind::Reset(name) => Change::Remove(format!("set {name}")),
             StatementKind::Listen(channel) => put(Some(format!("listen {channel}"))),
             StatementKind::Unlisten(channel) if channel == "*" => Change::RemovePrefix("listen "),
@@ -48,6 +50,12 @@ impl Settings {
             _ => return,
         };
         self.pending.push(change);
+    }
+
+    /// Whether something was set through a function, which hides its name.
+    fn has_unnamed(&self) -> bool {
+        let pending = |change: &Change| matches!(change, Change::Put(Entry { key: None, .. }));
+        self.committed.iter().any(|entry| entry.key.is_none()) || self.pending.iter().any(pending)
     }
 
     /// Where the list of pending changes stands, for [`roll_back_to`](Self::roll_back_to).

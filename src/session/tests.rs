@@ -72,7 +72,7 @@ fn ledger_row(id: Uuid, seq: i64, recent: i64) -> Vec<u8> {
     message(b'D', &body)
 }
 
-const ALL_INTERNALS: [u32; 5] = [0, 1, 2, 3, 4];
+const ALL_INTERNALS: [u32; 6] = [0, 1, 2, 3, 4, 5];
 
 impl Play {
     /// A session on its first link, its row in the ledger opened.
@@ -223,7 +223,7 @@ fn a_transaction_goes_on_after_its_server_is_lost() {
     play.begin_and_read();
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    assert!(play.sends("segue.look"), "the ledger is asked");
+    assert!(play.sends("segue_look"), "the ledger is asked");
     assert!(play.sends("segue_begin"), "and the replay is on its way behind the question");
     let look = play.look(0, 0);
     play.receive(&[look, begun_and_read("a"), written()].concat());
@@ -317,7 +317,7 @@ fn a_fenced_replay_finds_out_that_the_first_attempt_has_committed() {
     play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
     assert!(play.sends("ROLLBACK"));
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
-    assert!(play.sends("segue.look"), "which attempt it was is asked, not guessed");
+    assert!(play.sends("segue_look"), "which attempt it was is asked, not guessed");
     let look = play.look(1, 1);
     play.receive(&look);
     assert_eq!(play.told(), ["replay of 2", "replayed", "COMMIT", "ready Idle"]);
@@ -497,6 +497,20 @@ fn a_committed_setting_is_restored_and_a_rolled_back_one_is_not() {
     assert!(play.sends("SET work_mem") && !play.sends("SET lock_timeout"));
 }
 
+/// A setting made by set_config() was restored although RESET had undone it (simulation, seed 1013).
+#[test]
+fn reset_undoes_what_a_function_has_set() {
+    let mut play = Play::start();
+    play.execute("SELECT set_config('work_mem', '5MB', false)");
+    let seal = [message(b'2', b""), complete("SELECT 1")].concat();
+    play.receive(&[described(), row("5MB"), complete("SELECT 1"), seal, ready(b'I')].concat());
+    play.execute("RESET work_mem");
+    play.receive(&[no_columns(), complete("RESET"), ready(b'I')].concat());
+    play.fail_over();
+    let at = |text: &str| play.sent.windows(text.len()).position(|w| w == text.as_bytes());
+    assert!(at("set_config") < at("RESET work_mem"));
+}
+
 #[test]
 fn a_transaction_beyond_the_limit_loses_its_protection_by_name() {
     let mut play = Play::start();
@@ -574,7 +588,7 @@ fn a_backend_that_cannot_be_ended_is_fenced_before_the_ledger_is_asked() {
             .concat();
     let look = play.look(0, 0);
     play.receive(&[still_there, look].concat());
-    assert!(play.sends("segue_seal") && play.sends("segue.look"));
+    assert!(play.sends("segue_seal") && play.sends("segue_look"));
     assert!(!play.sends("INSERT"), "the first attempt may still commit");
     let look = play.look(2, 0b11);
     play.receive(&[message(b'2', b""), complete("UPDATE 1"), ready(b'I'), look].concat());
