@@ -79,7 +79,8 @@ fn a_small_cache_and_many_statements() {
         let content = stand.content();
         assert!(content.len() == 3 && content.values().all(|n| *n == 1), "{size}: {content:?}");
         let names = session.query("SELECT name FROM pg_prepared_statements", &[]).unwrap();
-        assert!(names.len() <= 5 + size, "{size}: {}", names.len());
+        // Segue's own are BEGIN, COMMIT, ROLLBACK, two seals and the question to the ledger.
+        assert!(names.len() <= 6 + size, "{size}: {}", names.len());
     }
 }
 
