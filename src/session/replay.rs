@@ -241,6 +241,8 @@ impl Session {
                 // What was passed over has run, as if the link had been lost behind it.
                 for unit in self.units.range_mut(self.front..).filter(|unit| unit.sent) {
                     unit.losses = unit.losses.max(1);
+                    // What this attempt has replied was rolled back with it.
+                    unit.user_done = false;
                 }
                 self.judge_without_ledger();
                 let mut adoption = Adoption::default();

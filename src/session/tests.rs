@@ -737,3 +737,19 @@ fn a_fence_hides_no_lost_commits() {
     play.receive(&[still_there, look].concat());
     assert_eq!(play.told(), ["lost 1 to 1"]);
 }
+
+/// A second attempt had replied before its seal met the fence, and what it had replied was taken for
+/// the reply of the first one, which had committed (simulation, seed 9975).
+#[test]
+fn the_reply_of_an_attempt_that_was_fenced_is_not_the_committed_ones() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    let replied = [no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat();
+    play.receive(&[replied, error("SG001"), ready(b'I')].concat());
+    let look = play.look(1, 1);
+    play.receive(&look);
+    assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
+}

@@ -14,6 +14,8 @@ impl Session {
             let unit = &mut self.units[self.front];
             let (commit, seal, user_done) =
                 (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
+            // Which of several attempts has committed is not known, and each may have replied otherwise.
+            let several = unit.losses > 1;
             match verdict {
                 Verdict::Committed => {
                     if let Some(seal) = seal {
@@ -26,7 +28,7 @@ impl Session {
                     }
                     self.note_success();
                     self.settings.commit();
-                    if !user_done {
+                    if !user_done || several {
                         self.emit(Event::Error(reply_lost()));
                     }
                     self.emit(Event::Ready(Status::Idle));
