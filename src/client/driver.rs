@@ -302,7 +302,7 @@ impl Driver {
             server,
             timeline: facts.timeline,
             backend_pid: link.info().backend_pid,
-            backend_start: facts.backend_start.clone(),
+            backend_start: facts.backend_start,
             prepared,
             parameters: link.info().parameters.clone(),
             ledger: access,
@@ -380,10 +380,10 @@ impl Driver {
 
     /// Ends the session on the server in an orderly way.
     pub fn close(&mut self) {
-        if let Some(mut link) = self.link.take() {
+        if let Some(link) = self.link.take() {
             self.inner.cluster.deregister(self.id);
             if self.inner.check_process().is_ok() {
-                let _ = link.send(b"X\0\0\0\x04");
+                link.close();
             }
         }
     }

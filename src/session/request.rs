@@ -314,9 +314,6 @@ impl Session {
             unit.all_steps |= Steps::BEGIN;
         }
         let sql = &request.statement.sql;
-        if sql.contains('\0') {
-            return Err(nul_in_statement());
-        }
         self.record(&mut unit, |out| {
             out.extend_from_slice(sql.as_bytes());
             Ok(())
