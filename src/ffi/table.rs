@@ -209,7 +209,7 @@ fn is_textual(oid: u32) -> bool {
 
 fn decode_hex(hex: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
-    if hex.len() % 2 != 0 {
+    if !hex.len().is_multiple_of(2) {
         return None;
     }
     hex.chunks_exact(2)
