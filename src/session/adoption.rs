@@ -353,13 +353,18 @@ impl Session {
                 behind.any(|later| later.row == row.id && row.has(later.number))
             });
             let unit = &mut self.units[index];
-            if unit.losses == 0 || unit.verdict.is_some() {
+            if unit.verdict.is_some() {
                 continue;
             }
-            if unit.copy == CopyIn::Open {
-                // Its end, and so its seal, was never sent.
-                if !unit.kept && !blocked {
+            if unit.losses == 0 || unit.copy == CopyIn::Open {
+                // Its seal was never sent, or was rolled back, so that any number will do. That of a
+                // row which never reached this server is none, nor is one below a fence.
+                if unit.copy == CopyIn::Open && !unit.kept && !blocked {
                     unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                } else if self.seals.enabled
+                    && row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
+                {
+                    unit.seal = Some(self.seals.allot(seal.guarded));
                 }
                 continue;
             }

@@ -753,3 +753,25 @@ fn the_reply_of_an_attempt_that_was_fenced_is_not_the_committed_ones() {
     play.receive(&look);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
 }
+
+/// A COPY whose link was lost before its end was sent kept the number it had been given, although the
+/// row of that number had not reached the new server: its seal found no row there, and the application
+/// was told SG002 (simulation, seed 19607). With the seal by UPDATE it was committed unsealed instead.
+#[test]
+fn a_copy_is_sealed_in_a_row_that_the_new_server_has() {
+    let mut play = Play::start();
+    let lost = play.session.ledger_row();
+    play.execute("COPY t FROM STDIN");
+    let copies = [no_columns(), message(b'G', &[0, 0, 1, 0, 0])].concat();
+    play.receive(&copies);
+    play.fail_over();
+    play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
+    let fresh = play.session.ledger_row();
+    assert_ne!(fresh, lost);
+    play.receive(&[no_columns(), row("1"), complete("SELECT 1"), ready(b'I')].concat());
+    play.receive(&copies);
+    play.session.copy_end(None).unwrap();
+    play.flush();
+    assert!(play.sent.windows(16).any(|window| window == fresh.as_bytes()));
+    assert!(!play.sent.windows(16).any(|window| window == lost.as_bytes()));
+}
