@@ -169,7 +169,7 @@ impl Session {
                 let mut unit = self.new_unit(Purpose::Commit, 0, false);
                 if let Transaction::Open(open) = &mut self.transaction {
                     open.chain = chain;
-                    if self.seals.enabled && open.effect > Effect::Reads {
+                    if self.seals.enabled && open.effect > Effect::Reads && !open.unsealable {
                         // Even a transaction declared READ ONLY may have been made writable since.
                         let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
                         unit.seal = Some(self.seals.allot(guarded));
@@ -356,9 +356,10 @@ impl Session {
         if let Some(statement) = unit.statement.clone() {
             let class = &statement.class;
             if let Transaction::Open(open) = &mut self.transaction {
-                open.effect = open.effect.max(class.effect);
-                open.sets_mode |= matches!(&class.kind,
-                    StatementKind::Set { name, .. } if name.starts_with("transaction"));
+                open.note(class);
+                if open.unsealable {
+                    self.lose_protection(&mut unit, MODE_SET_LATE);
+                }
             }
             if let Some(reason) = class.unprotected {
                 self.lose_protection(&mut unit, reason);
@@ -421,6 +422,8 @@ pub(super) const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
 pub(super) const CONTROLS: &str =
     "the string of several statements controls the transaction itself";
+pub(super) const MODE_SET_LATE: &str = "its mode was set by SET TRANSACTION after it may have written: if it is READ ONLY now, its commit \
+     cannot be recorded";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
 
 fn no_transaction() -> Error {

@@ -775,3 +775,37 @@ fn a_copy_is_sealed_in_a_row_that_the_new_server_has() {
     assert!(play.sent.windows(16).any(|window| window == fresh.as_bytes()));
     assert!(!play.sent.windows(16).any(|window| window == lost.as_bytes()));
 }
+
+/// A transaction that was made READ ONLY after it had written could not write its seal any more: the
+/// guarded form wrote nothing and let it commit, and when its link was lost in that moment it was
+/// replayed, though it stood; the plain form failed with 25006 what PostgreSQL allows (found by asking
+/// what a server would have to do for the simulation's seed 18641).
+#[test]
+fn what_is_made_read_only_after_it_has_written_ends_unknown() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("SELECT f()");
+    play.receive(&begun_and_read("a"));
+    play.told();
+    play.execute("SET TRANSACTION READ ONLY");
+    play.receive(&[no_columns(), complete("SET"), ready(b'T')].concat());
+    let told = play.told();
+    assert!(told[0].starts_with("ProtectionLost"), "{told:?}");
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(!play.sends("segue_seal"));
+    play.fail_over();
+    assert_eq!(play.told(), ["error 08007 Unknown", "ready Idle"]);
+}
+
+/// SET TRANSACTION where it belongs costs nothing.
+#[test]
+fn a_mode_set_before_anything_is_written_keeps_the_seal() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SELECT f()");
+    play.receive(&[complete("BEGIN"), complete("SET"), complete("SELECT 1"), ready(b'T')].concat());
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(play.sends("segue_seal_guarded"));
+}
