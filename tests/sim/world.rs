@@ -296,7 +296,6 @@ impl World {
     }
 
     fn try_execute(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Result<Exec, Exec> {
-        let server = self.backends[me].server;
         if self.is_read_only(me) && stmt.writes() {
             return Err(Exec::Error("25006"));
         }
