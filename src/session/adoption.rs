@@ -211,7 +211,10 @@ impl Session {
         }
         let adoption = std::mem::take(adoption);
         self.returned |= self.zombies.iter().any(|zombie| zombie.server == self.link.server);
-        self.zombies.retain(|zombie| zombie.server != self.link.server);
+        // One that could not be ended is remembered until the fence stands.
+        if !(adoption.zombie_lives && self.has_undecided_seals()) {
+            self.zombies.retain(|zombie| zombie.server != self.link.server);
+        }
         self.adopted(adoption);
     }
 

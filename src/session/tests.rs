@@ -809,3 +809,30 @@ fn a_mode_set_before_anything_is_written_keeps_the_seal() {
     play.flush();
     assert!(play.sends("segue_seal_guarded"));
 }
+
+/// A backend could not be ended, and the link was lost before the fence against it was up; the next link
+/// had forgotten that backend, which committed after the ledger had been asked: what had been reported
+/// as failed stood, or stood twice (simulation, seeds 28861 and 34253).
+#[test]
+fn a_backend_that_lives_is_remembered_until_the_fence_stands() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.session.handle_link_lost();
+    play.link(0, 1);
+    let still_there =
+        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
+            .concat();
+    let look = play.look(0, 0);
+    play.receive(&[still_there.clone(), look.clone()].concat());
+    assert!(play.sends("segue_seal"), "the fence");
+    play.session.handle_link_lost();
+    play.link(0, 1);
+    let gone = [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat();
+    // The fence's own backend is gone, the first one is not.
+    play.receive(&[still_there, gone, look].concat());
+    assert!(play.sends("segue_seal") && !play.sends("INSERT"), "the fence, and nothing else yet");
+    let fenced = [message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat();
+    let look = play.look(3, 1);
+    play.receive(&[fenced, look].concat());
+    assert!(play.sends("INSERT"));
+}
