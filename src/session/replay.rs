@@ -71,7 +71,7 @@ impl Session {
         let mut unmatched = false;
         for index in self.front..self.units.len() {
             let unit = &self.units[index];
-            if unit.purpose == Purpose::Commit && unmatched {
+            if unit.may_commit() && unmatched {
                 return;
             }
             unmatched |= unit.replayed.is_some();

@@ -65,7 +65,7 @@ impl Session {
     pub fn accepts_requests(&self) -> bool {
         let mut sealed = 0;
         for unit in self.units.range(self.front..) {
-            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) {
+            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) || !unit.sent {
                 return false;
             }
             // If it does not parse, the transaction has not begun, and what follows must not run.

@@ -836,3 +836,32 @@ fn a_backend_that_lives_is_remembered_until_the_fence_stands() {
     play.receive(&[fenced, look].concat());
     assert!(play.sends("INSERT"));
 }
+
+/// A statement whose rows had been delivered in part was run again on another server, with nothing
+/// before it to be compared; the application's COMMIT, made meanwhile, went out behind it at once, and
+/// what had read something else was committed, and reported as rolled back (simulation, seed 88558).
+#[test]
+fn a_commit_waits_for_the_comparison_of_what_is_run_again() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.run("SELECT n FROM t", true);
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), described(), row("a")].concat());
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert!(play.session.is_live());
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(!play.sends("segue_commit"));
+    play.receive(&begun_and_read("a"));
+    assert!(!play.sends("segue_commit"));
+    play.receive(&written());
+    assert!(play.sends("segue_seal") && play.sends("segue_commit"));
+    play.receive(&committed());
+    assert_eq!(
+        play.told(),
+        ["SELECT 1", "ready Open", "INSERT 0 1", "ready Open", "COMMIT", "ready Idle"]
+    );
+}
