@@ -312,8 +312,14 @@ impl App {
                 self.change_in_transaction(&request.sql, &mut tx);
             }
             Some(error) => {
-                tx.gone.extend(&request.ids);
                 tx.failed = true;
+                if request.sql.contains("; SAVEPOINT") || request.sql.starts_with("SAVEPOINT") {
+                    // What a string has done up to a savepoint of its own stands if that is rolled
+                    // back to: neither promised nor refused.
+                    self.settings_unknown = true;
+                } else {
+                    tx.gone.extend(&request.ids);
+                }
                 if error.kind() == ErrorKind::Server {
                     let end = error.sqlstate().to_owned();
                     tx.seen.push(Reply { rows: Vec::new(), end });
