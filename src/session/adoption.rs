@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use postgres_protocol::message::frontend;
 
 use super::internals::LedgerAccess;
+use super::ledger::{SQLSTATE_FENCED, SQLSTATE_NO_ROW};
 use super::loss::FATAL_STATEMENT;
 use super::replay::Finish;
 use super::seals::LedgerRow;
@@ -192,8 +193,10 @@ impl Session {
                     .with_server_error(error),
                 );
             }
-            // An earlier fence has passed this number already, which is as good.
-            Some(Step::Fence) if error.code == super::ledger::SQLSTATE_FENCED => {}
+            // An earlier fence has passed this number already, which is as good; and in a row that this
+            // server never had, no attempt can have been made here.
+            Some(Step::Fence)
+                if [SQLSTATE_FENCED, SQLSTATE_NO_ROW].contains(&error.code.as_str()) => {}
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.

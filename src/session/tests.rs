@@ -865,3 +865,24 @@ fn a_commit_waits_for_the_comparison_of_what_is_run_again() {
         ["SELECT 1", "ready Open", "INSERT 0 1", "ready Open", "COMMIT", "ready Idle"]
     );
 }
+
+/// A fence was set in a row that the new server did not have; the function said so with SG002, and the
+/// ledger was given up: a commit that was not there ended unknown (simulation, seed 142108).
+#[test]
+fn a_fence_needs_no_row_that_the_server_never_had() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    let still_there =
+        [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
+            .concat();
+    let none = [message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat();
+    play.receive(&[still_there, none.clone()].concat());
+    let fence = [message(b'2', b""), error("SG002"), ready(b'I')].concat();
+    play.receive(&[fence, none].concat());
+    assert!(play.session.ledger_in_use());
+    play.receive(&[no_columns(), row("1"), complete("SELECT 1"), ready(b'I')].concat());
+    assert!(play.sends("INSERT") && play.told().is_empty());
+}
