@@ -886,3 +886,24 @@ fn a_fence_needs_no_row_that_the_server_never_had() {
     play.receive(&[no_columns(), row("1"), complete("SELECT 1"), ready(b'I')].concat());
     assert!(play.sends("INSERT") && play.told().is_empty());
 }
+
+/// Requests of a pipeline whose fate was known, and which had been sent on an earlier link only, were
+/// waited for when what had been sent with them was passed over: the session waited for ever
+/// (simulation, seed 112956).
+#[test]
+fn nothing_is_awaited_of_what_an_earlier_link_was_sent() {
+    let mut play = Play::start();
+    play.session.seals.enabled = false;
+    play.execute("SELECT 1");
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    assert!(play.sends("SELECT 1") && !play.sends("INSERT"));
+    // The row is gone, so that what was sent blindly is passed over.
+    play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
+    let one = [described(), row("1"), complete("SELECT 1"), ready(b'I')].concat();
+    play.receive(&one);
+    play.receive(&[no_columns(), row("1"), complete("SELECT 1"), ready(b'I')].concat());
+    play.receive(&one);
+    let told = play.told();
+    assert_eq!(told, ["row 1", "SELECT 1", "ready Idle", "error 08007 Unknown", "ready Idle"]);
+}
