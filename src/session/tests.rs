@@ -907,3 +907,20 @@ fn nothing_is_awaited_of_what_an_earlier_link_was_sent() {
     let told = play.told();
     assert_eq!(told, ["row 1", "SELECT 1", "ready Idle", "error 08007 Unknown", "ready Idle"]);
 }
+
+/// A COPY that the server had refused at once was run again, where it was not refused, and the
+/// application was asked for its data after it had been told of its end (simulation, seed 131510).
+#[test]
+fn no_data_is_asked_for_a_copy_that_has_ended() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("COPY t FROM STDIN");
+    let begun = [message(b'2', b""), complete("BEGIN"), no_columns()].concat();
+    play.receive(&[begun.clone(), error("42501"), ready(b'E')].concat());
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    let copies = [begun, message(b'G', &[0, 0, 1, 0, 0]), error("57014"), ready(b'E')].concat();
+    play.receive(&[look, copies].concat());
+    assert_eq!(play.told(), ["replay of 1", "diverged at 1"]);
+}
