@@ -315,8 +315,11 @@ impl App {
                 tx.failed = true;
                 if request.sql.contains("; SAVEPOINT") || request.sql.starts_with("SAVEPOINT") {
                     // What a string has done up to a savepoint of its own stands if that is rolled
-                    // back to: neither promised nor refused.
+                    // back to, and so does what an older one of that name had been made for: neither
+                    // promised nor refused.
                     self.settings_unknown = true;
+                    tx.ids.clear();
+                    tx.gone.clear();
                 } else {
                     tx.gone.extend(&request.ids);
                 }
