@@ -239,6 +239,13 @@ impl Session {
         let unit = &mut self.units[index];
         unit.end = self.journal_base + self.journal.len();
         unit.copy = CopyIn::Done;
+        if unit.unprotected == Some(NO_LEDGER) && self.seals.enabled && self.seals.is_confirmed() {
+            // It began on a server whose ledger could not be used, and ends on another.
+            unit.unprotected = None;
+            unit.seal = Some(self.seals.allot(false));
+            unit.all_steps |= Steps::SEAL;
+            unit.steps.expect_seal();
+        }
         if unit.all_steps & Steps::SEAL != 0 {
             if let Some(seal) = unit.seal {
                 internals::write_seal(seal, &mut self.output);

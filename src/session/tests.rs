@@ -924,3 +924,30 @@ fn no_data_is_asked_for_a_copy_that_has_ended() {
     play.receive(&[look, copies].concat());
     assert_eq!(play.told(), ["replay of 1", "diverged at 1"]);
 }
+
+/// A COPY that had begun on a server whose ledger could not be used was run again where it could, and was
+/// committed without a seal all the same: its loss in a later failover went unnoticed (simulation, seed
+/// 296868).
+#[test]
+fn a_copy_that_ends_where_there_is_a_ledger_is_sealed() {
+    let mut play = Play::start();
+    play.session.seals.enabled = false;
+    play.execute("COPY t FROM STDIN");
+    let copies = [no_columns(), message(b'G', &[0, 0, 1, 0, 0])].concat();
+    play.receive(&copies);
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&[look, copies].concat());
+    play.told();
+    play.session.copy_end(None).unwrap();
+    play.flush();
+    assert!(play.sends("segue_seal"));
+    let sealed = [message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat();
+    play.receive(&[complete("COPY 0"), sealed].concat());
+    assert_eq!(play.told(), ["COPY 0", "ready Idle"]);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert_eq!(play.told(), ["lost 1 to 1"]);
+}

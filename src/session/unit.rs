@@ -61,6 +61,13 @@ impl Steps {
         self.0 &= self.0 - 1;
     }
 
+    /// A seal follows the user's part after all.
+    pub fn expect_seal(&mut self) {
+        if self.current() != Self::SYNC {
+            self.0 |= Self::SEAL;
+        }
+    }
+
     /// An error skips everything up to the Sync.
     pub fn skip_to_sync(&mut self) {
         self.0 &= Self::SYNC;
