@@ -2,6 +2,7 @@
 //!
 //! The map of the house, from the top down; each layer imports only what stands below it:
 //!
+//! * `ffi`: the C ABI, a face of [`client`]. The only layer with unsafe code.
 //! * [`client`]: the Rust API. Joins all of the below.
 //! * [`session`]: one logical connection, as a pure state machine.
 //! * [`cluster`]: the servers: detector and choice (pure), monitor and standby links.
@@ -9,12 +10,21 @@
 //! * [`wire`]: PostgreSQL's protocol as pure bytes <-> messages.
 //! * [`config`]: what the user asks for. [`error`]: what went wrong and what became of it.
 
+#[forbid(unsafe_code)]
 pub mod client;
+#[forbid(unsafe_code)]
 pub mod cluster;
+#[forbid(unsafe_code)]
 pub mod config;
+#[forbid(unsafe_code)]
 pub mod error;
+#[cfg(feature = "c-abi")]
+mod ffi;
+#[forbid(unsafe_code)]
 pub mod link;
+#[forbid(unsafe_code)]
 pub mod session;
+#[forbid(unsafe_code)]
 pub mod wire;
 
 pub use client::{

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 
+use super::reader::ReplyReader;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::Event;
@@ -11,21 +12,21 @@ use crate::session::Event;
 /// Data is sent once so much of it has gathered.
 const BATCH: usize = 64 * 1024;
 
-/// COPY FROM STDIN under way: write the data, then [`finish`](Self::finish). Dropping it makes the
-/// COPY fail, so that nothing of it is committed.
-pub struct CopyIn<'a> {
-    session: &'a mut Session,
+/// A COPY FROM STDIN under way, without its session: for faces whose handles cannot borrow. It must
+/// be used with the session that it was started on, which takes no other request before its end.
+#[derive(Debug)]
+pub struct CopyWriter {
     done: bool,
 }
 
-impl<'a> CopyIn<'a> {
-    pub(super) fn start(session: &'a mut Session, sql: &str) -> Result<Self> {
+impl CopyWriter {
+    pub fn start(session: &mut Session, sql: &str) -> Result<Self> {
         session.driver.ready()?;
         session.request(sql, &[], false, false)?;
         let mut error = None;
         loop {
             match session.driver.next()? {
-                Event::CopyIn => return Ok(Self { session, done: false }),
+                Event::CopyIn => return Ok(Self { done: false }),
                 Event::Error(e) => error = Some(e),
                 Event::Ready(_) => {
                     return Err(error.unwrap_or_else(|| {
@@ -38,39 +39,65 @@ impl<'a> CopyIn<'a> {
     }
 
     /// Sends a piece of data; pieces need not end where rows do.
-    pub fn send(&mut self, data: &[u8]) -> Result<()> {
-        self.session.driver.restore()?;
-        let core = &mut self.session.driver.core;
-        if !core.copies_in() {
+    pub fn send(&mut self, session: &mut Session, data: &[u8]) -> Result<()> {
+        session.driver.restore()?;
+        let core = &mut session.driver.core;
+        if self.done || !core.copies_in() {
             return Err(Error::new(ErrorKind::Usage, "the COPY has failed: finish() tells why"));
         }
         core.copy_data(data)?;
         if core.output().len() >= BATCH {
-            self.session.driver.flush()?;
+            session.driver.flush()?;
         }
         Ok(())
     }
 
+    /// Ends the COPY; the number of rows. With a reason of the application's it fails.
+    pub fn end(&mut self, session: &mut Session, reason: Option<&str>) -> Result<u64> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(0);
+        }
+        session.driver.restore()?;
+        if session.driver.core.copies_in() {
+            session.driver.core.copy_end(reason)?;
+        }
+        let results = session.finish()?;
+        Ok(results.last.rows_affected())
+    }
+
+    /// Makes the COPY fail if it has not been ended, so that nothing of it is committed.
+    pub fn abandon(&mut self, session: &mut Session) {
+        // The error is the wanted outcome.
+        let _ = self.end(session, Some("the application abandoned the COPY"));
+    }
+}
+
+/// COPY FROM STDIN under way: write the data, then [`finish`](Self::finish). Dropping it makes the
+/// COPY fail, so that nothing of it is committed.
+pub struct CopyIn<'a> {
+    session: &'a mut Session,
+    writer: CopyWriter,
+}
+
+impl<'a> CopyIn<'a> {
+    pub(super) fn start(session: &'a mut Session, sql: &str) -> Result<Self> {
+        let writer = CopyWriter::start(session, sql)?;
+        Ok(Self { session, writer })
+    }
+
+    /// Sends a piece of data; pieces need not end where rows do.
+    pub fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.writer.send(self.session, data)
+    }
+
     /// Ends the COPY; the number of rows.
     pub fn finish(mut self) -> Result<u64> {
-        self.end(None)
+        self.writer.end(self.session, None)
     }
 
     /// Makes the COPY fail with a reason of the application's.
     pub fn abort(mut self, reason: &str) -> Result<()> {
-        self.end(Some(reason)).map(drop)
-    }
-
-    fn end(&mut self, reason: Option<&str>) -> Result<u64> {
-        if std::mem::replace(&mut self.done, true) {
-            return Ok(0);
-        }
-        self.session.driver.restore()?;
-        if self.session.driver.core.copies_in() {
-            self.session.driver.core.copy_end(reason)?;
-        }
-        let results = self.session.finish()?;
-        Ok(results.last.rows_affected())
+        self.writer.end(self.session, Some(reason)).map(drop)
     }
 }
 
@@ -87,56 +114,25 @@ impl Write for CopyIn<'_> {
 
 impl Drop for CopyIn<'_> {
     fn drop(&mut self) {
-        // The error is the wanted outcome.
-        let _ = self.end(Some("the application abandoned the COPY"));
+        self.writer.abandon(self.session);
     }
 }
 
 /// COPY TO STDOUT under way: the data, piece by piece.
 pub struct CopyOut<'a> {
     session: &'a mut Session,
-    error: Option<Error>,
-    done: bool,
+    reader: ReplyReader,
 }
 
 impl<'a> CopyOut<'a> {
     pub(super) fn start(session: &'a mut Session, sql: &str) -> Result<Self> {
-        session.driver.ready()?;
-        session.request(sql, &[], false, true)?;
-        let mut error = None;
-        loop {
-            match session.driver.next()? {
-                Event::CopyOut => return Ok(Self { session, error: None, done: false }),
-                Event::CopyIn => session.driver.core.copy_end(Some("use copy_in()"))?,
-                Event::Error(e) => error = Some(e),
-                Event::Ready(_) => {
-                    return Err(error.unwrap_or_else(|| {
-                        session.executed("the statement is no COPY TO STDOUT; it was executed")
-                    }));
-                }
-                _ => {}
-            }
-        }
+        let reader = ReplyReader::copy(session, sql)?;
+        Ok(Self { session, reader })
     }
 
     /// The next piece: one row of the text formats; `None` at the end.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>> {
-        while !self.done {
-            match self.session.driver.next() {
-                Ok(Event::CopyData(piece)) => return Ok(Some(piece)),
-                Ok(Event::Error(error)) => self.error = Some(error),
-                Ok(Event::Ready(_)) => self.done = true,
-                Ok(_) => {}
-                Err(error) => {
-                    self.done = true;
-                    return Err(error);
-                }
-            }
-        }
-        match self.error.take() {
-            Some(error) => Err(error),
-            None => Ok(None),
-        }
+        self.reader.next_piece(self.session)
     }
 }
 
@@ -150,6 +146,6 @@ impl Iterator for CopyOut<'_> {
 
 impl Drop for CopyOut<'_> {
     fn drop(&mut self) {
-        while !self.done && self.next_piece().is_ok_and(|piece| piece.is_some()) {}
+        self.reader.finish(self.session);
     }
 }

@@ -10,36 +10,40 @@ use crate::session::Event;
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 16 * 1024;
 
-/// A pipeline: [`add`](Self::add) statements, then [`finish`](Self::finish).
-///
-/// Each statement is a request of its own: outside a transaction each is committed by itself, and a
-/// failing one does not stop the others. Inside a transaction a failure fails those behind it.
-/// Transactions are begun and ended outside the pipeline.
-pub struct Pipeline<'a> {
-    session: &'a mut Session,
+/// A pipeline without its session: for faces whose handles cannot borrow. It must be used with one
+/// session alone, which takes no other request before the pipeline's end.
+#[derive(Debug)]
+pub struct PipelineQueue {
     collector: Collector,
+    text: bool,
     outstanding: usize,
     results: Vec<Result<QueryResult>>,
 }
 
-impl<'a> Pipeline<'a> {
-    pub(super) fn new(session: &'a mut Session) -> Self {
-        Self { session, collector: Collector::new(false), outstanding: 0, results: Vec::new() }
+impl PipelineQueue {
+    /// All values come as text if `text`.
+    pub fn new(text: bool) -> Self {
+        Self { collector: Collector::new(text), text, outstanding: 0, results: Vec::new() }
     }
 
     /// Adds a statement. An error here is one of the call itself: nothing was added.
-    pub fn add<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<()> {
-        self.make_room()?;
-        if self.session.controls_transaction(query, params)? {
+    pub fn add<Q: Query + ?Sized>(
+        &mut self,
+        session: &mut Session,
+        query: &Q,
+        params: &[&dyn ToSql],
+    ) -> Result<()> {
+        self.make_room(session)?;
+        if session.controls_transaction(query, params)? {
             return Err(usage(
                 "a pipeline takes no statements that begin or end transactions; nothing was sent",
             ));
         }
-        self.session.request(query, params, false, false)?;
+        session.request(query, params, self.text, false)?;
         self.outstanding += 1;
-        if self.session.driver.core.output().len() >= BATCH {
-            self.session.driver.send_while_reading();
-            self.collect();
+        if session.driver.core.output().len() >= BATCH {
+            session.driver.send_while_reading();
+            self.collect(session);
         }
         Ok(())
     }
@@ -54,37 +58,37 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits for all replies; one result for each statement, in order.
-    pub fn finish(mut self) -> Result<Vec<Result<QueryResult>>> {
+    pub fn finish(&mut self, session: &mut Session) -> Result<Vec<Result<QueryResult>>> {
         while self.outstanding > 0 {
-            let event = self.session.driver.next()?;
-            self.take(event)?;
+            let event = session.driver.next()?;
+            self.take(session, event)?;
         }
         Ok(std::mem::take(&mut self.results))
     }
 
-    fn make_room(&mut self) -> Result<()> {
-        self.session.driver.inner.check_process()?;
-        while !self.session.driver.core.accepts_requests() {
+    fn make_room(&mut self, session: &mut Session) -> Result<()> {
+        session.driver.inner.check_process()?;
+        while !session.driver.core.accepts_requests() {
             if self.outstanding == 0 {
-                self.session.driver.ready()?;
+                session.driver.ready()?;
                 continue;
             }
-            let event = self.session.driver.next()?;
-            self.take(event)?;
+            let event = session.driver.next()?;
+            self.take(session, event)?;
         }
         Ok(())
     }
 
-    fn collect(&mut self) {
-        while let Some(event) = self.session.driver.poll() {
+    fn collect(&mut self, session: &mut Session) {
+        while let Some(event) = session.driver.poll() {
             // Ending a COPY that was refused is sent with what follows.
-            let _ = self.take(event);
+            let _ = self.take(session, event);
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<()> {
+    fn take(&mut self, session: &mut Session, event: Event) -> Result<()> {
         if matches!(event, Event::CopyIn) {
-            self.session.driver.core.copy_end(Some("a pipeline takes no COPY FROM STDIN"))?;
+            session.driver.core.copy_end(Some("a pipeline takes no COPY FROM STDIN"))?;
         }
         if let Some(done) = self.collector.take(event) {
             self.outstanding -= 1;
@@ -94,13 +98,44 @@ impl<'a> Pipeline<'a> {
     }
 }
 
+/// A pipeline: [`add`](Self::add) statements, then [`finish`](Self::finish).
+///
+/// Each statement is a request of its own: outside a transaction each is committed by itself, and a
+/// failing one does not stop the others. Inside a transaction a failure fails those behind it.
+/// Transactions are begun and ended outside the pipeline.
+pub struct Pipeline<'a> {
+    session: &'a mut Session,
+    queue: PipelineQueue,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(session: &'a mut Session) -> Self {
+        Self { session, queue: PipelineQueue::new(false) }
+    }
+
+    /// Adds a statement. An error here is one of the call itself: nothing was added.
+    pub fn add<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<()> {
+        self.queue.add(self.session, query, params)
+    }
+
+    /// So many statements are unanswered.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Waits for all replies; one result for each statement, in order.
+    pub fn finish(mut self) -> Result<Vec<Result<QueryResult>>> {
+        self.queue.finish(self.session)
+    }
+}
+
 impl Drop for Pipeline<'_> {
     fn drop(&mut self) {
-        while self.outstanding > 0 {
-            let Ok(event) = self.session.driver.next() else { return };
-            if self.take(event).is_err() {
-                return;
-            }
-        }
+        // What was not asked for has no one to go to.
+        let _ = self.queue.finish(self.session);
     }
 }

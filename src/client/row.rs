@@ -51,6 +51,17 @@ impl Row {
         &self.columns
     }
 
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn shared_columns(&self) -> Arc<[Column]> {
+        Arc::clone(&self.columns)
+    }
+
+    /// How long it was on the wire.
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn byte_len(&self) -> usize {
+        self.body.len()
+    }
+
     pub fn len(&self) -> usize {
         self.columns.len()
     }

@@ -376,9 +376,7 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<RowStream<'_>> {
-        self.driver.ready()?;
-        let text = self.request(query, params, false, true)?;
-        Ok(RowStream::new(self, text))
+        RowStream::start(self, query, params)
     }
 
     /// COPY ... FROM STDIN.

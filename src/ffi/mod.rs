@@ -1,0 +1,30 @@
+//! The C ABI: one file per handle; `include/segue.h` is generated from here.
+//!
+//! All of Segue's unsafe code is in this layer, and each block says why it holds. Every entry point
+//! goes through [`boundary`], which checks arguments, catches panics and writes outputs on success
+//! only. Handles are boxes that refer to what they need by reference counts, so that they can be
+//! freed in any order.
+
+#![allow(unsafe_code)]
+// Handles are named as C names them, and what may be asked of a pointer is written in the header.
+#![allow(non_camel_case_types, clippy::missing_safety_doc)]
+
+mod boundary;
+mod cancel;
+mod client;
+mod codes;
+mod copy;
+mod error;
+mod event;
+mod lease;
+mod notification;
+mod options;
+mod param;
+mod pipeline;
+mod result;
+mod session;
+mod statement;
+mod status;
+mod stream;
+mod table;
+mod version;
