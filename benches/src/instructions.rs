@@ -9,16 +9,15 @@ use std::process::Command;
 
 use ::segue::Client;
 
+use crate::Failure;
 use crate::measure::{Choice, Random, Spread};
 use crate::peer::{POINT, segue};
 use crate::report::{Report, Target};
 use crate::servers::{SCALE, Way};
-use crate::Failure;
 
 /// Rows of the large result.
 const ROWS: u64 = 10_000;
-const LARGE: &str =
-    "SELECT n, n::int8 AS m, 'row ' || n AS name, n * 1.5::float8 AS x, NULL::text AS nothing, \
+const LARGE: &str = "SELECT n, n::int8 AS m, 'row ' || n AS name, n * 1.5::float8 AS x, NULL::text AS nothing, \
      n % 7 = 0 AS odd FROM generate_series(1, 10000) n";
 
 pub fn run(cluster: &segue_testkit::Cluster, report: &mut Report) -> Result<(), Failure> {

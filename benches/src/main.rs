@@ -119,8 +119,7 @@ fn measure_all(
     if wanted(Benchmark::Journal) {
         journal::run(context, report)?;
     }
-    let shared =
-        [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated, Benchmark::Instructions];
+    let shared = [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated, Benchmark::Instructions];
     if shared.into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
         servers::load(&cluster, SCALE)?;
