@@ -62,6 +62,13 @@ impl Collector {
         Self { text, ..Self::default() }
     }
 
+    /// Collects rows in a list that has been used before.
+    pub fn reuse(text: bool, rows: Vec<Row>) -> Self {
+        let mut collector = Self::new(text);
+        collector.results.last.rows = rows;
+        collector
+    }
+
     /// The result in hand; what was there before is complete.
     fn open(&mut self) -> &mut QueryResult {
         let results = &mut self.results;
@@ -94,6 +101,7 @@ impl Collector {
     }
 
     /// Takes an event; whether it was the request's last.
+    #[inline]
     pub fn add(&mut self, event: Event) -> bool {
         match event {
             Event::Columns(columns) => self.open().columns = columns,
