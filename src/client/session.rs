@@ -111,6 +111,7 @@ impl Session {
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
         driver.ready()?;
+        driver.core.counters().sessions_opened.add(1);
         Ok(Self {
             driver,
             statements: NumberMap::default(),

@@ -353,6 +353,7 @@ impl Session {
 
     /// A statement of the application's goes on its way.
     fn enlist(&mut self, mut unit: Unit, class: &Classified) {
+        self.counters.statements.add(1);
         if let Transaction::Open(open) = &mut self.transaction {
             open.effect = open.effect.max(class.effect);
             open.sets_mode |= matches!(&class.kind,
