@@ -24,6 +24,7 @@ demo: setup
 
 test: setup lint
 	$(CARGO) test --workspace
+	CARGO="$(CARGO)" bash scripts/packaging-test.sh
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all

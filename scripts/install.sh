@@ -3,6 +3,7 @@
 #
 #   install.sh [--uninstall]    with PREFIX=/usr/local LIBDIR=$PREFIX/lib DESTDIR= in the environment
 #
+# Debug information is left out, four fifths of the library; INSTALL_STRIP=no keeps it.
 # What is installed finds its parts from its own place, so that the tree may be moved afterwards
 # (as long as LIBDIR is below PREFIX). docs/install.md lists the files.
 set -eu
@@ -144,11 +145,19 @@ install -m 755 "$built/$built_shared" "$DESTDIR$LIBDIR/$shared"
 ln -sf "$shared" "$DESTDIR$LIBDIR/$soname"
 ln -sf "$soname" "$DESTDIR$LIBDIR/$built_shared"
 install -m 644 "$built/libsegue.a" "$DESTDIR$LIBDIR/libsegue.a"
+install -m 755 "$built/segue" "$DESTDIR$bindir/segue"
+if [ "${INSTALL_STRIP:-yes}" != no ]; then
+    # The names of functions stay, for backtraces.
+    strip -S "$DESTDIR$LIBDIR/$shared" "$DESTDIR$LIBDIR/libsegue.a" "$DESTDIR$bindir/segue"
+    if [ "$(uname -s)" = Linux ]; then
+        # What rustc alone could use, to optimise across crates: two thirds of the rest.
+        strip -S -R .llvmbc -R .llvmcmd "$DESTDIR$LIBDIR/libsegue.a"
+    fi
+fi
 install -m 644 include/segue.h bindings/cpp/segue.hpp "$DESTDIR$includedir/"
 # A header that a newer version has no more must not stay behind.
 rm -f "$DESTDIR$includedir/segue/"*.hpp
 install -m 644 bindings/cpp/segue/*.hpp "$DESTDIR$includedir/segue/"
-install -m 755 "$built/segue" "$DESTDIR$bindir/segue"
 fill bindings/pkgconfig/segue.pc.in "$DESTDIR$LIBDIR/pkgconfig/segue.pc"
 fill bindings/cmake/segue-targets.cmake.in "$DESTDIR$LIBDIR/cmake/segue/segue-targets.cmake"
 fill bindings/cmake/segue-config-version.cmake.in \

@@ -72,13 +72,17 @@ uses_shared() { # uses_shared yes|no PROGRAM
     [ "$found" = "$1" ] || fail "$2 depends on the shared library: $found"
 }
 
-build_with_cmake() { # build_with_cmake PREFIX BUILD
-    run cmake -S tests/packaging/cmake -B "$2" -DCMAKE_PREFIX_PATH="$1" -DCMAKE_BUILD_TYPE=Debug
-    run cmake --build "$2" -j "$(nproc)"
-    uses_shared yes "$2/c-shared"
-    uses_shared no "$2/c-static"
-    uses_shared yes "$2/cpp-shared"
-    uses_shared no "$2/cpp-static"
+build_with_cmake() { # build_with_cmake PREFIX BUILD TARGET...
+    local prefix=$1 build=$2 program
+    shift 2
+    run cmake -S tests/packaging/cmake -B "$build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug
+    run cmake --build "$build" -j "$(nproc)" --target "$@"
+    for program; do
+        case $program in
+        *-static) uses_shared no "$build/$program" ;;
+        *) uses_shared yes "$build/$program" ;;
+        esac
+    done
 }
 
 # ------------------------------------------------------------------------------------ installation
@@ -98,10 +102,7 @@ run env PREFIX="$prefix" sh scripts/install.sh
 check_tree "$prefix" "$prefix/lib"
 check_library "$prefix/lib/libsegue.so.1"
 "$prefix/bin/segue" --version >/dev/null || fail "bin/segue does not run"
-for header in $(cd "$prefix/include" && ls segue.hpp segue/*.hpp); do
-    echo "#include <$header>" >"$work/alone.cpp"
-    run c++ -std=c++17 -fsyntax-only -Wall -Wextra -Werror -I"$prefix/include" "$work/alone.cpp"
-done
+diff -r bindings/cpp/segue "$prefix/include/segue" || fail "not all C++ headers are installed"
 
 # ------------------------------------------------------------------------------------ real servers
 
@@ -139,8 +140,9 @@ run_consumers() { # run_consumers DIRECTORY LIBDIR PROGRAM...
 # --------------------------------------------------------------------------------------- consumers
 
 step "a CMake project: C shared and static, C++"
-build_with_cmake "$prefix" "$work/cmake"
-run_consumers "$work/cmake" "$prefix/lib" c-shared c-static cpp-shared cpp-static
+all=(c-shared c-static cpp-shared cpp-static)
+build_with_cmake "$prefix" "$work/cmake" "${all[@]}"
+run_consumers "$work/cmake" "$prefix/lib" "${all[@]}"
 for asked in "0.1:0" "0.1.0:0" "0.2:1" "1.0:1"; do
     printf 'cmake_minimum_required(VERSION 3.16)\nproject(v LANGUAGES C)\nfind_package(segue %s REQUIRED)\n' \
         "${asked%:*}" >"$work/CMakeLists.txt"
@@ -161,8 +163,8 @@ step "the same tree moved elsewhere"
 moved=$work/moved/to/opt
 mkdir -p "$(dirname "$moved")"
 mv "$prefix" "$moved"
-build_with_cmake "$moved" "$work/cmake-moved"
-run_consumers "$work/cmake-moved" "$moved/lib" c-shared cpp-shared
+build_with_cmake "$moved" "$work/cmake-moved" c-shared c-static cpp-shared
+run_consumers "$work/cmake-moved" "$moved/lib" c-shared c-static cpp-shared
 export PKG_CONFIG_PATH=$moved/lib/pkgconfig
 mkdir "$work/make-moved"
 run make -C "$work/make-moved" -f "$root/tests/packaging/pkgconfig/Makefile" c-shared
@@ -184,7 +186,7 @@ done <"$work/compile"
 through_a_failover() { # through_a_failover PROGRAM OLD NEW: kills OLD while it runs, promotes NEW
     local program=$1 old=$2 new=$3 line last='' pid
     mkfifo "$work/$program.out"
-    "$work/examples/$program" "$conninfo" 3000 >"$work/$program.out" &
+    "$work/examples/$program" "$conninfo" 2000 >"$work/$program.out" &
     pid=$!
     programs+=("$pid")
     exec 5<"$work/$program.out"
@@ -197,10 +199,11 @@ through_a_failover() { # through_a_failover PROGRAM OLD NEW: kills OLD while it 
     done
     exec 5<&-
     wait "$pid" || fail "$program ended with an error, after: $last"
-    [[ $last == "3000 transfers reported, 3000 in the database"* ]] || fail "$program ended with: $last"
+    [[ $last == "2000 transfers reported, 2000 in the database"* ]] || fail "$program ended with: $last"
     step "  $program: $last"
 }
 
+: >"$work/events.out"
 "$work/examples/events" "$conninfo" 120 >"$work/events.out" 2>&1 &
 events=$!
 programs+=("$events")
@@ -212,6 +215,11 @@ step "transfer (C) while the primary is killed"
 through_a_failover transfer 0 1
 ask rejoin 0
 ask wait_standbys
+# A promoted server replicates asynchronously until told otherwise: commits that it has acknowledged
+# could be lost with it, and the counts below would say so.
+ask sql 1 "ALTER SYSTEM SET synchronous_standby_names = '*'"
+ask sql 1 "SELECT pg_reload_conf()"
+ask wait_until 1 "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
 step "transfer (C++) while the new primary is killed"
 through_a_failover transfer-cpp 1 0
 kill -INT "$events"
@@ -221,7 +229,7 @@ grep -q '^promoted ' "$work/events.out" || fail "events saw no promotion: $(cat 
 
 # The cluster's own word for it, from another client than ours.
 ask sql 0 "SELECT count(*) FROM transfer"
-[ "$answer" = 6000 ] || fail "the database has $answer transfers instead of 6000"
+[ "$answer" = 4000 ] || fail "the database has $answer transfers instead of 4000"
 ask sql 0 "SELECT sum(balance) FROM account"
 [ "$answer" = 100000 ] || fail "the accounts hold $answer instead of 100000"
 
