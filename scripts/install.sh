@@ -78,8 +78,11 @@ fi
 # tests/packaging links a program that way.
 native_libs() {
     if command -v rustc >/dev/null 2>&1; then
-        echo | rustc --crate-type staticlib --crate-name none -o /dev/null \
+        # Into a directory of its own: a compiler that root runs replaces what -o names, even a device.
+        scrap=$(mktemp -d)
+        echo | rustc --crate-type staticlib --crate-name none --out-dir "$scrap" \
             --print native-static-libs - 2>&1 | sed -n 's/.*native-static-libs: //p'
+        rm -rf "$scrap"
     fi
 }
 native=$(native_libs)
