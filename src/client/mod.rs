@@ -213,6 +213,20 @@ fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     }
 }
 
+/// A client that is gone leaves nothing behind, its configuration with the password least of all.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever holds the lock at this moment opens another client, which clears up as well; in a
+        // child of fork() it may be held by a thread that is not there.
+        if let Ok(mut clients) = CLIENTS.try_lock() {
+            clients.retain(|_, inner| inner.strong_count() > 0);
+            if clients.is_empty() {
+                *clients = HashMap::new();
+            }
+        }
+    }
+}
+
 /// What warm links are given ahead of time.
 struct Preparations {
     registry: Arc<Registry>,
