@@ -138,10 +138,9 @@ public:
         static_assert(std::is_invocable_v<held&, const event&>, "segue: a callback takes a const segue::event&");
         auto owned = std::make_unique<held>(std::forward<Callback>(callback));
         segue_subscription* made = nullptr;
-        detail::call(segue_client_on_event, raw(), &detail::run_callback<held>, static_cast<void*>(owned.get()),
+        // The library takes it over, also if the call fails, and destroys it when it is not needed any more.
+        detail::call(segue_client_on_event, raw(), &detail::run_callback<held>, static_cast<void*>(owned.release()),
                      &detail::destroy_callback<held>, &made);
-        // From here on the library destroys it, once the subscription is gone.
-        static_cast<void>(owned.release());
         return subscription(made);
     }
 

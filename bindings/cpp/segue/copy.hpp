@@ -71,7 +71,11 @@ public:
 
     /// Makes the COPY fail for a reason of the application's; nothing of it stays.
     void abort(zstring reason) {
-        detail::call(segue_copy_in_abort, handle_.get(), reason.c_str());
+        try {
+            detail::call(segue_copy_in_abort, handle_.get(), reason.c_str());
+        } catch (const query_canceled&) {
+            // This is the failure that was asked for.
+        }
         handle_.reset();
     }
 

@@ -87,7 +87,7 @@ struct param_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v
             return segue_param_int8(static_cast<std::int64_t>(value));
         } else {
             if (value > static_cast<T>(std::numeric_limits<std::int64_t>::max())) {
-                throw conversion_error("an unsigned parameter is too large for int8; nothing was sent");
+                throw conversion_error("an unsigned parameter is too large for int8; nothing was sent", outcome::not_committed);
             }
             return segue_param_int8(static_cast<std::int64_t>(value));
         }

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace segue {
 
@@ -44,7 +45,7 @@ public:
     [[nodiscard]] row operator[](std::size_t index) const {
         if (index >= rows_) {
             throw invalid_argument("there is no row " + std::to_string(index) + ": the result has " +
-                                   std::to_string(rows_));
+                                   std::to_string(rows_), outcome::unknown);
         }
         return at_unchecked(index);
     }
@@ -203,7 +204,7 @@ public:
     [[nodiscard]] bool empty() const noexcept { return results_.empty(); }
     [[nodiscard]] const result_view& operator[](std::size_t index) const {
         if (index >= results_.size()) {
-            throw invalid_argument("the batch has " + std::to_string(results_.size()) + " results");
+            throw invalid_argument("the batch has " + std::to_string(results_.size()) + " results", outcome::unknown);
         }
         return results_[index];
     }

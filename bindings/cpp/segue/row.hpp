@@ -74,7 +74,7 @@ public:
     [[nodiscard]] value operator[](std::size_t column) const {
         if (column >= columns_) {
             throw invalid_argument("there is no column " + std::to_string(column) + ": the row has " +
-                                   std::to_string(columns_));
+                                   std::to_string(columns_), outcome::unknown);
         }
         return at_unchecked(column);
     }
@@ -111,7 +111,7 @@ public:
         } else {
             if (sizeof...(Ts) != columns_) {
                 throw invalid_argument("a row of " + std::to_string(columns_) + " columns was to be read as " +
-                                       std::to_string(sizeof...(Ts)) + " values");
+                                       std::to_string(sizeof...(Ts)) + " values", outcome::unknown);
             }
             return as_values<Ts...>(std::index_sequence_for<Ts...>());
         }
@@ -140,14 +140,14 @@ private:
     [[nodiscard]] std::size_t find(zstring column) const {
         const std::int32_t found = segue_result_column(handle_, column.c_str());
         if (found < 0) {
-            throw invalid_argument(std::string("there is no column ") + detail::copied(column.c_str()));
+            throw invalid_argument(std::string("there is no column ") + detail::copied(column.c_str()), outcome::unknown);
         }
         return static_cast<std::size_t>(found);
     }
 
     static std::size_t to_index(int column) {
         if (column < 0) {
-            throw invalid_argument("a column's number is not negative");
+            throw invalid_argument("a column's number is not negative", outcome::unknown);
         }
         return static_cast<std::size_t>(column);
     }

@@ -74,13 +74,12 @@ using core_ptr = std::shared_ptr<session_core>;
 
 inline segue_session* raw(const core_ptr& core) noexcept { return core ? core->handle.get() : nullptr; }
 
-/// Of a statement that was executed all the same: if it was not part of a transaction it stands, and the
-/// error in flight has to say so.
+/// Of a statement that was executed all the same, the error in flight says: if it was not part of a
+/// transaction it stands, else it ends with that.
 inline void mark_executed(error& failure, const core_ptr& core) {
     try {
-        if (core && !read_session(core->handle.get()).in_transaction) {
-            failure.set_outcome(outcome::committed);
-        }
+        const bool inside = core && read_session(core->handle.get()).in_transaction;
+        failure.set_outcome(inside ? outcome::not_committed : outcome::committed);
     } catch (const error&) {
         failure.set_outcome(outcome::unknown);
     }
@@ -446,7 +445,7 @@ public:
     void release(zstring name) { detail::call(segue_session_release, raw(), name.c_str()); }
 
     /// The next notification of a channel that this session listens to: one that has arrived, or one that
-    /// arrives within `timeout`; nothing if none does.
+    /// arrives within `timeout` (of a day at most); nothing if none does.
     template <class Rep, class Period>
     [[nodiscard]] std::optional<segue::notification> notification(std::chrono::duration<Rep, Period> timeout) {
         segue_notification* arrived = nullptr;
@@ -476,7 +475,7 @@ private:
     template <class Rep, class Period>
     static std::int64_t milliseconds(std::chrono::duration<Rep, Period> timeout) {
         using std::chrono::milliseconds;
-        // A day is long enough to wait, and cannot overflow; durations may be of any arithmetic type.
+        // A day is long enough to wait, and cannot overflow.
         if (timeout >= std::chrono::hours(24)) {
             return std::int64_t{24} * 3'600 * 1'000;
         }
@@ -486,7 +485,14 @@ private:
 
 inline std::optional<std::string> session::parameter(zstring name) const {
     std::size_t length = 0;
-    detail::call(segue_session_parameter, raw(), name.c_str(), static_cast<char*>(nullptr), std::size_t{0}, &length);
+    try {
+        detail::call(segue_session_parameter, raw(), name.c_str(), static_cast<char*>(nullptr), std::size_t{0}, &length);
+    } catch (const usage_error& failure) {
+        if (failure.kind() == error_kind::usage) {
+            return std::nullopt;
+        }
+        throw;
+    }
     std::string value(length + 1, '\0');
     detail::call(segue_session_parameter, raw(), name.c_str(), value.data(), value.size(), &length);
     value.resize(length);

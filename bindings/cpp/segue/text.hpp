@@ -98,7 +98,7 @@ inline void append_binary(std::string& out, const segue_param& param) {
         out += iso_text((days + days_to_postgres_epoch) * micros_per_day, false);
     } else {
         throw conversion_error("a parameter in binary format cannot be put into an array or a COPY row; "
-                               "give its param_traits the text format");
+                               "give its param_traits the text format", outcome::not_committed);
     }
 }
 

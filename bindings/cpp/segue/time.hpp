@@ -212,7 +212,7 @@ std::int64_t postgres_micros_of(std::chrono::time_point<std::chrono::system_cloc
                                static_cast<long double>(ratio::den);
     // From 4713 BC to 294276 AD, less a little at the far end that 64 bits cannot shift by 30 years.
     if (wanted < -210'866'803'200'000'000.0L || wanted > 9'223'371'000'000'000'000.0L) {
-        throw conversion_error("the point in time is out of PostgreSQL's range; nothing was sent");
+        throw conversion_error("the point in time is out of PostgreSQL's range; nothing was sent", outcome::not_committed);
     }
     return std::chrono::floor<micros>(count).count() - days_to_postgres_epoch * micros_per_day;
 }

@@ -42,9 +42,10 @@ class value;
 /// and arrays of all these (PostgreSQL's arrays of one dimension).
 template <class T, class Enable = void>
 struct value_traits {
-    static_assert(detail::always_false<T>,
-                  "segue: no value can be read as this type; specialise segue::value_traits for it");
-    static T from_value(const value&);
+    static T from_value(const value&) {
+        static_assert(detail::always_false<T>,
+                      "segue: no value can be read as this type; specialise segue::value_traits for it");
+    }
 };
 
 namespace detail {
