@@ -111,7 +111,7 @@ private:
 
 /// A server alone, shared by the tests of one program.
 inline cluster& one_server() {
-    static cluster shared;
+    static cluster shared({"--standbys", "0"});
     return shared;
 }
 
