@@ -260,8 +260,8 @@ TEST(setup_and_removal) {
     owner.setup();
     CHECK_THROWS(segue::syntax_error_or_access_rule, owner.setup("nobody_of_that_name"));
     auto session = owner.open_session();
-    own.sql(0, "CREATE ROLE app");
-    owner.setup("app", true);
+    own.sql(0, "CREATE ROLE somebody");
+    owner.setup("somebody", true);
     CHECK(session.status().ledger);
     owner.remove_ledger();
     CHECK_EQ(own.sql(0, "SELECT count(*) FROM pg_namespace WHERE nspname = 'segue'"), "0");

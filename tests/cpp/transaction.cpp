@@ -374,7 +374,9 @@ TEST(transact_runs_again_after_a_deadlock) {
     std::atomic<int> waiting{0};
     const auto crossing = [&](int first, int second) {
         auto own = client().open_session();
-        own.transact([&, turn = 0](segue::transaction& tx) mutable {
+        segue::transact_options options;
+        options.max_attempts = 20;
+        auto body = [&, turn = 0](segue::transaction& tx) mutable {
             ++runs;
             tx.execute("UPDATE t SET v = v + 1 WHERE n = $1", first);
             if (++turn == 1) {
@@ -383,13 +385,15 @@ TEST(transact_runs_again_after_a_deadlock) {
                 while (waiting < 2) std::this_thread::yield();
             }
             tx.execute("UPDATE t SET v = v + 1 WHERE n = $1", second);
-        });
+        };
+        own.transact(body, options);
     };
     auto one = std::async(std::launch::async, crossing, 1, 2);
     auto two = std::async(std::launch::async, crossing, 2, 1);
     one.get();
     two.get();
-    CHECK_EQ(runs.load(), 3);
+    // The victim's next run may get its first row ahead of the survivor, and meet it crosswise again.
+    CHECK(runs >= 3);
     CHECK_EQ(session.query_one<int>("SELECT sum(v) FROM t"), 4);
 }
 
