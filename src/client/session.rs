@@ -401,11 +401,12 @@ impl Session {
             if let Some(notification) = self.driver.notifications.pop_front() {
                 return Ok(Some(notification));
             }
-            if Instant::now() >= deadline {
+            self.driver.ready()?;
+            // Also without any time left, so that those who poll see what has arrived.
+            self.driver.wait(deadline)?;
+            if self.driver.notifications.is_empty() && Instant::now() >= deadline {
                 return Ok(None);
             }
-            self.driver.ready()?;
-            self.driver.wait(deadline)?;
         }
     }
 
