@@ -41,7 +41,8 @@ TEST(streams_give_every_row_once) {
         CHECK_EQ(expected, rows + 1);
     }
     long sum = 0;
-    for (auto row : session.stream(segue::format::binary, "SELECT n::int8 FROM generate_series(1, 1000) n")) sum += row.get<long>(0);
+    for (auto row : session.stream(segue::format::binary, "SELECT n::int8 FROM generate_series(1, 1000) n"))
+        sum += row.get<long>(0);
     CHECK_EQ(sum, 500'500);
 }
 
@@ -96,17 +97,22 @@ TEST(streams_that_fail) {
 
 TEST(copy_in_rows) {
     auto session = fresh();
-    session.execute("CREATE TABLE IF NOT EXISTS wide (b bool, i int2, l int8, f float4, d float8, s text, x bytea, t timestamptz, a int[], z text, y date, u text[])");
-    const auto when = std::chrono::time_point<std::chrono::system_clock, std::chrono::microseconds>(std::chrono::microseconds(1'709'164'800'000'001));
+    session.execute(
+        "CREATE TABLE IF NOT EXISTS wide (b bool, i int2, l int8, f float4, d float8, s text, x bytea, t "
+        "timestamptz, a int[], z text, y date, u text[])");
+    const auto when = std::chrono::time_point<std::chrono::system_clock, std::chrono::microseconds>(
+        std::chrono::microseconds(1'709'164'800'000'001));
     using days = std::chrono::duration<int, std::ratio<86'400>>;
     const std::string awkward = "tab\t newline\n return\r back\\slash \\N \\. \b end";
     const std::vector<std::byte> binary{std::byte{0}, std::byte{255}, std::byte{'\\'}};
     auto copy = session.copy_in("COPY wide FROM STDIN");
     CHECK(copy.handle() != nullptr);
-    copy.write_row(true, std::int16_t{-3}, std::numeric_limits<std::int64_t>::min(), 0.1f, 1e-300, awkward, binary, when,
-                   std::vector<int>{1, 2}, nullptr, std::chrono::time_point<std::chrono::system_clock, days>(days(19'782)),
+    copy.write_row(true, std::int16_t{-3}, std::numeric_limits<std::int64_t>::min(), 0.1f, 1e-300, awkward,
+                   binary, when, std::vector<int>{1, 2}, nullptr,
+                   std::chrono::time_point<std::chrono::system_clock, days>(days(19'782)),
                    std::vector<std::string>{"a\tb", "\\", "\""});
-    copy.write_row(std::optional<bool>(), nullptr, nullptr, nullptr, nullptr, "", nullptr, nullptr, nullptr, "\\N", nullptr, nullptr);
+    copy.write_row(std::optional<bool>(), nullptr, nullptr, nullptr, nullptr, "", nullptr, nullptr, nullptr,
+                   "\\N", nullptr, nullptr);
     CHECK_EQ(copy.finish(), 2u);
     const auto rows = session.query("SELECT * FROM wide ORDER BY b");
     const auto row = rows.front();
@@ -187,7 +193,8 @@ TEST(copy_out) {
     auto empty = session.copy_out("COPY (SELECT 1 WHERE false) TO STDOUT");
     CHECK(empty.begin() == empty.end());
     CHECK_THROWS(segue::server_error, [&] {
-        for (auto piece : session.copy_out("COPY (SELECT 1 / (n - 1) FROM t ORDER BY n) TO STDOUT")) CHECK(piece.empty());
+        for (auto piece : session.copy_out("COPY (SELECT 1 / (n - 1) FROM t ORDER BY n) TO STDOUT"))
+            CHECK(piece.empty());
     }());
     CHECK_EQ(session.query_one<int>("SELECT 1"), 1);
 }
@@ -276,7 +283,8 @@ TEST(notifications) {
     CHECK_EQ(first->payload, "first");
     CHECK_EQ(first->process_id, static_cast<int>(*speaker.status().backend_pid));
     CHECK_EQ(listener.notification(std::chrono::duration<double>(60.5))->payload, "second");
-    auto later = std::async(std::launch::async, [&] { speaker.execute("SELECT pg_notify($1, 'third')", channel); });
+    auto later =
+        std::async(std::launch::async, [&] { speaker.execute("SELECT pg_notify($1, 'third')", channel); });
     CHECK_EQ(listener.notification(std::chrono::hours(1'000'000))->payload, "third");
     later.get();
 }

@@ -22,7 +22,8 @@ segue::session& session() {
             "  $$ BEGIN RAISE 'raised' USING errcode = code; END $$;"
             "CREATE TABLE parent (id int PRIMARY KEY);"
             "CREATE TABLE child (id int UNIQUE, parent int REFERENCES parent, name text NOT NULL,"
-            "  age int CONSTRAINT adult CHECK (age > 17), period int4range, EXCLUDE USING gist (period WITH &&))");
+            "  age int CONSTRAINT adult CHECK (age > 17), period int4range, EXCLUDE USING gist (period WITH "
+            "&&))");
         return made;
     }();
     return shared;
@@ -43,7 +44,8 @@ Expected insert_fails(const char* values) {
 }  // namespace
 
 TEST(the_servers_own_errors) {
-    const auto error = CHECK_THROWS(segue::syntax_error_or_access_rule, session().execute("SELECT wrong FROM parent"));
+    const auto error =
+        CHECK_THROWS(segue::syntax_error_or_access_rule, session().execute("SELECT wrong FROM parent"));
     CHECK_EQ(error.sqlstate(), "42703");
     CHECK_EQ(error.severity(), "ERROR");
     CHECK_EQ(error.position(), "8");
@@ -59,8 +61,9 @@ TEST(the_servers_own_errors) {
     CHECK_EQ(division.sqlstate(), "22012");
     const auto raised = CHECK_THROWS(
         segue::server_error,
-        session().execute("DO $$ BEGIN RAISE 'no' USING detail = 'because', hint = 'do not', errcode = 'ZZ999',"
-                          " schema = 's', table = 't', column = 'c', datatype = 'd', constraint = 'n'; END $$"));
+        session().execute(
+            "DO $$ BEGIN RAISE 'no' USING detail = 'because', hint = 'do not', errcode = 'ZZ999',"
+            " schema = 's', table = 't', column = 'c', datatype = 'd', constraint = 'n'; END $$"));
     CHECK_EQ(raised.sqlstate(), "ZZ999");
     CHECK_EQ(raised.detail(), "because");
     CHECK_EQ(raised.hint(), "do not");
@@ -91,7 +94,8 @@ TEST(constraints) {
 }
 
 TEST(conflicts_and_cancellations) {
-    const auto serialization = CHECK_THROWS(segue::serialization_failure, session().execute("SELECT raises('40001')"));
+    const auto serialization =
+        CHECK_THROWS(segue::serialization_failure, session().execute("SELECT raises('40001')"));
     CHECK(serialization.is_retryable());
     CHECK_THROWS(segue::deadlock_detected, session().execute("SELECT raises('40P01')"));
     session().execute("SET statement_timeout = '20ms'");
@@ -133,7 +137,8 @@ TEST(configuration) {
 }
 
 TEST(servers_that_cannot_be_had) {
-    segue::client nobody{"host=127.0.0.1 port=1 user=a dbname=b failover_timeout_ms=300 connect_timeout_ms=200"};
+    segue::client nobody{
+        "host=127.0.0.1 port=1 user=a dbname=b failover_timeout_ms=300 connect_timeout_ms=200"};
     try {
         auto opened = nobody.open_session();
         CHECK(false);
@@ -183,15 +188,19 @@ TEST(rows_too_many_or_too_few) {
     CHECK_EQ(none.kind(), segue::error_kind::usage);
     CHECK_THROWS(segue::unexpected_rows, session().query_opt<int>("SELECT generate_series(1, 2)"));
     // The statement stands all the same, and the error says so: nobody must run it again.
-    const auto both = CHECK_THROWS(segue::unexpected_rows, session().query_one<int>("INSERT INTO counted VALUES (1), (2) RETURNING n"));
+    const auto both = CHECK_THROWS(
+        segue::unexpected_rows, session().query_one<int>("INSERT INTO counted VALUES (1), (2) RETURNING n"));
     CHECK_EQ(both.outcome(), segue::outcome::committed);
     CHECK(both.maybe_committed());
     CHECK(!both.is_retryable());
-    const auto text = CHECK_THROWS(segue::conversion_error, session().query_one<int>("INSERT INTO counted VALUES (3) RETURNING 'three'"));
+    const auto text =
+        CHECK_THROWS(segue::conversion_error,
+                     session().query_one<int>("INSERT INTO counted VALUES (3) RETURNING 'three'"));
     CHECK_EQ(text.outcome(), segue::outcome::committed);
     CHECK_EQ(session().query_one<int>("SELECT count(*) FROM counted"), 3);
     segue::transaction tx{session()};
-    const auto inside = CHECK_THROWS(segue::unexpected_rows, tx.query_one<int>("INSERT INTO counted VALUES (4), (5) RETURNING n"));
+    const auto inside = CHECK_THROWS(segue::unexpected_rows,
+                                     tx.query_one<int>("INSERT INTO counted VALUES (4), (5) RETURNING n"));
     CHECK_EQ(inside.outcome(), segue::outcome::not_committed);
 }
 
@@ -219,7 +228,9 @@ TEST(kinds_without_a_server) {
             return std::string(typeid(error).name());
         }
     };
-    const auto is = [&](std::int32_t status, const std::type_info& type) { CHECK_EQ(thrown(status), std::string(type.name())); };
+    const auto is = [&](std::int32_t status, const std::type_info& type) {
+        CHECK_EQ(thrown(status), std::string(type.name()));
+    };
     is(SEGUE_INVALID_ARGUMENT, typeid(segue::invalid_argument));
     is(SEGUE_USAGE, typeid(segue::usage_error));
     is(SEGUE_BUSY, typeid(segue::busy_error));

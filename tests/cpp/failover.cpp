@@ -30,7 +30,9 @@ segue::session with_table(const segue::client& client) {
 }
 
 /// What the server that is left has, asked without Segue.
-std::string rows_on(cluster& servers, int server) { return servers.sql(server, "SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM t"); }
+std::string rows_on(cluster& servers, int server) {
+    return servers.sql(server, "SELECT coalesce(string_agg(n::text, ',' ORDER BY n), '') FROM t");
+}
 
 /// The names of the events, as they come.
 class recorder {
@@ -89,8 +91,8 @@ TEST(a_transaction_goes_on_and_events_tell) {
     CHECK_EQ(*session.status().server, 1u);
     CHECK_EQ(*session.status().timeline, 2);
     CHECK(!session.status().in_transaction);
-    for (const auto kind : {segue::event_kind::promoted, segue::event_kind::replay_started, segue::event_kind::replay_finished,
-                            segue::event_kind::session_moved}) {
+    for (const auto kind : {segue::event_kind::promoted, segue::event_kind::replay_started,
+                            segue::event_kind::replay_finished, segue::event_kind::session_moved}) {
         WAIT_UNTIL(events.heard(kind));
     }
     const std::lock_guard<std::mutex> guard(events.mutex_);
@@ -159,7 +161,9 @@ TEST(streams_copies_and_pipelines_go_on) {
         tx.execute("DELETE FROM t");
     });
     servers.command("rejoin 0");
-    servers.command("wait_until 1 SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') OR state = 'streaming'");
+    servers.command(
+        "wait_until 1 SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum') OR "
+        "state = 'streaming'");
     CHECK_EQ(*session.status().server, 1u);
     segue::transaction tx{session};
     auto copy = tx.copy_in("COPY t (n) FROM STDIN");
@@ -182,7 +186,8 @@ TEST(a_divergence_is_told_and_transact_runs_again) {
     auto session = with_table(client);
     int runs = 0;
     session.transact([&](segue::transaction& tx) {
-        tx.execute("INSERT INTO t VALUES ($1, $2)", ++runs, tx.query_one<std::string>("SELECT random()::text"));
+        tx.execute("INSERT INTO t VALUES ($1, $2)", ++runs,
+                   tx.query_one<std::string>("SELECT random()::text"));
         if (runs == 1) fail_over(servers);
         tx.execute("SELECT 1");
     });

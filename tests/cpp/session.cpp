@@ -28,7 +28,8 @@ TEST(versions) {
 
 TEST(rows_by_number_and_name) {
     auto session = client().open_session();
-    const segue::result rows = session.query("SELECT n, 'name ' || n AS name FROM generate_series(1, 5) n WHERE n > $1 ORDER BY n", 2);
+    const segue::result rows = session.query(
+        "SELECT n, 'name ' || n AS name FROM generate_series(1, 5) n WHERE n > $1 ORDER BY n", 2);
     CHECK_EQ(rows.size(), 3u);
     CHECK(!rows.empty());
     CHECK_EQ(rows.column_count(), 2u);
@@ -83,7 +84,8 @@ TEST(rows_as_tuples) {
         sum += number;
     }
     // The temporary result lives as long as the loop.
-    for (auto [number, text] : session.query("SELECT n, repeat('y', 100) || n FROM generate_series(1, 3) n").as<int, std::string_view>()) {
+    for (auto [number, text] : session.query("SELECT n, repeat('y', 100) || n FROM generate_series(1, 3) n")
+                                   .as<int, std::string_view>()) {
         CHECK_EQ(text, std::string(100, 'y') + std::to_string(number));
         sum += number;
     }
@@ -121,7 +123,8 @@ TEST(iterators_are_of_random_access) {
     CHECK_EQ(at->get<int>(0), 12);
     CHECK(first < at && at > first && first <= at && at >= first && first != at);
     CHECK_EQ((2 + first)->get<int>(0), (last - 98)->get<int>(0));
-    const auto found = std::lower_bound(first, last, 51, [](const segue::row& row, int n) { return row.get<int>(0) < n; });
+    const auto found =
+        std::lower_bound(first, last, 51, [](const segue::row& row, int n) { return row.get<int>(0) < n; });
     CHECK_EQ(found - first, 26);
     CHECK_EQ(std::distance(first, last), 100);
     CHECK_EQ(std::count_if(first, last, [](const segue::row& row) { return row.get<int>("n") > 100; }), 49);
@@ -159,7 +162,8 @@ TEST(execute_tells_how_many_rows) {
 
 TEST(batches) {
     auto session = client().open_session();
-    const auto results = session.query_batch("SELECT 1 AS a; SELECT 2 AS b, 3 AS c; CREATE TABLE b1 (n int); INSERT INTO b1 VALUES (1), (2)");
+    const auto results = session.query_batch(
+        "SELECT 1 AS a; SELECT 2 AS b, 3 AS c; CREATE TABLE b1 (n int); INSERT INTO b1 VALUES (1), (2)");
     CHECK_EQ(results.size(), 4u);
     CHECK(!results.empty());
     CHECK(results.handle() != nullptr);
@@ -231,7 +235,8 @@ TEST(options_and_status) {
     CHECK(*status.servers[0].lsn > 0);
     CHECK(*status.servers[0].links_dialled > 0);
     CHECK(status.system_identifier.has_value());
-    CHECK_EQ(std::to_string(*status.system_identifier), one_server().sql(0, "SELECT system_identifier FROM pg_control_system()"));
+    CHECK_EQ(std::to_string(*status.system_identifier),
+             one_server().sql(0, "SELECT system_identifier FROM pg_control_system()"));
     CHECK_EQ(*status.timeline_floor, 1);
     CHECK_EQ(status.sessions, 1);
     CHECK_EQ(status.waiting, 0);
@@ -372,7 +377,9 @@ TEST(one_caller_at_a_time) {
         } catch (const segue::query_canceled&) {
         }
     });
-    WAIT_UNTIL(one_server().sql(0, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%/* the sleeper */' AND pid <> pg_backend_pid()") == "1");
+    WAIT_UNTIL(one_server().sql(0,
+                                "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE "
+                                "'%/* the sleeper */' AND pid <> pg_backend_pid()") == "1");
     std::optional<segue::error> refused;
     try {
         session.execute("SELECT 1");
@@ -408,7 +415,9 @@ TEST(eight_threads_with_a_session_each) {
         workers.push_back(std::async(std::launch::async, [thread] {
             auto own = client().open_session();
             for (int n = 0; n < 20; ++n) {
-                own.transact([&](segue::transaction& tx) { tx.execute("INSERT INTO threads VALUES ($1, $2)", thread, n); });
+                own.transact([&](segue::transaction& tx) {
+                    tx.execute("INSERT INTO threads VALUES ($1, $2)", thread, n);
+                });
             }
         }));
     }

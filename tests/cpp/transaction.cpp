@@ -265,11 +265,13 @@ TEST(transact_returns_what_the_body_returns) {
         return tx.query_one<int>("SELECT n FROM t");
     });
     CHECK_EQ(n, 7);
-    const std::string text = client().transact([](segue::transaction& tx) { return tx.query_one<std::string>("SELECT n FROM t"); });
+    const std::string text = client().transact(
+        [](segue::transaction& tx) { return tx.query_one<std::string>("SELECT n FROM t"); });
     CHECK_EQ(text, "7");
     const auto unique = session.transact([](segue::transaction&) { return std::make_unique<int>(5); });
     CHECK_EQ(*unique, 5);
-    session.transact([](segue::transaction& tx) { tx.execute("DELETE FROM t"); }, {isolation::serializable, false, false, 1});
+    session.transact([](segue::transaction& tx) { tx.execute("DELETE FROM t"); },
+                     {isolation::serializable, false, false, 1});
     CHECK_EQ(count(session), 0);
 }
 
@@ -400,7 +402,9 @@ TEST(transact_runs_again_after_a_deadlock) {
 TEST(transact_never_runs_again_what_was_committed) {
     auto session = fresh();
     auto other = client().open_session();
-    other.execute("CREATE OR REPLACE FUNCTION conflict() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'x' USING errcode = '40001'; END $$");
+    other.execute(
+        "CREATE OR REPLACE FUNCTION conflict() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'x' USING "
+        "errcode = '40001'; END $$");
     int runs = 0;
     // The body commits by itself, and meets a conflict of another session's afterwards.
     CHECK_THROWS(segue::serialization_failure, session.transact([&](segue::transaction& tx) {

@@ -107,8 +107,8 @@ TEST(integers_out_of_range) {
     refuses<int>("''::text");
     refuses<int>("5.0");
     refuses<int>("5.0::float8", false, true);
-    const auto error = CHECK_THROWS(
-        segue::conversion_error, session().query("SELECT $1", std::numeric_limits<std::uint64_t>::max()));
+    const auto error = CHECK_THROWS(segue::conversion_error,
+                                    session().query("SELECT $1", std::numeric_limits<std::uint64_t>::max()));
     CHECK_EQ(error.outcome(), segue::outcome::not_committed);
     CHECK(!error.maybe_committed());
 }
@@ -152,7 +152,8 @@ TEST(text) {
     CHECK_EQ(session().query_one<std::string>("SELECT $1::text", "literal"), "literal");
     CHECK_EQ(session().query_one<std::string>("SELECT $1::text", std::string_view("views", 4)), "view");
     CHECK_EQ(session().query_one<std::string>("SELECT $1::text", std::string_view()), "");
-    CHECK_EQ(session().query_one<std::string>("SELECT $1::text", std::string("temporary") + "!"), "temporary!");
+    CHECK_EQ(session().query_one<std::string>("SELECT $1::text", std::string("temporary") + "!"),
+             "temporary!");
     // Its type is open: the server reads it as it would read a literal.
     CHECK_EQ(session().query_one<int>("SELECT $1 + 1", "41"), 42);
     CHECK_EQ(session().query_one<bool>("SELECT $1 = '2024-02-29'::date", "2024-02-29"), true);
@@ -192,7 +193,8 @@ TEST(bytea) {
     round_trip(std::vector<unsigned char>{0, 255, 9}, "bytea");
     round_trip(std::array<std::byte, 3>{std::byte{1}, std::byte{0}, std::byte{3}}, "bytea");
     CHECK_EQ(session().query_one<std::vector<std::byte>>("SELECT $1::bytea", segue::bytes_view(data)), data);
-    CHECK_EQ(session().query_one<std::vector<std::byte>>("SELECT $1::bytea", segue::bytes_view("ab", 2)), bytes({'a', 'b'}));
+    CHECK_EQ(session().query_one<std::vector<std::byte>>("SELECT $1::bytea", segue::bytes_view("ab", 2)),
+             bytes({'a', 'b'}));
     CHECK_EQ(session().query_one<std::vector<std::byte>>("SELECT $1::bytea", segue::bytes_view()), bytes({}));
 #if defined(__cpp_lib_span)
     CHECK_EQ(session().query_one<std::vector<std::byte>>("SELECT $1::bytea", std::span(data)), data);
@@ -231,7 +233,8 @@ TEST(points_in_time) {
         using days = std::chrono::duration<int, std::ratio<86'400>>;
         round_trip(time_of<days>(days(19'782)), "date");
         round_trip(time_of<days>(days(-735'160)), "date");
-        CHECK_EQ(session().query_one<std::string>("SELECT $1::date", time_of<days>(days(19'782))), "2024-02-29");
+        CHECK_EQ(session().query_one<std::string>("SELECT $1::date", time_of<days>(days(19'782))),
+                 "2024-02-29");
     }
     session().execute("RESET timezone");
     const auto now = std::chrono::floor<microseconds>(system_clock::now());
@@ -241,8 +244,9 @@ TEST(points_in_time) {
 }
 
 TEST(points_in_time_that_do_not_fit) {
-    for (const char* odd : {"'infinity'::timestamptz", "'-infinity'::timestamptz", "'infinity'::date", "'-infinity'::date",
-                            "'infinity'::timestamp", "'2024-02-29x'::text", "'2024'::text", "5", "'2024-13-01'::text", "''::text"}) {
+    for (const char* odd : {"'infinity'::timestamptz", "'-infinity'::timestamptz", "'infinity'::date",
+                            "'-infinity'::date", "'infinity'::timestamp", "'2024-02-29x'::text",
+                            "'2024'::text", "5", "'2024-13-01'::text", "''::text"}) {
         refuses<time_of<microseconds>>(odd);
     }
     // 64 bits of nanoseconds end in 2262.
@@ -253,8 +257,10 @@ TEST(points_in_time_that_do_not_fit) {
     const auto far = time_of<std::chrono::hours>(std::chrono::hours(24LL * 366 * 300'000));
     CHECK_THROWS(segue::conversion_error, session().query("SELECT $1::timestamptz", far));
     session().execute("SET datestyle = 'German'");
-    CHECK_THROWS(segue::conversion_error, session().query_one<time_of<microseconds>>("SELECT '2024-02-29'::date"));
-    CHECK(session().query(format::binary, "SELECT '2024-02-29'::date").front().get<time_of<microseconds>>(0) > time_of<microseconds>());
+    CHECK_THROWS(segue::conversion_error,
+                 session().query_one<time_of<microseconds>>("SELECT '2024-02-29'::date"));
+    CHECK(session().query(format::binary, "SELECT '2024-02-29'::date").front().get<time_of<microseconds>>(0) >
+          time_of<microseconds>());
     session().execute("RESET datestyle");
 }
 
@@ -266,12 +272,15 @@ TEST(arrays) {
     round_trip(std::vector<bool>{true, false}, "bool[]");
     round_trip(std::vector<double>{0.1, -std::numeric_limits<double>::infinity()}, "float8[]");
     round_trip(std::vector<float>{0.1f}, "float4[]");
-    round_trip(std::vector<std::string>{"", "a b", "NULL", "{,}", "back\\slash \"quoted\"", "null", " x "}, "text[]");
+    round_trip(std::vector<std::string>{"", "a b", "NULL", "{,}", "back\\slash \"quoted\"", "null", " x "},
+               "text[]");
     round_trip(std::vector<std::optional<std::string>>{std::nullopt, "NULL", ""}, "text[]");
     round_trip(std::vector<std::optional<int>>{std::nullopt, 5, std::nullopt}, "int4[]");
     round_trip(std::vector<std::optional<int>>{std::nullopt}, "int4[]");
     round_trip(std::vector<std::vector<std::byte>>{bytes({0, 255}), bytes({})}, "bytea[]");
-    round_trip(std::vector<time_of<microseconds>>{time_of<microseconds>(microseconds(-1)), time_of<microseconds>(microseconds(1'709'164'800'000'001))}, "timestamptz[]");
+    round_trip(std::vector<time_of<microseconds>>{time_of<microseconds>(microseconds(-1)),
+                                                  time_of<microseconds>(microseconds(1'709'164'800'000'001))},
+               "timestamptz[]");
     using days = std::chrono::duration<int, std::ratio<86'400>>;
     round_trip(std::vector<time_of<days>>{time_of<days>(days(-735'160))}, "date[]");
     round_trip(std::array<int, 3>{1, 2, 3}, "int4[]");
@@ -281,8 +290,12 @@ TEST(arrays) {
               for (int i = 0; i < 16; ++i) id[static_cast<std::size_t>(i)] = static_cast<std::byte>(i * 17);
               return id;
           }()});
-    CHECK_EQ(session().query_one<int>("SELECT count(*) FROM generate_series(1, 9) n WHERE n = ANY($1)", std::vector<int>{2, 4, 99}), 2);
-    CHECK_EQ(session().query_one<int>("SELECT count(*) FROM generate_series(1, 9) n WHERE n::text = ANY($1)", std::vector<std::string>{"2"}), 1);
+    CHECK_EQ(session().query_one<int>("SELECT count(*) FROM generate_series(1, 9) n WHERE n = ANY($1)",
+                                      std::vector<int>{2, 4, 99}),
+             2);
+    CHECK_EQ(session().query_one<int>("SELECT count(*) FROM generate_series(1, 9) n WHERE n::text = ANY($1)",
+                                      std::vector<std::string>{"2"}),
+             1);
     refuses<std::vector<int>>("'{{1,2},{3,4}}'::int4[]");
     refuses<std::vector<int>>("'x'::text");
     refuses<std::vector<int>>("'{a}'::text[]");
@@ -341,13 +354,16 @@ TEST(types_of_the_application) {
     CHECK_EQ(p.x, 2);
     CHECK_EQ(p.y, 1);
     int sum = 0;
-    for (const point& each : session().query("SELECT n AS x, 2 * n AS y FROM generate_series(1, 3) n").as<point>()) sum += each.y;
+    for (const point& each :
+         session().query("SELECT n AS x, 2 * n AS y FROM generate_series(1, 3) n").as<point>())
+        sum += each.y;
     CHECK_EQ(sum, 12);
 }
 
 TEST(parameters_by_the_dozen) {
     const auto sum = session().query_one<int>(
-        "SELECT $1::int+$2::int+$3::int+$4::int+$5::int+$6::int+$7::int+$8::int+$9::int+$10::int+$11::int+$12::int"
+        "SELECT "
+        "$1::int+$2::int+$3::int+$4::int+$5::int+$6::int+$7::int+$8::int+$9::int+$10::int+$11::int+$12::int"
         "+$13::int+$14::int+$15::int+$16::int+$17::int",
         1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17);
     CHECK_EQ(sum, 153);
@@ -359,7 +375,9 @@ TEST(parameters_by_the_dozen) {
     }
     CHECK_EQ(list.size(), 100u);
     const segue::params moved = std::move(list);
-    CHECK_EQ(session().query_one<std::size_t>("SELECT length(concat)::int FROM (" + sql + ") AS concat) q", moved), 292u);
+    CHECK_EQ(
+        session().query_one<std::size_t>("SELECT length(concat)::int FROM (" + sql + ") AS concat) q", moved),
+        292u);
     segue::params mixed;
     mixed.add(1).add(nullptr).add(std::vector<int>{1, 2}).add(2.5).add(true);
     const auto row = session().query("SELECT $1, $2::text, $3, $4, $5", mixed);

@@ -58,7 +58,8 @@ struct accepts_null<T, std::void_t<decltype(value_traits<T>::accepts_null)>>
 template <class T, class = void>
 struct is_view : std::false_type {};
 template <class T>
-struct is_view<T, std::void_t<decltype(value_traits<T>::is_view)>> : std::bool_constant<value_traits<T>::is_view> {};
+struct is_view<T, std::void_t<decltype(value_traits<T>::is_view)>>
+    : std::bool_constant<value_traits<T>::is_view> {};
 }  // namespace detail
 
 /// A value as the server has sent it. It points into its result, and must not outlive it.

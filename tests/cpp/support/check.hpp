@@ -43,8 +43,8 @@ struct registration {
 template <class T, class = void>
 struct printable : std::false_type {};
 template <class T>
-struct printable<T, std::void_t<decltype(std::declval<std::ostream&>() << std::declval<const T&>())>> : std::true_type {
-};
+struct printable<T, std::void_t<decltype(std::declval<std::ostream&>() << std::declval<const T&>())>>
+    : std::true_type {};
 
 template <class T>
 std::string show(const T& value) {
@@ -79,7 +79,8 @@ Expected throws(Body&& body, const char* text, const char* file, int line) {
         body();
     } catch (const Expected& caught) {
         if (typeid(caught) != typeid(Expected)) {
-            fail(file, line, std::string(text) + " threw a subclass, " + typeid(caught).name() + ": " + caught.what());
+            fail(file, line,
+                 std::string(text) + " threw a subclass, " + typeid(caught).name() + ": " + caught.what());
         }
         return caught;
     } catch (const failure&) {
@@ -119,8 +120,8 @@ inline int run(int argc, char** argv) {
             ++failed;
             std::cout << "FAILED " << each.name << ": " << error.what() << std::endl;
             if (const auto* of_segue = dynamic_cast<const segue::error*>(&error)) {
-                std::cout << "  " << segue_status_name(of_segue->status()) << " " << of_segue->sqlstate() << " "
-                          << of_segue->detail() << " " << of_segue->cause() << std::endl;
+                std::cout << "  " << segue_status_name(of_segue->status()) << " " << of_segue->sqlstate()
+                          << " " << of_segue->detail() << " " << of_segue->cause() << std::endl;
             }
         }
     }
@@ -131,23 +132,25 @@ inline int run(int argc, char** argv) {
 
 }  // namespace check
 
-#define TEST(name)                                                   \
-    static void test_##name();                                       \
+#define TEST(name)                                                        \
+    static void test_##name();                                            \
     static const check::registration register_##name(#name, test_##name); \
     static void test_##name()
 
-#define CHECK(condition)                                              \
-    do {                                                              \
+#define CHECK(condition)                                               \
+    do {                                                               \
         if (!(condition)) check::fail(__FILE__, __LINE__, #condition); \
     } while (false)
 #define CHECK_EQ(got, expected) check::equal((got), (expected), #got, __FILE__, __LINE__)
 #define CHECK_THROWS(type, ...) \
     check::throws<type>([&] { static_cast<void>(__VA_ARGS__); }, #__VA_ARGS__, __FILE__, __LINE__)
-#define CHECK_CONTAINS(text, part)                                                                            \
-    do {                                                                                                      \
-        if (std::string_view(text).find(part) == std::string_view::npos)                                      \
-            check::fail(__FILE__, __LINE__, "\"" + std::string(text) + "\" does not contain \"" + (part) + "\""); \
+#define CHECK_CONTAINS(text, part)                                                            \
+    do {                                                                                      \
+        if (std::string_view(text).find(part) == std::string_view::npos)                      \
+            check::fail(__FILE__, __LINE__,                                                   \
+                        "\"" + std::string(text) + "\" does not contain \"" + (part) + "\""); \
     } while (false)
-#define WAIT_UNTIL(condition) check::wait_until([&] { return static_cast<bool>(condition); }, #condition, __FILE__, __LINE__)
+#define WAIT_UNTIL(condition) \
+    check::wait_until([&] { return static_cast<bool>(condition); }, #condition, __FILE__, __LINE__)
 
 #endif

@@ -88,7 +88,9 @@ public:
     }
 
     /// The first value that a server answers, asked without Segue.
-    std::string sql(int server, const std::string& text) { return command("sql " + std::to_string(server) + " " + text); }
+    std::string sql(int server, const std::string& text) {
+        return command("sql " + std::to_string(server) + " " + text);
+    }
 
 private:
     std::string read() {
