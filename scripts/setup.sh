@@ -47,6 +47,8 @@ need openssl openssl
 need ip iproute2
 need iptables iptables
 need setpriv util-linux
+need cmake cmake
+need valgrind valgrind
 pkg-config --exists libpq 2>/dev/null || missing="$missing libpq-dev"
 # shellcheck disable=SC2086 # a list of packages
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')

@@ -101,58 +101,70 @@ static void in_mid_stream(void)
     cluster_stop(servers);
 }
 
-/* COMMIT is sent, and then: it never arrives; it is done and the reply is lost; the server dies first. */
+/* COMMIT is sent, and then the link breaks, before or after the server has done it. */
 static void with_a_commit_in_flight(void)
 {
-    static const char *const FAULTS[] = {"reset", "forward_then_reset", "kill"};
-    for (size_t fault = 0; fault < COUNT(FAULTS); fault++) {
-        for (int autocommit = 0; autocommit < 2; autocommit++) {
-            bool dies = strcmp(FAULTS[fault], "kill") == 0;
-            if (dies && autocommit)
-                continue;
-            static cluster *servers;
-            static segue_client *client;
-            if (fault == 0 && autocommit == 0)
-                begin_all_over(&servers, &client, "--standbys 1 --replication sync --proxy", true);
-            segue_session *session = db_session(client);
-            db_execute(session, "SELECT 1");
-            int id = 10 * (int)fault + autocommit + 100;
-            segue_param params[2] = {segue_param_int4(id), segue_param_text("in flight")};
-            if (!autocommit)
-                OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
-            else
-                cluster_do(servers, "arm 0 commit %s", FAULTS[fault]);
-            uint64_t rows = 0;
-            OK(segue_session_execute(session, "INSERT INTO t VALUES ($1, $2)", params, 2, &rows, ERR));
-            CHECK_INT(rows, 1);
-            if (!autocommit) {
-                cluster_do(servers, "arm 0 commit %s", FAULTS[fault]);
-                if (dies) {
-                    /* Somebody has to promote while this thread waits in COMMIT. */
-                    segue_session_state *state = NULL;
-                    OK(segue_session_status(session, &state, ERR));
-                    CHECK_INT(segue_session_state_server(state), 0);
-                    segue_session_state_free(state);
-                    segue_client *promoter =
-                        db_client(cluster_conninfo_proxy(servers), "on_primary_loss=promote poll_interval_ms=50");
-                    segue_session *watch = db_session(promoter);
-                    OK(segue_session_commit(session, ERR));
-                    segue_session_free(watch);
-                    segue_client_free(promoter);
-                } else {
-                    OK(segue_session_commit(session, ERR));
-                }
-            }
+    static const char *const FAULTS[] = {"reset", "forward_then_reset"};
+    cluster *servers = NULL;
+    segue_client *client = NULL;
+    begin_all_over(&servers, &client, "--standbys 1 --replication sync --proxy", true);
+    segue_session *session = db_session(client);
+    int id = 0;
+    for (int round = 0; round < 10; round++) {
+        for (size_t fault = 0; fault < COUNT(FAULTS); fault++) {
+            bool done = fault == 1;
+            segue_param params[2] = {segue_param_int4(++id), segue_param_text("in a transaction")};
+            OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+            OK(segue_session_execute(session, "INSERT INTO t VALUES ($1, $2)", params, 2, NULL, ERR));
+            cluster_do(servers, "arm 0 commit %s", FAULTS[fault]);
+            OK(segue_session_commit(session, ERR));
             cluster_do(servers, "arm_wait");
-            CHECK_INT(rows_on(servers, dies ? 1 : 0, id), 1);
-            segue_session_free(session);
-            if (dies) {
-                CHECK_INT(cluster_number(servers, "sql 1 SELECT count(*) FROM t"), 5);
-                segue_client_free(client);
-                cluster_stop(servers);
-            }
+            CHECK_INT(rows_on(servers, 0, id), 1);
+
+            params[0] = segue_param_int4(++id);
+            cluster_do(servers, "arm 0 commit %s", FAULTS[fault]);
+            int32_t status =
+                segue_session_execute(session, "INSERT INTO t VALUES ($1, $2)", params, 2, NULL, ERR);
+            /* Done, and its reply lost with the link: it says so, and is not run again. */
+            CHECK(status == SEGUE_OK || (done && status == SEGUE_REPLY_LOST));
+            if (status == SEGUE_REPLY_LOST)
+                CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_COMMITTED);
+            cluster_do(servers, "arm_wait");
+            CHECK_INT(rows_on(servers, 0, id), 1);
         }
     }
+    CHECK_INT(db_int(session, "SELECT count(*) FROM t"), id);
+    segue_session_free(session);
+    segue_client_free(client);
+    cluster_stop(servers);
+}
+
+/* The primary dies as COMMIT reaches it; a client that may do so promotes the standby. */
+static void with_a_commit_in_flight_as_the_primary_dies(void)
+{
+    cluster *servers = cluster_start("--standbys 1 --replication sync --proxy");
+    segue_client *client = db_client(cluster_conninfo_proxy(servers),
+                                     "on_primary_loss=promote poll_interval_ms=50 failover_timeout_ms=60000");
+    segue_session *session = db_session(client);
+    db_execute(session, "CREATE TABLE t (id int, note text)");
+    segue_status *status = NULL;
+    int64_t end = check_now_ms() + check_scaled(10000);
+    for (bool known = false; !known && check_now_ms() < end; check_sleep_ms(10)) {
+        OK(segue_client_status(client, &status, ERR));
+        known = segue_status_standby(status) == 1;
+        segue_status_free(status);
+    }
+    db_execute(session, "INSERT INTO t VALUES (1, 'before')");
+    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+    db_execute(session, "INSERT INTO t VALUES (2, 'in flight')");
+    cluster_do(servers, "arm 0 commit kill");
+    OK(segue_session_commit(session, ERR));
+    CHECK_INT(rows_on(servers, 1, 1), 1);
+    CHECK_INT(rows_on(servers, 1, 2), 1);
+    CHECK_INT(db_int(session, "SELECT count(*) FROM t"), 2);
+    segue_session_free(session);
+    segue_client_free(client);
+    cluster_stop(servers);
 }
 
 struct worker {
@@ -257,6 +269,7 @@ int main(int argc, char **argv)
     RUN(in_mid_transaction);
     RUN(in_mid_stream);
     RUN(with_a_commit_in_flight);
+    RUN(with_a_commit_in_flight_as_the_primary_dies);
     RUN(with_eight_threads);
     return check_finish();
 }

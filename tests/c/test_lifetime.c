@@ -125,7 +125,7 @@ static void permutation(int n, int count, int *order)
 /* A spread of the 720 orders for each kind of child. */
 static void freeing_in_every_order(void)
 {
-    int step = check_is_slow() ? 239 : 41;
+    int step = check_is_slow() ? 239 : 67;
     for (int child = NONE; child < CHILD_KINDS; child++) {
         for (int n = child; n < 720; n += step) {
             struct family it = make_family((enum child)child);
