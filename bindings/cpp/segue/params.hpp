@@ -24,6 +24,9 @@
 #include <utility>
 #include <vector>
 
+#if __has_include(<version>)
+#include <version>
+#endif
 #if defined(__cpp_lib_span)
 #include <span>
 #endif
