@@ -4,7 +4,8 @@
 //
 //     segue::client client{"host=db1,db2 dbname=shop"};
 //     segue::session session = client.open_session();
-//     for (auto [id, name] : session.query("SELECT id, name FROM item WHERE price < $1", 10).as<int, std::string>()) {
+//     for (auto [id, name] : session.query("SELECT id, name FROM item WHERE price < $1", 10).as<int,
+//     std::string>()) {
 //         std::cout << id << ' ' << name << '\n';
 //     }
 //     client.transact([](segue::transaction& tx) { tx.execute("UPDATE item SET price = price + 1"); });

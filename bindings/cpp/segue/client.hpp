@@ -29,7 +29,8 @@ namespace segue {
 /// A configuration, option by option; docs/configuration.md lists them.
 ///
 /// ```cpp
-/// segue::client client{segue::options{{"host", "db1,db2"}, {"dbname", "shop"}}.set("failover_timeout_ms", 30'000)};
+/// segue::client client{segue::options{{"host", "db1,db2"}, {"dbname", "shop"}}.set("failover_timeout_ms",
+/// 30'000)};
 /// ```
 class options {
 public:
@@ -93,7 +94,8 @@ public:
     explicit client(const options& configuration) {
         check_version();
         segue_client* opened = nullptr;
-        detail::call(segue_client_open_options, static_cast<const segue_options*>(configuration.handle()), &opened);
+        detail::call(segue_client_open_options, static_cast<const segue_options*>(configuration.handle()),
+                     &opened);
         handle_.reset(opened);
     }
     client(client&&) noexcept = default;
@@ -105,7 +107,9 @@ public:
     [[nodiscard]] segue_client* handle() const noexcept { return handle_.get(); }
 
     /// Opens a session; waits for a server for at most `failover_timeout_ms`.
-    [[nodiscard]] session open_session(access wanted = access::by_configuration) const { return session(*this, wanted); }
+    [[nodiscard]] session open_session(access wanted = access::by_configuration) const {
+        return session(*this, wanted);
+    }
 
     /// Runs `body(transaction&)` in a transaction of a session opened for it; see session::transact. Where
     /// there are many to run, hold a session and use its transact().
@@ -114,8 +118,9 @@ public:
         return open_session().transact(std::forward<Body>(body), options);
     }
 
-    /// Installs or upgrades the ledger on the primary, for everybody or for one role. Usually the first session
-    /// does that by itself, where its role may. `hardened` has applications seal through a function only.
+    /// Installs or upgrades the ledger on the primary, for everybody or for one role. Usually the first
+    /// session does that by itself, where its role may. `hardened` has applications seal through a function
+    /// only.
     void setup(std::optional<zstring> role = std::nullopt, bool hardened = false) const {
         detail::call(segue_client_setup, raw(), role ? role->c_str() : nullptr, hardened);
     }
@@ -129,19 +134,19 @@ public:
     /// The counters.
     [[nodiscard]] segue::statistics statistics() const { return detail::read_statistics(raw()); }
 
-    /// Calls `callback(const event&)` for every event until the subscription is destroyed. It is called on the
-    /// thread where the event happens, perhaps on several at once: it must not block, nor use this client's
-    /// sessions. An exception that it throws is swallowed: it cannot cross the C interface.
+    /// Calls `callback(const event&)` for every event until the subscription is destroyed. It is called on
+    /// the thread where the event happens, perhaps on several at once: it must not block, nor use this
+    /// client's sessions. An exception that it throws is swallowed: it cannot cross the C interface.
     template <class Callback>
     [[nodiscard]] subscription on_event(Callback&& callback) const {
         using held = std::decay_t<Callback>;
-        static_assert(std::is_invocable_v<held&, const event&>, "segue: a callback takes a const segue::event&");
+        static_assert(std::is_invocable_v<held&, const event&>,
+                      "segue: a callback takes a const segue::event&");
         auto owned = std::make_unique<held>(std::forward<Callback>(callback));
         segue_subscription* made = nullptr;
-        detail::call(segue_client_on_event, raw(), &detail::run_callback<held>, static_cast<void*>(owned.get()),
-                     &detail::destroy_callback<held>, &made);
-        // From here on the library destroys it, once the subscription is gone.
-        static_cast<void>(owned.release());
+        // The library takes it over, also if the call fails, and destroys it when it is not needed any more.
+        detail::call(segue_client_on_event, raw(), &detail::run_callback<held>,
+                     static_cast<void*>(owned.release()), &detail::destroy_callback<held>, &made);
         return subscription(made);
     }
 
@@ -154,7 +159,8 @@ private:
         constexpr std::uint32_t major = SEGUE_ABI_VERSION_MAJOR;
         constexpr std::uint32_t minor = SEGUE_ABI_VERSION_MINOR;
         if (loaded >> 16 != major || (loaded & 0xffff) < minor) {
-            throw usage_error("the program was compiled for another version of libsegue than the one that was loaded");
+            throw usage_error(
+                "the program was compiled for another version of libsegue than the one that was loaded");
         }
     }
 
@@ -163,7 +169,8 @@ private:
 
 inline session::session(const client& owner, access wanted) : queries(nullptr) {
     segue_session* opened = nullptr;
-    detail::call(segue_session_open, static_cast<const segue_client*>(owner.handle()), static_cast<std::int32_t>(wanted), &opened);
+    detail::call(segue_session_open, static_cast<const segue_client*>(owner.handle()),
+                 static_cast<std::int32_t>(wanted), &opened);
     std::unique_ptr<segue_session, detail::freed_by<&segue_session_free>> owned(opened);
     core_ = std::make_shared<detail::session_core>(opened);
     static_cast<void>(owned.release());

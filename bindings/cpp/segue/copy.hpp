@@ -43,8 +43,8 @@ public:
 
     /// Sends a piece of data in the form that the statement names; pieces need not end where rows do.
     void write(std::string_view data) {
-        detail::call(segue_copy_in_write, handle_.get(), static_cast<const void*>(data.data() == nullptr ? "" : data.data()),
-                     data.size());
+        detail::call(segue_copy_in_write, handle_.get(),
+                     static_cast<const void*>(data.data() == nullptr ? "" : data.data()), data.size());
     }
     void write(bytes_view data) {
         write(std::string_view(reinterpret_cast<const char*>(data.data()), data.size()));
@@ -71,7 +71,11 @@ public:
 
     /// Makes the COPY fail for a reason of the application's; nothing of it stays.
     void abort(zstring reason) {
-        detail::call(segue_copy_in_abort, handle_.get(), reason.c_str());
+        try {
+            detail::call(segue_copy_in_abort, handle_.get(), reason.c_str());
+        } catch (const query_canceled&) {
+            // This is the failure that was asked for.
+        }
         handle_.reset();
     }
 

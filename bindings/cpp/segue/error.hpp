@@ -87,8 +87,8 @@ inline std::string copied(const char* text) { return text == nullptr ? std::stri
 class error : public std::runtime_error {
 public:
     /// An error of the C++ layer itself; applications have no need of it, traits may use the subclasses.
-    explicit error(error_kind kind, const std::string& message, const char* sqlstate)
-        : std::runtime_error(message), data_(make(kind, sqlstate)) {}
+    error(error_kind kind, const std::string& message, const char* sqlstate, segue::outcome outcome)
+        : std::runtime_error(message), data_(make(kind, sqlstate, outcome)) {}
 
     /// For the library: an error with all that the C interface has told of it.
     error(std::shared_ptr<const detail::error_data> data, const std::string& message)
@@ -155,9 +155,12 @@ public:
     }
 
 private:
-    static std::shared_ptr<const detail::error_data> make(error_kind kind, const char* sqlstate) {
+    static std::shared_ptr<const detail::error_data> make(error_kind kind, const char* sqlstate,
+                                                          segue::outcome outcome) {
         auto data = std::make_shared<detail::error_data>();
         data->status = static_cast<std::int32_t>(kind);
+        data->outcome = static_cast<std::int32_t>(outcome);
+        data->maybe_committed = outcome != segue::outcome::not_committed;
         data->sqlstate = sqlstate;
         return data;
     }
@@ -278,14 +281,16 @@ class internal_error : public error {
 class usage_error : public error {
 public:
     using error::error;
-    explicit usage_error(const std::string& message) : error(error_kind::usage, message, "HY010") {}
+    explicit usage_error(const std::string& message)
+        : error(error_kind::usage, message, "HY010", segue::outcome::not_committed) {}
 };
 /// A row or column out of range, text that is not UTF-8, an unknown constant.
 class invalid_argument : public usage_error {
 public:
     using usage_error::usage_error;
-    explicit invalid_argument(const std::string& message)
-        : usage_error(error_kind::invalid_argument, message, "22023") {}
+    explicit invalid_argument(const std::string& message,
+                              segue::outcome outcome = segue::outcome::not_committed)
+        : usage_error(error_kind::invalid_argument, message, "HY009", outcome) {}
 };
 /// The session is in use by another thread, or lent to a stream, COPY or pipeline that is still open.
 class busy_error : public usage_error {
@@ -309,20 +314,21 @@ public:
 
 /// A value does not fit the type asked for. User-defined traits throw it, too.
 ///
-/// Reading a value of a result ends no transaction, so that outcome() says nothing of one then; of an
-/// autocommit statement that query_one() or query_opt() has executed it says `committed`.
+/// Reading a value of a result ends no transaction and knows of none, so that outcome() is `unknown` then;
+/// query_one() and query_opt() say `committed` of an autocommit statement that they have executed. It is
+/// `not_committed` where a parameter was refused: then nothing was sent.
 class conversion_error : public error {
 public:
     using error::error;
-    explicit conversion_error(const std::string& message)
-        : error(error_kind::conversion, message, "22023") {}
+    explicit conversion_error(const std::string& message, segue::outcome outcome = segue::outcome::unknown)
+        : error(error_kind::conversion, message, "22023", outcome) {}
 };
 /// SQL NULL where the type has no place for it; use std::optional.
 class null_value : public conversion_error {
 public:
     using conversion_error::conversion_error;
     explicit null_value(const std::string& message)
-        : conversion_error(error_kind::null_value, message, "22002") {}
+        : conversion_error(error_kind::null_value, message, "22002", segue::outcome::unknown) {}
 };
 
 namespace detail {

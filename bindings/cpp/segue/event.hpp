@@ -70,11 +70,17 @@ public:
     event& operator=(const event&) = delete;
 
     [[nodiscard]] const segue_event* handle() const noexcept { return handle_; }
-    [[nodiscard]] event_kind kind() const noexcept { return static_cast<event_kind>(segue_event_kind(handle_)); }
+    [[nodiscard]] event_kind kind() const noexcept {
+        return static_cast<event_kind>(segue_event_kind(handle_));
+    }
     /// Its kind in one word, such as `session_moved`.
-    [[nodiscard]] std::string_view name() const noexcept { return text(segue_event_name(handle_)).value_or(""); }
+    [[nodiscard]] std::string_view name() const noexcept {
+        return text(segue_event_name(handle_)).value_or("");
+    }
     /// One line for people.
-    [[nodiscard]] std::string_view message() const noexcept { return text(segue_event_message(handle_)).value_or(""); }
+    [[nodiscard]] std::string_view message() const noexcept {
+        return text(segue_event_message(handle_)).value_or("");
+    }
     /// The number of the session that it is about, as session_status::id.
     [[nodiscard]] std::optional<std::uint64_t> session() const noexcept {
         const std::uint64_t session = segue_event_session(handle_);
@@ -85,7 +91,9 @@ public:
         const std::int32_t server = segue_event_server(handle_);
         return server < 0 ? std::nullopt : std::optional<std::size_t>(static_cast<std::size_t>(server));
     }
-    [[nodiscard]] std::optional<std::string_view> address() const noexcept { return text(segue_event_address(handle_)); }
+    [[nodiscard]] std::optional<std::string_view> address() const noexcept {
+        return text(segue_event_address(handle_));
+    }
     /// A number that the event carries, such as `timeline` or `pause_us`; segue_event_number() lists them.
     [[nodiscard]] std::optional<std::int64_t> number(zstring name) const noexcept {
         const std::int64_t number = segue_event_number(handle_, name.c_str());

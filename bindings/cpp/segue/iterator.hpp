@@ -28,7 +28,8 @@ public:
     };
 
     index_iterator() = default;
-    index_iterator(const Sequence& sequence, std::size_t at) : sequence_(sequence), at_(static_cast<difference_type>(at)) {}
+    index_iterator(const Sequence& sequence, std::size_t at)
+        : sequence_(sequence), at_(static_cast<difference_type>(at)) {}
 
     reference operator*() const { return sequence_.at_unchecked(static_cast<std::size_t>(at_)); }
     pointer operator->() const { return pointer(**this); }
@@ -55,13 +56,23 @@ public:
     friend index_iterator operator+(index_iterator i, difference_type by) { return i += by; }
     friend index_iterator operator+(difference_type by, index_iterator i) { return i += by; }
     friend index_iterator operator-(index_iterator i, difference_type by) { return i -= by; }
-    friend difference_type operator-(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ - b.at_; }
-    friend bool operator==(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ == b.at_; }
-    friend bool operator!=(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ != b.at_; }
+    friend difference_type operator-(const index_iterator& a, const index_iterator& b) noexcept {
+        return a.at_ - b.at_;
+    }
+    friend bool operator==(const index_iterator& a, const index_iterator& b) noexcept {
+        return a.at_ == b.at_;
+    }
+    friend bool operator!=(const index_iterator& a, const index_iterator& b) noexcept {
+        return a.at_ != b.at_;
+    }
     friend bool operator<(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ < b.at_; }
     friend bool operator>(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ > b.at_; }
-    friend bool operator<=(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ <= b.at_; }
-    friend bool operator>=(const index_iterator& a, const index_iterator& b) noexcept { return a.at_ >= b.at_; }
+    friend bool operator<=(const index_iterator& a, const index_iterator& b) noexcept {
+        return a.at_ <= b.at_;
+    }
+    friend bool operator>=(const index_iterator& a, const index_iterator& b) noexcept {
+        return a.at_ >= b.at_;
+    }
 
 private:
     Sequence sequence_{};

@@ -24,6 +24,9 @@
 #include <utility>
 #include <vector>
 
+#if __has_include(<version>)
+#include <version>
+#endif
 #if defined(__cpp_lib_span)
 #include <span>
 #endif
@@ -73,9 +76,9 @@ struct param_traits<bool> {
 
 /// Integers; characters are excluded, since nobody can tell whether a number or a text is meant.
 template <class T>
-struct param_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool> && !std::is_same_v<T, char> &&
-                                        !std::is_same_v<T, wchar_t> && !std::is_same_v<T, char16_t> &&
-                                        !std::is_same_v<T, char32_t>>> {
+struct param_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool> &&
+                                        !std::is_same_v<T, char> && !std::is_same_v<T, wchar_t> &&
+                                        !std::is_same_v<T, char16_t> && !std::is_same_v<T, char32_t>>> {
     using storage = no_storage;
     static segue_param to_param(T value, storage&) {
         using limits = std::numeric_limits<T>;
@@ -87,7 +90,8 @@ struct param_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v
             return segue_param_int8(static_cast<std::int64_t>(value));
         } else {
             if (value > static_cast<T>(std::numeric_limits<std::int64_t>::max())) {
-                throw conversion_error("an unsigned parameter is too large for int8; nothing was sent");
+                throw conversion_error("an unsigned parameter is too large for int8; nothing was sent",
+                                       outcome::not_committed);
             }
             return segue_param_int8(static_cast<std::int64_t>(value));
         }
@@ -133,7 +137,8 @@ template <>
 struct param_traits<bytes_view> {
     using storage = no_storage;
     static segue_param to_param(bytes_view value, storage&) noexcept {
-        return segue_param_bytea(value.data() == nullptr ? "" : static_cast<const void*>(value.data()), value.size());
+        return segue_param_bytea(value.data() == nullptr ? "" : static_cast<const void*>(value.data()),
+                                 value.size());
     }
 };
 
@@ -156,7 +161,8 @@ template <std::size_t N>
 struct param_traits<std::array<std::byte, N>> : detail::bytes_param<std::array<std::byte, N>> {};
 #if defined(__cpp_lib_span)
 template <std::size_t Extent>
-struct param_traits<std::span<const std::byte, Extent>> : detail::bytes_param<std::span<const std::byte, Extent>> {};
+struct param_traits<std::span<const std::byte, Extent>>
+    : detail::bytes_param<std::span<const std::byte, Extent>> {};
 template <std::size_t Extent>
 struct param_traits<std::span<std::byte, Extent>> : detail::bytes_param<std::span<std::byte, Extent>> {};
 #endif
@@ -184,11 +190,13 @@ struct param_traits<std::optional<T>> {
 template <class Duration>
 struct param_traits<std::chrono::time_point<std::chrono::system_clock, Duration>> {
     using storage = std::array<unsigned char, 8>;
-    static segue_param to_param(std::chrono::time_point<std::chrono::system_clock, Duration> value, storage& room) {
+    static segue_param to_param(std::chrono::time_point<std::chrono::system_clock, Duration> value,
+                                storage& room) {
         const std::int64_t micros = detail::postgres_micros_of(value);
         if constexpr (detail::is_date<Duration>) {
-            detail::store_big_endian(room.data(),
-                                     static_cast<std::uint64_t>(detail::floor_div(micros, detail::micros_per_day)), 4);
+            detail::store_big_endian(
+                room.data(), static_cast<std::uint64_t>(detail::floor_div(micros, detail::micros_per_day)),
+                4);
             return segue_param_value(detail::oid::date, SEGUE_FORMAT_BINARY, room.data(), 4);
         } else {
             detail::store_big_endian(room.data(), static_cast<std::uint64_t>(micros), 8);
@@ -208,7 +216,8 @@ struct array_param {
         room = '{';
         for (const auto& value : values) {
             typename param_traits<element>::storage element_room;
-            const segue_param param = param_traits<element>::to_param(static_cast<const element&>(value), element_room);
+            const segue_param param =
+                param_traits<element>::to_param(static_cast<const element&>(value), element_room);
             if (param.kind != SEGUE_PARAM_NULL) {
                 type = array_oid(param.type_oid);
             }
@@ -250,7 +259,8 @@ public:
         segue_param param = param_traits<T>::to_param(value, room);
         if (param.kind == SEGUE_PARAM_TEXT || param.kind == SEGUE_PARAM_BINARY) {
             // A deque's elements stay where they are when it grows or is moved.
-            const std::string& copy = copies_.emplace_back(static_cast<const char*>(param.data), param.length);
+            const std::string& copy =
+                copies_.emplace_back(static_cast<const char*>(param.data), param.length);
             param.data = copy.data();
         }
         list_.push_back(param);
@@ -275,7 +285,8 @@ namespace detail {
 template <class... Values>
 class param_pack {
 public:
-    explicit param_pack(const Values&... values) : param_pack(std::index_sequence_for<Values...>(), values...) {}
+    explicit param_pack(const Values&... values)
+        : param_pack(std::index_sequence_for<Values...>(), values...) {}
     param_pack(const param_pack&) = delete;
     param_pack& operator=(const param_pack&) = delete;
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace segue {
 
@@ -43,8 +44,9 @@ public:
     /// A row, from 0; throws invalid_argument if there is no such row.
     [[nodiscard]] row operator[](std::size_t index) const {
         if (index >= rows_) {
-            throw invalid_argument("there is no row " + std::to_string(index) + ": the result has " +
-                                   std::to_string(rows_));
+            throw invalid_argument(
+                "there is no row " + std::to_string(index) + ": the result has " + std::to_string(rows_),
+                outcome::unknown);
         }
         return at_unchecked(index);
     }
@@ -55,7 +57,9 @@ public:
     [[nodiscard]] iterator end() const { return {*this, rows_}; }
 
     /// As `[]`, without the check.
-    [[nodiscard]] row at_unchecked(std::size_t index) const noexcept { return {handle_, index, columns_, format_}; }
+    [[nodiscard]] row at_unchecked(std::size_t index) const noexcept {
+        return {handle_, index, columns_, format_};
+    }
 
     /// The rows as values: `for (auto [id, name] : result.as<int, std::string>())`; see row::as.
     template <class... Ts>
@@ -138,7 +142,8 @@ public:
     result() noexcept = default;
     /// Takes a handle of the C interface over.
     explicit result(segue_result* handle) noexcept : result_view(handle), owned_(handle) {}
-    result(result&& other) noexcept : result_view(std::exchange(static_cast<result_view&>(other), {})), owned_(std::move(other.owned_)) {}
+    result(result&& other) noexcept
+        : result_view(std::exchange(static_cast<result_view&>(other), {})), owned_(std::move(other.owned_)) {}
     result& operator=(result&& other) noexcept {
         static_cast<result_view&>(*this) = std::exchange(static_cast<result_view&>(other), {});
         owned_ = std::move(other.owned_);
@@ -203,7 +208,8 @@ public:
     [[nodiscard]] bool empty() const noexcept { return results_.empty(); }
     [[nodiscard]] const result_view& operator[](std::size_t index) const {
         if (index >= results_.size()) {
-            throw invalid_argument("the batch has " + std::to_string(results_.size()) + " results");
+            throw invalid_argument("the batch has " + std::to_string(results_.size()) + " results",
+                                   outcome::unknown);
         }
         return results_[index];
     }

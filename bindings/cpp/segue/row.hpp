@@ -24,7 +24,8 @@ class row;
 /// ```cpp
 /// template <>
 /// struct segue::row_traits<account> {
-///     static account from_row(const segue::row& r) { return {r.get<int>("id"), r.get<std::string>("owner")}; }
+///     static account from_row(const segue::row& r) { return {r.get<int>("id"), r.get<std::string>("owner")};
+///     }
 /// };
 /// ```
 template <class T, class Enable = void>
@@ -35,7 +36,8 @@ namespace detail {
 template <class T, class = void>
 struct has_row_traits : std::false_type {};
 template <class T>
-struct has_row_traits<T, std::void_t<decltype(row_traits<T>::from_row(std::declval<const row&>()))>> : std::true_type {};
+struct has_row_traits<T, std::void_t<decltype(row_traits<T>::from_row(std::declval<const row&>()))>>
+    : std::true_type {};
 
 /// What `as<Ts...>()` gives: the type itself if there is one, a tuple if there are several.
 template <class... Ts>
@@ -73,8 +75,9 @@ public:
     /// The value of a column, from 0; throws invalid_argument if there is no such column.
     [[nodiscard]] value operator[](std::size_t column) const {
         if (column >= columns_) {
-            throw invalid_argument("there is no column " + std::to_string(column) + ": the row has " +
-                                   std::to_string(columns_));
+            throw invalid_argument(
+                "there is no column " + std::to_string(column) + ": the row has " + std::to_string(columns_),
+                outcome::unknown);
         }
         return at_unchecked(column);
     }
@@ -110,8 +113,10 @@ public:
             return row_traits<detail::as_t<Ts...>>::from_row(*this);
         } else {
             if (sizeof...(Ts) != columns_) {
-                throw invalid_argument("a row of " + std::to_string(columns_) + " columns was to be read as " +
-                                       std::to_string(sizeof...(Ts)) + " values");
+                throw invalid_argument("a row of " + std::to_string(columns_) +
+                                           " columns was to be read as " + std::to_string(sizeof...(Ts)) +
+                                           " values",
+                                       outcome::unknown);
             }
             return as_values<Ts...>(std::index_sequence_for<Ts...>());
         }
@@ -140,14 +145,15 @@ private:
     [[nodiscard]] std::size_t find(zstring column) const {
         const std::int32_t found = segue_result_column(handle_, column.c_str());
         if (found < 0) {
-            throw invalid_argument(std::string("there is no column ") + detail::copied(column.c_str()));
+            throw invalid_argument(std::string("there is no column ") + detail::copied(column.c_str()),
+                                   outcome::unknown);
         }
         return static_cast<std::size_t>(found);
     }
 
     static std::size_t to_index(int column) {
         if (column < 0) {
-            throw invalid_argument("a column's number is not negative");
+            throw invalid_argument("a column's number is not negative", outcome::unknown);
         }
         return static_cast<std::size_t>(column);
     }

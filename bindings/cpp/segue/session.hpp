@@ -36,7 +36,10 @@ struct transact_options;
 enum class access : std::int32_t {
     /// As the configuration's `target_session_attrs` says.
     by_configuration = SEGUE_SESSION_DEFAULT,
+    /// It writes: only a server that accepts that will do.
     read_write = SEGUE_SESSION_READ_WRITE,
+    /// It only reads: any server will do, that which the configuration prefers first. For a session on a
+    /// standby open a client with `target_session_attrs=read-only`.
     read_only = SEGUE_SESSION_READ_ONLY
 };
 
@@ -74,13 +77,12 @@ using core_ptr = std::shared_ptr<session_core>;
 
 inline segue_session* raw(const core_ptr& core) noexcept { return core ? core->handle.get() : nullptr; }
 
-/// Of a statement that was executed all the same: if it was not part of a transaction it stands, and the
-/// error in flight has to say so.
+/// Of a statement that was executed all the same, the error in flight says: if it was not part of a
+/// transaction it stands, else it ends with that.
 inline void mark_executed(error& failure, const core_ptr& core) {
     try {
-        if (core && !read_session(core->handle.get()).in_transaction) {
-            failure.set_outcome(outcome::committed);
-        }
+        const bool inside = core && read_session(core->handle.get()).in_transaction;
+        failure.set_outcome(inside ? outcome::not_committed : outcome::committed);
     } catch (const error&) {
         failure.set_outcome(outcome::unknown);
     }
@@ -88,13 +90,16 @@ inline void mark_executed(error& failure, const core_ptr& core) {
 
 template <class... Ts>
 std::optional<as_t<Ts...>> one_or_none(const result& rows, const core_ptr& core, bool none_allowed) {
-    static_assert(!any_view<Ts...>, "segue: the result is gone when the call returns; read text as std::string");
+    static_assert(!any_view<Ts...>,
+                  "segue: the result is gone when the call returns; read text as std::string");
     try {
         if (rows.size() > 1 || (rows.empty() && !none_allowed)) {
-            throw unexpected_rows(std::string(none_allowed ? "at most" : "exactly") + " one row was expected, the statement returned " +
+            throw unexpected_rows(std::string(none_allowed ? "at most" : "exactly") +
+                                  " one row was expected, the statement returned " +
                                   std::to_string(rows.size()) + "; it was executed");
         }
-        return rows.empty() ? std::nullopt : std::optional<as_t<Ts...>>(rows.at_unchecked(0).template as<Ts...>());
+        return rows.empty() ? std::nullopt
+                            : std::optional<as_t<Ts...>>(rows.at_unchecked(0).template as<Ts...>());
     } catch (error& failure) {
         mark_executed(failure, core);
         throw;
@@ -133,7 +138,8 @@ public:
     [[nodiscard]] result query(format form, const Values&... values) const {
         const detail::param_pack<Values...> list(values...);
         segue_result* rows = nullptr;
-        detail::call(segue_statement_query, handle(), list.data(), list.size(), static_cast<std::int32_t>(form), &rows);
+        detail::call(segue_statement_query, handle(), list.data(), list.size(),
+                     static_cast<std::int32_t>(form), &rows);
         return result(rows);
     }
 
@@ -157,7 +163,8 @@ public:
     [[nodiscard]] row_stream stream(format form, const Values&... values) const {
         const detail::param_pack<Values...> list(values...);
         segue_stream* opened = nullptr;
-        detail::call(segue_statement_stream, handle(), list.data(), list.size(), static_cast<std::int32_t>(form), &opened);
+        detail::call(segue_statement_stream, handle(), list.data(), list.size(),
+                     static_cast<std::int32_t>(form), &opened);
         return row_stream(opened);
     }
 
@@ -179,9 +186,12 @@ public:
 
 private:
     friend class queries;
-    statement(segue_statement* handle, detail::core_ptr core) noexcept : handle_(handle), core_(std::move(core)) {}
+    statement(segue_statement* handle, detail::core_ptr core) noexcept
+        : handle_(handle), core_(std::move(core)) {}
 
-    static std::string_view text(const char* text) noexcept { return text == nullptr ? std::string_view() : text; }
+    static std::string_view text(const char* text) noexcept {
+        return text == nullptr ? std::string_view() : text;
+    }
 
     std::unique_ptr<segue_statement, detail::freed_by<&segue_statement_free>> handle_;
     detail::core_ptr core_;
@@ -209,7 +219,8 @@ public:
     [[nodiscard]] result query(format form, zstring sql, const Values&... values) {
         const detail::param_pack<Values...> list(values...);
         segue_result* rows = nullptr;
-        detail::call(segue_session_query, raw(), sql.c_str(), list.data(), list.size(), static_cast<std::int32_t>(form), &rows);
+        detail::call(segue_session_query, raw(), sql.c_str(), list.data(), list.size(),
+                     static_cast<std::int32_t>(form), &rows);
         return result(rows);
     }
 
@@ -245,7 +256,8 @@ public:
     [[nodiscard]] row_stream stream(format form, zstring sql, const Values&... values) {
         const detail::param_pack<Values...> list(values...);
         segue_stream* opened = nullptr;
-        detail::call(segue_session_stream, raw(), sql.c_str(), list.data(), list.size(), static_cast<std::int32_t>(form), &opened);
+        detail::call(segue_session_stream, raw(), sql.c_str(), list.data(), list.size(),
+                     static_cast<std::int32_t>(form), &opened);
         return row_stream(opened);
     }
 
@@ -421,7 +433,8 @@ public:
         }
     }
 
-    /// Runs `body(transaction&)` in a transaction, commits, and returns what it returned; see transact_options.
+    /// Runs `body(transaction&)` in a transaction, commits, and returns what it returned; see
+    /// transact_options.
     template <class Body>
     auto transact(Body&& body, const transact_options& options);
     template <class Body>
@@ -446,9 +459,10 @@ public:
     void release(zstring name) { detail::call(segue_session_release, raw(), name.c_str()); }
 
     /// The next notification of a channel that this session listens to: one that has arrived, or one that
-    /// arrives within `timeout`; nothing if none does.
+    /// arrives within `timeout` (of a day at most); nothing if none does.
     template <class Rep, class Period>
-    [[nodiscard]] std::optional<segue::notification> notification(std::chrono::duration<Rep, Period> timeout) {
+    [[nodiscard]] std::optional<segue::notification> notification(
+        std::chrono::duration<Rep, Period> timeout) {
         segue_notification* arrived = nullptr;
         detail::call(segue_session_notification, raw(), milliseconds(timeout), &arrived);
         if (arrived == nullptr) {
@@ -476,7 +490,7 @@ private:
     template <class Rep, class Period>
     static std::int64_t milliseconds(std::chrono::duration<Rep, Period> timeout) {
         using std::chrono::milliseconds;
-        // A day is long enough to wait, and cannot overflow; durations may be of any arithmetic type.
+        // A day is long enough to wait, and cannot overflow.
         if (timeout >= std::chrono::hours(24)) {
             return std::int64_t{24} * 3'600 * 1'000;
         }
@@ -486,7 +500,15 @@ private:
 
 inline std::optional<std::string> session::parameter(zstring name) const {
     std::size_t length = 0;
-    detail::call(segue_session_parameter, raw(), name.c_str(), static_cast<char*>(nullptr), std::size_t{0}, &length);
+    try {
+        detail::call(segue_session_parameter, raw(), name.c_str(), static_cast<char*>(nullptr),
+                     std::size_t{0}, &length);
+    } catch (const usage_error& failure) {
+        if (failure.kind() == error_kind::usage) {
+            return std::nullopt;
+        }
+        throw;
+    }
     std::string value(length + 1, '\0');
     detail::call(segue_session_parameter, raw(), name.c_str(), value.data(), value.size(), &length);
     value.resize(length);

@@ -105,7 +105,9 @@ inline std::optional<std::size_t> index_if(std::int32_t index) noexcept {
 }
 
 inline server_status read_server(const segue_status* status, std::size_t server) {
-    const auto number = [&](const char* name) { return number_if(segue_status_server_number(status, server, name)); };
+    const auto number = [&](const char* name) {
+        return number_if(segue_status_server_number(status, server, name));
+    };
     server_status read;
     read.address = copied(segue_status_server_address(status, server));
     read.role = static_cast<server_role>(segue_status_server_role(status, server));

@@ -92,8 +92,12 @@ public:
             return *this;
         }
         void operator++(int) { ++*this; }
-        friend bool operator==(const iterator& a, const iterator& b) noexcept { return a.stream_ == b.stream_; }
-        friend bool operator!=(const iterator& a, const iterator& b) noexcept { return a.stream_ != b.stream_; }
+        friend bool operator==(const iterator& a, const iterator& b) noexcept {
+            return a.stream_ == b.stream_;
+        }
+        friend bool operator!=(const iterator& a, const iterator& b) noexcept {
+            return a.stream_ != b.stream_;
+        }
 
     private:
         row_stream* stream_ = nullptr;

@@ -57,7 +57,8 @@ bool parse_float(std::string_view text, Float& out) {
         return true;
     }
     if (text == "Infinity" || text == "-Infinity") {
-        out = text.front() == '-' ? -std::numeric_limits<Float>::infinity() : std::numeric_limits<Float>::infinity();
+        out = text.front() == '-' ? -std::numeric_limits<Float>::infinity()
+                                  : std::numeric_limits<Float>::infinity();
         return true;
     }
 #if defined(__cpp_lib_to_chars)
@@ -83,7 +84,10 @@ inline void append_hex(std::string& out, const char* data, std::size_t size) {
 
 /// The value of a hexadecimal digit, or -1.
 constexpr int hex_digit(char c) noexcept {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 inline void append_binary(std::string& out, const segue_param& param) {
@@ -97,8 +101,10 @@ inline void append_binary(std::string& out, const segue_param& param) {
         const auto days = static_cast<std::int32_t>(static_cast<std::uint32_t>(load_big_endian(data, 4)));
         out += iso_text((days + days_to_postgres_epoch) * micros_per_day, false);
     } else {
-        throw conversion_error("a parameter in binary format cannot be put into an array or a COPY row; "
-                               "give its param_traits the text format");
+        throw conversion_error(
+            "a parameter in binary format cannot be put into an array or a COPY row; "
+            "give its param_traits the text format",
+            outcome::not_committed);
     }
 }
 

@@ -67,10 +67,10 @@ inline std::string iso_text(std::int64_t unix_micros, bool with_time) {
     std::string text(buffer, static_cast<std::size_t>(length));
     if (with_time) {
         const std::int64_t rest = unix_micros - days * micros_per_day;
-        length = std::snprintf(buffer, sizeof buffer, " %02d:%02d:%02d.%06d+00",
-                               static_cast<int>(rest / 3'600'000'000),
-                               static_cast<int>(rest / 60'000'000 % 60),
-                               static_cast<int>(rest / 1'000'000 % 60), static_cast<int>(rest % 1'000'000));
+        length =
+            std::snprintf(buffer, sizeof buffer, " %02d:%02d:%02d.%06d+00",
+                          static_cast<int>(rest / 3'600'000'000), static_cast<int>(rest / 60'000'000 % 60),
+                          static_cast<int>(rest / 1'000'000 % 60), static_cast<int>(rest % 1'000'000));
         text.append(buffer, static_cast<std::size_t>(length));
     }
     return before_christ ? text + " BC" : text;
@@ -115,7 +115,8 @@ public:
 private:
     [[noreturn]] static void fail() {
         throw conversion_error(
-            "the value is no finite point in time in ISO form; with another DateStyle ask for format::binary");
+            "the value is no finite point in time in ISO form; with another DateStyle ask for "
+            "format::binary");
     }
 
     bool at(std::string_view word) const noexcept { return rest_.substr(0, word.size()) == word; }
@@ -192,8 +193,8 @@ template <class Duration>
 std::chrono::time_point<std::chrono::system_clock, Duration> time_point_of(std::int64_t unix_micros) {
     using micros = std::chrono::microseconds;
     using ratio = std::ratio_divide<typename micros::period, typename Duration::period>;
-    const long double wanted =
-        static_cast<long double>(unix_micros) * static_cast<long double>(ratio::num) / static_cast<long double>(ratio::den);
+    const long double wanted = static_cast<long double>(unix_micros) * static_cast<long double>(ratio::num) /
+                               static_cast<long double>(ratio::den);
     if (wanted >= static_cast<long double>(Duration::max().count()) ||
         wanted <= static_cast<long double>(Duration::min().count())) {
         throw conversion_error("the point in time is out of the range of the C++ type");
@@ -208,11 +209,12 @@ std::int64_t postgres_micros_of(std::chrono::time_point<std::chrono::system_cloc
     using micros = std::chrono::microseconds;
     using ratio = std::ratio_divide<typename Duration::period, typename micros::period>;
     const auto count = time.time_since_epoch();
-    const long double wanted = static_cast<long double>(count.count()) * static_cast<long double>(ratio::num) /
-                               static_cast<long double>(ratio::den);
+    const long double wanted = static_cast<long double>(count.count()) *
+                               static_cast<long double>(ratio::num) / static_cast<long double>(ratio::den);
     // From 4713 BC to 294276 AD, less a little at the far end that 64 bits cannot shift by 30 years.
     if (wanted < -210'866'803'200'000'000.0L || wanted > 9'223'371'000'000'000'000.0L) {
-        throw conversion_error("the point in time is out of PostgreSQL's range; nothing was sent");
+        throw conversion_error("the point in time is out of PostgreSQL's range; nothing was sent",
+                               outcome::not_committed);
     }
     return std::chrono::floor<micros>(count).count() - days_to_postgres_epoch * micros_per_day;
 }

@@ -60,7 +60,10 @@ public:
         owner.begin(options);
         enter();
     }
-    transaction(transaction&& other) noexcept : queries(std::move(other)), scope_(std::exchange(other.scope_, 0)), savepoint_(std::move(other.savepoint_)) {}
+    transaction(transaction&& other) noexcept
+        : queries(std::move(other)),
+          scope_(std::exchange(other.scope_, 0)),
+          savepoint_(std::move(other.savepoint_)) {}
     transaction& operator=(transaction&& other) noexcept {
         if (this != &other) {
             undo();
@@ -78,7 +81,9 @@ public:
     [[nodiscard]] segue_session* handle() const noexcept { return raw(); }
 
     /// Whether it can still be committed or rolled back.
-    [[nodiscard]] bool active() const noexcept { return core_ != nullptr && scope_ != 0 && position() != core_->scopes.end(); }
+    [[nodiscard]] bool active() const noexcept {
+        return core_ != nullptr && scope_ != 0 && position() != core_->scopes.end();
+    }
 
     /// Commits, failing over and replaying the transaction if its server is lost; a savepoint is released.
     /// If it throws, the error tells the outcome.
@@ -123,7 +128,8 @@ public:
 
 private:
     /// A savepoint.
-    explicit transaction(detail::core_ptr core) : queries(std::move(core)), savepoint_("segue_scope_" + std::to_string(core_->next_scope)) {
+    explicit transaction(detail::core_ptr core)
+        : queries(std::move(core)), savepoint_("segue_scope_" + std::to_string(core_->next_scope)) {
         detail::call(segue_session_savepoint, raw(), savepoint_.c_str());
         enter();
     }
@@ -142,14 +148,16 @@ private:
 
     void require_active() const {
         if (!active()) {
-            throw usage_error("the transaction has ended already: it was committed, rolled back or moved from");
+            throw usage_error(
+                "the transaction has ended already: it was committed, rolled back or moved from");
         }
     }
 
     /// Ends this scope, and those opened inside it, which the server has ended with it.
     void leave() noexcept { core_->scopes.erase(position(), core_->scopes.end()); }
 
-    /// After a COMMIT that failed: should the session still be inside the transaction, it must not stay there.
+    /// After a COMMIT that failed: should the session still be inside the transaction, it must not stay
+    /// there.
     void abandon() noexcept {
         try {
             if (status().in_transaction) {
@@ -177,7 +185,8 @@ private:
 };
 
 inline void session::begin(const transaction_options& options) {
-    detail::call(segue_session_begin, raw(), static_cast<std::int32_t>(options.isolation), detail::begin_flags(options));
+    detail::call(segue_session_begin, raw(), static_cast<std::int32_t>(options.isolation),
+                 detail::begin_flags(options));
 }
 
 inline void session::begin() { begin(transaction_options{}); }
@@ -187,15 +196,16 @@ inline void session::begin() { begin(transaction_options{}); }
 /// Segue itself replays what a lost server interrupts. Beyond that, the whole body is run again if an error
 /// is_retryable(): a serialization failure, a deadlock, a replay that diverged, and the like. It is never run
 /// again if anything of it may be committed. An exception of any other kind rolls back and is passed on.
-/// The body must not have effects elsewhere that cannot be repeated, nor execute COMMIT as a text. A body that
-/// has committed or rolled back itself is left at that.
+/// The body must not have effects elsewhere that cannot be repeated, nor execute COMMIT as a text. A body
+/// that has committed or rolled back itself is left at that.
 template <class Body>
 auto session::transact(Body&& body, const transact_options& options) {
     using returned = std::invoke_result_t<Body&, transaction&>;
     for (unsigned attempt = 1;; ++attempt) {
         const std::uint64_t commits = core_ ? core_->commits : 0;
         try {
-            transaction tx(*this, transaction_options{options.isolation, options.read_only, options.deferrable});
+            transaction tx(*this,
+                           transaction_options{options.isolation, options.read_only, options.deferrable});
             if constexpr (std::is_void_v<returned>) {
                 body(tx);
                 if (tx.active()) {
@@ -203,7 +213,8 @@ auto session::transact(Body&& body, const transact_options& options) {
                 }
                 return;
             } else {
-                static_assert(!std::is_reference_v<returned>, "segue: return a value from a transaction, not a reference");
+                static_assert(!std::is_reference_v<returned>,
+                              "segue: return a value from a transaction, not a reference");
                 returned value = body(tx);
                 if (tx.active()) {
                     tx.commit();

@@ -42,9 +42,10 @@ class value;
 /// and arrays of all these (PostgreSQL's arrays of one dimension).
 template <class T, class Enable = void>
 struct value_traits {
-    static_assert(detail::always_false<T>,
-                  "segue: no value can be read as this type; specialise segue::value_traits for it");
-    static T from_value(const value&);
+    static T from_value(const value&) {
+        static_assert(detail::always_false<T>,
+                      "segue: no value can be read as this type; specialise segue::value_traits for it");
+    }
 };
 
 namespace detail {
@@ -57,7 +58,8 @@ struct accepts_null<T, std::void_t<decltype(value_traits<T>::accepts_null)>>
 template <class T, class = void>
 struct is_view : std::false_type {};
 template <class T>
-struct is_view<T, std::void_t<decltype(value_traits<T>::is_view)>> : std::bool_constant<value_traits<T>::is_view> {};
+struct is_view<T, std::void_t<decltype(value_traits<T>::is_view)>>
+    : std::bool_constant<value_traits<T>::is_view> {};
 }  // namespace detail
 
 /// A value as the server has sent it. It points into its result, and must not outlive it.

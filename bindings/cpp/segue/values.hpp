@@ -32,13 +32,17 @@ inline std::optional<std::int64_t> binary_integer(const value& v) noexcept {
     const std::uint64_t bits = raw.size() <= 8 ? load_big_endian(raw.data(), raw.size()) : 0;
     switch (v.type()) {
         case oid::int2:
-            return raw.size() == 2 ? std::optional<std::int64_t>(static_cast<std::int16_t>(bits)) : std::nullopt;
+            return raw.size() == 2 ? std::optional<std::int64_t>(static_cast<std::int16_t>(bits))
+                                   : std::nullopt;
         case oid::int4:
-            return raw.size() == 4 ? std::optional<std::int64_t>(static_cast<std::int32_t>(bits)) : std::nullopt;
+            return raw.size() == 4 ? std::optional<std::int64_t>(static_cast<std::int32_t>(bits))
+                                   : std::nullopt;
         case oid::int8:
-            return raw.size() == 8 ? std::optional<std::int64_t>(static_cast<std::int64_t>(bits)) : std::nullopt;
+            return raw.size() == 8 ? std::optional<std::int64_t>(static_cast<std::int64_t>(bits))
+                                   : std::nullopt;
         case oid::oid:
-            return raw.size() == 4 ? std::optional<std::int64_t>(static_cast<std::int64_t>(bits)) : std::nullopt;
+            return raw.size() == 4 ? std::optional<std::int64_t>(static_cast<std::int64_t>(bits))
+                                   : std::nullopt;
         default: return std::nullopt;
     }
 }
@@ -127,7 +131,8 @@ inline std::int64_t unix_micros_of(const value& v) {
     constexpr std::int64_t shift = days_to_postgres_epoch * micros_per_day;
     if (v.type() == oid::date && raw.size() == 4) {
         const auto days = static_cast<std::int32_t>(load_big_endian(raw.data(), 4));
-        if (days != std::numeric_limits<std::int32_t>::max() && days != std::numeric_limits<std::int32_t>::min() &&
+        if (days != std::numeric_limits<std::int32_t>::max() &&
+            days != std::numeric_limits<std::int32_t>::min() &&
             days < std::numeric_limits<std::int64_t>::max() / micros_per_day - days_to_postgres_epoch) {
             return days * micros_per_day + shift;
         }
@@ -156,9 +161,9 @@ struct value_traits<bool> {
 };
 
 template <class T>
-struct value_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool> && !std::is_same_v<T, char> &&
-                                        !std::is_same_v<T, wchar_t> && !std::is_same_v<T, char16_t> &&
-                                        !std::is_same_v<T, char32_t>>> {
+struct value_traits<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool> &&
+                                        !std::is_same_v<T, char> && !std::is_same_v<T, wchar_t> &&
+                                        !std::is_same_v<T, char16_t> && !std::is_same_v<T, char32_t>>> {
     static T from_value(const value& v) {
         if (v.is_text()) {
             const std::string_view raw = v.raw();
@@ -231,7 +236,9 @@ struct value_traits<std::vector<std::byte>> {
 };
 template <>
 struct value_traits<std::vector<unsigned char>> {
-    static std::vector<unsigned char> from_value(const value& v) { return detail::bytea_of<unsigned char>(v); }
+    static std::vector<unsigned char> from_value(const value& v) {
+        return detail::bytea_of<unsigned char>(v);
+    }
 };
 
 /// Only of results in binary format: text has to be decoded into memory of its own.
@@ -381,7 +388,8 @@ void each_element(const value& v, Each&& each) {
 
 template <class T>
 struct value_traits<std::vector<T>> {
-    static_assert(!detail::is_view<T>::value, "segue: elements of arrays are decoded; read them as owning types");
+    static_assert(!detail::is_view<T>::value,
+                  "segue: elements of arrays are decoded; read them as owning types");
     static std::vector<T> from_value(const value& v) {
         std::vector<T> elements;
         detail::each_element(v, [&](const value& element) { elements.push_back(element.get<T>()); });
@@ -392,7 +400,8 @@ struct value_traits<std::vector<T>> {
 /// An array of exactly N elements.
 template <class T, std::size_t N>
 struct value_traits<std::array<T, N>> {
-    static_assert(!detail::is_view<T>::value, "segue: elements of arrays are decoded; read them as owning types");
+    static_assert(!detail::is_view<T>::value,
+                  "segue: elements of arrays are decoded; read them as owning types");
     static std::array<T, N> from_value(const value& v) {
         std::array<T, N> elements{};
         std::size_t count = 0;
