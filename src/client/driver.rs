@@ -104,9 +104,10 @@ impl Driver {
     /// The next event that concerns the request in hand, if there is one already.
     pub fn poll(&mut self) -> Option<Event> {
         while let Some(event) = self.core.poll_event() {
-            if let Some(event) = self.pass_on(event) {
+            if event.is_reply() {
                 return Some(event);
             }
+            self.pass_on(event);
         }
         None
     }
@@ -320,18 +321,18 @@ impl Driver {
         Ok(())
     }
 
-    /// Keeps for itself what concerns the client rather than the request in hand.
-    fn pass_on(&mut self, event: Event) -> Option<Event> {
+    /// Deals with what concerns the client rather than the request in hand.
+    fn pass_on(&mut self, event: Event) {
         let session = self.id;
         let event = match event {
-            Event::Parameter { .. } => return None,
+            Event::Parameter { .. } => return,
             Event::Notification { process_id, channel, payload } => {
                 self.notifications.push_back(Notification { process_id, channel, payload });
-                return None;
+                return;
             }
             Event::AwaitBackup { ledger_row, number } => {
                 self.await_backup(ledger_row, number);
-                return None;
+                return;
             }
             Event::Notice(notice) => ClientEvent::Notice { session, notice },
             Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
@@ -348,10 +349,9 @@ impl Driver {
             Event::ReplayDiverged { statement } => {
                 ClientEvent::ReplayDiverged { session, statement }
             }
-            other => return Some(other),
+            _ => return,
         };
         self.inner.emit(&event);
-        None
     }
 
     /// A commit stands on its server; the application hears of it once the backup has it too.

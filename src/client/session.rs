@@ -191,10 +191,13 @@ impl Session {
         let several = self.request(query, params, text, false)?;
         let mut collector = Collector::new(text || several);
         loop {
+            if let Some(rows) = self.driver.core.poll_rows() {
+                collector.add_rows(rows);
+            }
             let event = self.driver.next()?;
             self.refuse_copy(&event)?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }
@@ -363,8 +366,8 @@ impl Session {
         let mut collector = Collector::new(false);
         loop {
             let event = self.driver.next()?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }

@@ -25,6 +25,7 @@ pub mod ledger;
 mod loss;
 mod number_hash;
 mod prepared;
+mod queue;
 mod reapply;
 mod replay;
 mod reply;
@@ -52,8 +53,10 @@ pub use transaction::BeginOptions;
 
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::wire::frame::Status;
+use crate::wire::row::Rows;
 use adoption::Adoption;
 use prepared::Prepared;
+use queue::Queue;
 use reapply::Reapply;
 use replay::Finish;
 use seals::Seals;
@@ -142,9 +145,9 @@ pub struct Session {
     settings: Settings,
     seals: Seals,
     reapply: Reapply,
-    events: VecDeque<Event>,
+    events: Queue,
     /// The error of the unit in front, told once its transaction's status is known.
-    unit_error: Option<ServerError>,
+    unit_error: Option<Box<ServerError>>,
     seal_missing: bool,
     /// The seal of the unit in front has written its number.
     sealed: bool,
@@ -193,7 +196,7 @@ impl Session {
             settings: Settings::default(),
             seals,
             reapply: Reapply::default(),
-            events: VecDeque::new(),
+            events: Queue::default(),
             unit_error: None,
             seal_missing: false,
             sealed: false,
@@ -221,7 +224,13 @@ impl Session {
 
     /// The next thing to tell the application.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// The rows that have to be told next, all that have arrived together; `None` if it is not a row
+    /// that comes next. For drivers that want no event for each of them.
+    pub fn poll_rows(&mut self) -> Option<Rows> {
+        self.events.pop_rows()
     }
 
     /// What to send next.
@@ -337,7 +346,7 @@ impl Session {
     }
 
     fn emit(&mut self, event: Event) {
-        self.events.push_back(event);
+        self.events.push(event);
     }
 
     fn check_live(&self) -> Result<()> {

@@ -7,12 +7,13 @@ use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend::{self, BindError};
 
-use super::classify::{Effect, StatementKind};
+use super::classify::{Classified, Effect, StatementKind};
 use super::statement::Statement;
 use super::transaction::{BeginOptions, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals, seals};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::execution;
 use crate::wire::frame::Status;
 
 /// The values of a statement's parameters, encoded one by one.
@@ -282,8 +283,7 @@ impl Session {
                 write_parse(statement, out)?;
                 frontend::describe(b'S', "", out).map_err(nul)?;
             }
-            write_bind(statement, request, out)?;
-            frontend::execute("", 0, out).map_err(nul)
+            write_execution(statement, request, out)
         })?;
         unit.statement = Some(Arc::clone(statement));
         unit.effect = class.effect;
@@ -294,7 +294,7 @@ impl Session {
         if unit.autocommit && class.effect > Effect::Reads {
             self.seal_or_say_why_not(&mut unit, class.outside_transaction.then_some(OUTSIDE));
         }
-        self.enlist(unit);
+        self.enlist(unit, class);
         Ok(())
     }
 
@@ -334,7 +334,7 @@ impl Session {
         } else if controls {
             self.lose_protection(&mut unit, CONTROLS);
         }
-        self.enlist(unit);
+        self.enlist(unit, class);
         Ok(())
     }
 
@@ -352,17 +352,14 @@ impl Session {
     }
 
     /// A statement of the application's goes on its way.
-    fn enlist(&mut self, mut unit: Unit) {
-        if let Some(statement) = unit.statement.clone() {
-            let class = &statement.class;
-            if let Transaction::Open(open) = &mut self.transaction {
-                open.effect = open.effect.max(class.effect);
-                open.sets_mode |= matches!(&class.kind,
-                    StatementKind::Set { name, .. } if name.starts_with("transaction"));
-            }
-            if let Some(reason) = class.unprotected {
-                self.lose_protection(&mut unit, reason);
-            }
+    fn enlist(&mut self, mut unit: Unit, class: &Classified) {
+        if let Transaction::Open(open) = &mut self.transaction {
+            open.effect = open.effect.max(class.effect);
+            open.sets_mode |= matches!(&class.kind,
+                StatementKind::Set { name, .. } if name.starts_with("transaction"));
+        }
+        if let Some(reason) = class.unprotected {
+            self.lose_protection(&mut unit, reason);
         }
         self.push(unit);
         self.enforce_journal_limit();
@@ -440,19 +437,17 @@ fn write_parse(statement: &Statement, out: &mut BytesMut) -> Result<()> {
         .map_err(nul)
 }
 
-fn write_bind(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
+fn write_execution(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
     let parameters = request.parameters;
     let count = parameters.count();
     if count > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Usage, "more than 65535 parameters; nothing was sent"));
     }
-    frontend::bind(
-        "",
+    execution::write(
         &statement.name,
         (0..count).map(|index| parameters.format(index)),
-        0..count,
         |index, out| parameters.encode(index, out),
-        [i16::from(!request.text_results)],
+        request.text_results,
         out,
     )
     .map_err(|error| match error {
