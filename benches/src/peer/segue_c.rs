@@ -7,6 +7,8 @@ use super::program;
 use crate::Failure;
 
 const SOURCE: &str = include_str!("../../segue_peer.c");
+/// As `build.rs` sets it.
+const SONAME: &str = "libsegue.so.1";
 
 /// Compiles the peer into `dir`. The library is built here and not as this crate's dependency,
 /// which is made without the C ABI.
@@ -24,13 +26,13 @@ pub fn compile(dir: &Path) -> Result<PathBuf, Failure> {
     if !status.success() {
         return Err("libsegue.so does not build".into());
     }
-    // A copy, which nobody builds anew while it is being measured.
-    std::fs::copy(target.join("release/libsegue.so"), dir.join("libsegue.so"))?;
+    // A copy, which nobody builds anew while it is being measured, under the name it is loaded by.
+    let library = dir.join(SONAME);
+    std::fs::copy(target.join("release/libsegue.so"), &library)?;
     let arguments = [
         format!("-I{}", root.join("include").display()),
-        format!("-L{}", dir.display()),
+        library.display().to_string(),
         format!("-Wl,-rpath,{}", dir.display()),
-        "-lsegue".to_owned(),
     ];
     program::compile(dir, "segue_peer", SOURCE, &arguments)
 }
