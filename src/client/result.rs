@@ -87,6 +87,13 @@ impl<R: RowSet> Collector<R> {
         Self { text, ..Self::default() }
     }
 
+    /// Collects rows in a list that has been used before.
+    pub fn reuse(text: bool, rows: R) -> Self {
+        let mut collector = Self::new(text);
+        collector.results.last.rows = rows;
+        collector
+    }
+
     /// The result in hand; what was there before is complete.
     fn open(&mut self) -> &mut QueryResult<R> {
         let results = &mut self.results;
@@ -118,6 +125,7 @@ impl<R: RowSet> Collector<R> {
     }
 
     /// Takes an event; whether it was the request's last.
+    #[inline]
     pub fn add(&mut self, event: Event) -> bool {
         match event {
             Event::Columns(columns) => self.open().columns = columns,

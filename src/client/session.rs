@@ -30,6 +30,8 @@ pub struct Session {
     statements: NumberMap<u64, Arc<Statement>>,
     /// The types of the parameters in hand.
     oids: Vec<u32>,
+    /// An empty list that has held a row, so that single rows need no new one each.
+    row_list: Vec<Row>,
     pub(super) savepoints: u32,
 }
 
@@ -109,7 +111,14 @@ impl Session {
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
         driver.ready()?;
-        Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
+        driver.core.counters().sessions_opened.add(1);
+        Ok(Self {
+            driver,
+            statements: NumberMap::default(),
+            oids: Vec::new(),
+            row_list: Vec::new(),
+            savepoints: 0,
+        })
     }
 
     /// Executes a statement; the number of rows that it affected or returned.
@@ -132,11 +141,14 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Option<Row>> {
-        let mut rows = self.query(query, params)?;
+        let list = std::mem::take(&mut self.row_list);
+        let mut rows = self.run_into(list, query, params, false)?.last.rows;
         if rows.len() > 1 {
             return Err(self.row_count_error("at most one row was expected", rows.len()));
         }
-        Ok(rows.pop())
+        let row = rows.pop();
+        self.row_list = rows;
+        Ok(row)
     }
 
     /// Executes a statement that returns exactly one row.
@@ -197,9 +209,20 @@ impl Session {
         params: &[&dyn ToSql],
         text: bool,
     ) -> Result<Results<R>> {
+        self.run_into(R::default(), query, params, text)
+    }
+
+    /// As `run`, with a list for the rows.
+    fn run_into<Q: Query + ?Sized, R: RowSet>(
+        &mut self,
+        list: R,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+    ) -> Result<Results<R>> {
         self.driver.ready()?;
         let several = self.request(query, params, text, false)?;
-        let mut collector = Collector::new(text || several);
+        let mut collector = Collector::reuse(text || several, list);
         loop {
             if let Some(rows) = self.driver.core.poll_rows() {
                 collector.add_rows(rows);

@@ -19,6 +19,7 @@
 
 mod adoption;
 pub mod classify;
+mod counters;
 pub mod event;
 pub mod internals;
 pub mod ledger;
@@ -40,10 +41,12 @@ mod unit;
 mod verdict;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use uuid::Uuid;
 
+pub use counters::{Counter, Counters};
 pub use event::Event;
 pub use internals::LedgerAccess;
 pub(crate) use number_hash::NumberMap;
@@ -51,7 +54,7 @@ pub use request::{Execute, NoParameters, Parameters};
 pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;
 
-use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 use crate::wire::row::Rows;
 use adoption::Adoption;
@@ -146,6 +149,7 @@ pub struct Session {
     seals: Seals,
     reapply: Reapply,
     events: Queue,
+    counters: Arc<Counters>,
     /// The error of the unit in front, told once its transaction's status is known.
     unit_error: Option<Box<ServerError>>,
     seal_missing: bool,
@@ -197,6 +201,7 @@ impl Session {
             seals,
             reapply: Reapply::default(),
             events: Queue::default(),
+            counters: Arc::default(),
             unit_error: None,
             seal_missing: false,
             sealed: false,
@@ -345,7 +350,17 @@ impl Session {
         self.last_words.as_ref()
     }
 
+    /// What the session counts of its doings.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     fn emit(&mut self, event: Event) {
+        if let Event::Error(error) = &event {
+            if error.outcome() == Outcome::Unknown {
+                self.counters.outcomes_unknown.add(1);
+            }
+        }
         self.events.push(event);
     }
 

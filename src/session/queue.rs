@@ -23,6 +23,7 @@ impl Queue {
         self.0.is_empty()
     }
 
+    #[inline]
     pub fn push(&mut self, event: Event) {
         self.0.push_back(Entry::Event(event));
     }
@@ -34,6 +35,7 @@ impl Queue {
     }
 
     /// The next event; rows come one by one.
+    #[inline]
     pub fn pop(&mut self) -> Option<Event> {
         if let Some(Entry::Rows(rows)) = self.0.front_mut() {
             let row = rows.next().map(Event::Row);

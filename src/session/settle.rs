@@ -268,6 +268,7 @@ impl Session {
             }
             Some(error) => {
                 self.settings.roll_back();
+                self.counters.transactions_rolled_back.add(1);
                 self.end_transaction();
                 self.emit(Event::Error(Error::server(*error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
@@ -294,6 +295,11 @@ impl Session {
 
     /// The transaction has ended as the application wished, or has failed earlier.
     pub(super) fn finish_transaction(&mut self, committed: bool) {
+        if committed {
+            self.counters.transactions_committed.add(1);
+        } else {
+            self.counters.transactions_rolled_back.add(1);
+        }
         let (chain, begin, unrestorable) = match &mut self.transaction {
             Transaction::Open(open) => {
                 (open.chain, std::mem::take(&mut open.begin), open.unrestorable)
@@ -317,6 +323,7 @@ impl Session {
         match error {
             None => self.finish_transaction(false),
             Some(error) => {
+                self.counters.transactions_rolled_back.add(1);
                 self.end_transaction();
                 self.emit(Event::Error(Error::server(*error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
