@@ -34,6 +34,8 @@ pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
 pub use reader::ReplyReader;
 pub use result::QueryResult;
+#[cfg(feature = "c-abi")]
+pub(crate) use result::RowSet;
 pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
