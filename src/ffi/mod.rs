@@ -23,6 +23,7 @@ mod param;
 mod pipeline;
 mod result;
 mod session;
+mod session_state;
 mod statement;
 mod statistics;
 mod status;

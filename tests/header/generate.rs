@@ -9,7 +9,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 /// The files of `src/ffi` in the order of the header's sections. A type that is no opaque handle has
 /// to come before its first use.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "version",
     "codes",
     "error",
@@ -20,6 +20,7 @@ const ORDER: [&str; 17] = [
     "statistics",
     "param",
     "session",
+    "session_state",
     "result",
     "statement",
     "stream",
