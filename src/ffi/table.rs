@@ -301,7 +301,86 @@ fn decode_escapes(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::{BufMut, BytesMut};
+
     use super::*;
+
+    fn columns(oids: &[u32]) -> Arc<[Column]> {
+        let column = |&type_oid: &u32| Column {
+            name: "c".into(),
+            type_oid,
+            type_modifier: -1,
+            type_size: 4,
+            table_oid: 0,
+            column_id: 0,
+        };
+        oids.iter().map(column).collect()
+    }
+
+    /// DataRow messages, one behind the other.
+    fn rows(rows: &[&[Option<&[u8]>]]) -> Rows {
+        let mut buf = BytesMut::new();
+        for values in rows {
+            let body = body(values);
+            buf.put_u8(b'D');
+            buf.put_u32(u32::try_from(body.len() + 4).unwrap());
+            buf.put_slice(&body);
+        }
+        let length = buf.len();
+        Rows::cut(rows.len(), length, &mut buf)
+    }
+
+    fn body(values: &[Option<&[u8]>]) -> Bytes {
+        let mut body = BytesMut::new();
+        body.put_u16(u16::try_from(values.len()).unwrap());
+        for value in values {
+            body.put_i32(value.map_or(-1, |value| i32::try_from(value.len()).unwrap()));
+            body.put_slice(value.unwrap_or_default());
+        }
+        body.freeze()
+    }
+
+    /// A value, and the byte behind it.
+    fn with_nul(table: &Table, row: usize, column: usize) -> (&[u8], u8) {
+        let Cell { start, length } = table.cells[row * table.columns.len() + column];
+        let end = start + length.unwrap() as usize;
+        (&table.bytes[start..end], table.bytes[end])
+    }
+
+    #[test]
+    fn every_value_ends_with_a_nul_however_its_row_has_arrived() {
+        let columns = columns(&[TEXT, TEXT]);
+        let long = vec![b'x'; 70_000];
+        let mut table = Table::empty(Arc::clone(&columns), true);
+        table.add_all(&columns, true, rows(&[&[Some(b"a"), Some(&long)], &[None, Some(b"")]]));
+        table.add(&columns, true, body(&[Some(b"bc"), None]));
+        table.add_all(&columns, true, rows(&[&[Some(b""), Some(b"d")]]));
+        assert_eq!(table.rows(), 4);
+        assert_eq!(with_nul(&table, 0, 0), (&b"a"[..], 0));
+        assert_eq!(with_nul(&table, 0, 1), (&long[..], 0));
+        assert_eq!(with_nul(&table, 1, 1), (&b""[..], 0));
+        assert_eq!(with_nul(&table, 2, 0), (&b"bc"[..], 0));
+        assert_eq!(with_nul(&table, 3, 0), (&b""[..], 0));
+        assert_eq!(with_nul(&table, 3, 1), (&b"d"[..], 0));
+        assert_eq!((table.find(1, 0), table.find(2, 1)), (Some(None), Some(None)));
+        assert_eq!((table.find(4, 0), table.find(0, 2)), (None, None));
+        assert_eq!(table.find(usize::MAX, 1), None);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_says_why() {
+        let columns = columns(&[INT8, FLOAT4]);
+        let mut table = Table::empty(Arc::clone(&columns), false);
+        table.add_all(&columns, false, rows(&[&[Some(&7i64.to_be_bytes()), None]]));
+        let status = |result: Result<i64>| result.unwrap_err().status();
+        assert_eq!(table.int64(0, 0).unwrap(), 7);
+        assert_eq!(table.double(0, 0).unwrap(), 7.0);
+        assert_eq!(status(table.int64(0, 1)), SEGUE_NULL_VALUE);
+        assert_eq!(status(table.int64(1, 0)), SEGUE_INVALID_ARGUMENT);
+        assert_eq!(table.bool(0, 0).unwrap_err().status(), SEGUE_CONVERSION);
+        assert_eq!(table.text(0, 0).unwrap_err().status(), SEGUE_CONVERSION);
+        assert_eq!(table.text(0, 1).unwrap(), None);
+    }
 
     #[test]
     fn bytea_is_read_in_both_text_forms() {
