@@ -2,6 +2,9 @@
 #include "support/check.hpp"
 #include "support/cluster.hpp"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -215,6 +218,28 @@ TEST(a_transaction_that_had_failed) {
     CHECK_EQ(error.outcome(), segue::outcome::not_committed);
     CHECK(!tx.active());
     CHECK(!session().status().in_transaction);
+}
+
+TEST(a_child_of_fork) {
+    const int mine = session().query_one<int>("SELECT 1");
+    const pid_t child = fork();
+    if (child == 0) {
+        // Nothing may leave this block: the child must not go on as a second test program.
+        int code = 1;
+        try {
+            session().query_one<int>("SELECT 1");
+        } catch (const segue::forked_error& error) {
+            code = error.kind() == segue::error_kind::forked ? 0 : 2;
+        } catch (...) {
+            code = 3;
+        }
+        _exit(code);
+    }
+    int status = -1;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), 0);
+    CHECK_EQ(session().query_one<int>("SELECT 1"), mine);
 }
 
 TEST(kinds_without_a_server) {
