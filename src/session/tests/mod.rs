@@ -1,6 +1,7 @@
 //! The session against a server that is played by hand: every reply is written out. Here is the player;
-//! `behaviour` has what a session does, `regressions` what it once did wrong.
+//! `behaviour` and `batch` have what a session does, `regressions` what it once did wrong.
 
+mod batch;
 mod behaviour;
 mod regressions;
 
@@ -150,15 +151,20 @@ impl Play {
     }
 
     fn run(&mut self, sql: &str, streamed: bool) {
-        let statement = self.statement(sql);
-        let request = Execute {
-            statement: &statement,
-            parameters: &NoParameters,
-            text_results: false,
-            streamed,
-        };
-        self.session.execute(request).unwrap();
+        self.make(sql, streamed);
         self.flush();
+    }
+
+    /// Makes a request that is not sent yet.
+    fn make(&mut self, sql: &str, streamed: bool) {
+        let statement = self.statement(sql);
+        self.make_of(&statement, streamed);
+    }
+
+    fn make_of(&mut self, statement: &Arc<Statement>, streamed: bool) {
+        let request =
+            Execute { statement, parameters: &NoParameters, text_results: false, streamed };
+        self.session.execute(request).unwrap();
     }
 
     /// What was told since the last call, in short.
