@@ -156,6 +156,12 @@ typedef struct segue_session_state segue_session_state;
 typedef struct segue_statement segue_statement;
 
 /**
+ * What all sessions of a client had done at one moment, those that were closed included. Immutable:
+ * any thread may read it.
+ */
+typedef struct segue_statistics segue_statistics;
+
+/**
  * What a client knew of its servers at one moment. Immutable: any thread may read it.
  */
 typedef struct segue_status segue_status;
@@ -1118,6 +1124,92 @@ const char *segue_session_state_protection_lost(const segue_session_state *state
  * @since ABI 1.0
  */
 void segue_session_state_free(segue_session_state *state);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_statistics: what a client has been through, in numbers that have names.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Takes a snapshot of a client's counters, which are never reset. New ones may be added behind the
+ * last:
+ * "sessions_opened";
+ * "statements" (without BEGIN, COMMIT, ROLLBACK and what a replay runs again);
+ * "transactions_committed", "transactions_rolled_back" (those begun by the application);
+ * "links_lost" (connections that broke under a session);
+ * "replays_started", "replays_finished", "replays_diverged";
+ * "commits_found" (whose acknowledgement was lost, and that the ledger has told to stand);
+ * "outcomes_unknown"; "commits_lost", "commits_reapplied" (acknowledged, and not on the server that
+ * took over); "protection_lost"; "notices";
+ * "pause_longest_us", "pause_total_us" (how long sessions were without a server before they had moved).
+ *
+ * @param[in]  client          The client.
+ * @param[out] statistics_out  The snapshot; free with segue_statistics_free().
+ * @param[out] error_out       Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is there
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_client_statistics(const segue_client *client,
+                                segue_statistics **statistics_out,
+                                segue_error **error_out);
+
+/**
+ * The number of counters.
+ *
+ * @param[in] statistics  A snapshot; NULL gives 0.
+ * @return how many there are
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_statistics_count(const segue_statistics *statistics);
+
+/**
+ * The name of a counter.
+ *
+ * @param[in] statistics  A snapshot, or NULL.
+ * @param[in] index       The counter's position, from 0.
+ * @return a static text; NULL if there is no such counter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_statistics_name(const segue_statistics *statistics, size_t index);
+
+/**
+ * The value of a counter.
+ *
+ * @param[in] statistics  A snapshot, or NULL.
+ * @param[in] index       The counter's position, from 0.
+ * @return its value; 0 if there is no such counter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_statistics_value(const segue_statistics *statistics, size_t index);
+
+/**
+ * The value of the counter with a name.
+ *
+ * @param[in]  statistics  The snapshot.
+ * @param[in]  name        The counter's name.
+ * @param[out] value_out   Its value.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it is there
+ * @return SEGUE_INVALID_ARGUMENT  there is no such counter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_statistics_find(const segue_statistics *statistics,
+                              const char *name,
+                              uint64_t *value_out,
+                              segue_error **error_out);
+
+/**
+ * Frees a snapshot.
+ *
+ * @param[in] statistics  A snapshot; NULL does nothing.
+ * Threads: any, once nobody else uses it.
+ * @since ABI 1.0
+ */
+void segue_statistics_free(segue_statistics *statistics);
 
 /* ------------------------------------------------------------------------------------------------
  * segue_param: the value of one parameter, a plain struct that the application fills in.

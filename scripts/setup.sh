@@ -41,7 +41,9 @@ no_cluster_of_its_own() {
 
 has_postgres || missing="$missing postgresql"
 need cc build-essential
+need c++ build-essential
 need make build-essential
+need cmake cmake
 need pkg-config pkg-config
 need openssl openssl
 need ip iproute2

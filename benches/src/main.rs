@@ -3,7 +3,9 @@
 //! Figures are ratios within one run, taken in turns with the peer: see `docs/benchmarks.md`.
 
 mod blackhole;
+mod c;
 mod failover;
+mod instructions;
 mod journal;
 mod measure;
 mod peer;
@@ -14,7 +16,7 @@ mod servers;
 mod sessions;
 mod tpcb;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -40,7 +42,7 @@ impl Context {
 #[command(about = "Segue's benchmarks, against libpq, tokio-postgres and a minimal client")]
 struct Options {
     /// Which ones to run.
-    #[arg(value_enum, required_unless_present = "sessions_of")]
+    #[arg(value_enum, required_unless_present_any = ["sessions_of", "instructions_of"])]
     benchmarks: Vec<Benchmark>,
     /// Writes the figures to a file as JSON too.
     #[arg(long, value_name = "FILE")]
@@ -51,11 +53,14 @@ struct Options {
     /// What `sessions` runs in a process of its own.
     #[arg(long, hide = true, value_name = "CONNINFO")]
     sessions_of: Option<String>,
+    /// What `instructions` runs under valgrind: what, how often, where.
+    #[arg(long, hide = true, num_args = 3)]
+    instructions_of: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Benchmark {
-    /// Every one of the others.
+    /// Every one of the others but `instructions`, which needs valgrind.
     All,
     /// Point SELECTs against libpq, tokio-postgres and a minimal client.
     Point,
@@ -65,30 +70,27 @@ enum Benchmark {
     Saturated,
     /// What it costs to keep a statement in the journal.
     Journal,
+    /// The C ABI against libpq: point SELECTs, large results, transactions, pipelines.
+    C,
     /// From a standby's first write to the commit of a replayed transaction.
     Failover,
     /// A primary that swallows packets while another is promoted already.
     Blackhole,
     /// A thousand sessions over one client: threads and memory.
     Sessions,
+    /// Instructions of a point SELECT, a transaction and a row, counted by valgrind.
+    Instructions,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Some(conninfo) = &options.sessions_of {
-        return match sessions::child(conninfo) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                eprintln!("segue-bench: {failure}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    match run(&options) {
-        Ok(report) => {
-            print!("{}", report.table());
-            ExitCode::SUCCESS
-        }
+    let done = match (&options.sessions_of, &options.instructions_of) {
+        (Some(conninfo), _) => sessions::child(conninfo),
+        (_, Some(arguments)) => instructions::child(arguments),
+        _ => run(&options).map(|report| print!("{}", report.table())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("segue-bench: {failure}");
             ExitCode::FAILURE
@@ -97,13 +99,16 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Report, Failure> {
-    let wanted =
-        |benchmark| options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one));
+    let wanted = |benchmark| {
+        let by_all = benchmark != Benchmark::Instructions;
+        let mut named = options.benchmarks.iter();
+        named.any(|one| *one == benchmark || (*one == Benchmark::All && by_all))
+    };
     let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };
     let mut report = Report::default();
-    let result = measure_all(&context, wanted, &mut report);
+    let result = measure_all(&context, &dir, wanted, &mut report);
     std::fs::remove_dir_all(&dir)?;
     result?;
     if let Some(path) = &options.json {
@@ -114,13 +119,21 @@ fn run(options: &Options) -> Result<Report, Failure> {
 
 fn measure_all(
     context: &Context,
+    dir: &Path,
     wanted: impl Fn(Benchmark) -> bool,
     report: &mut Report,
 ) -> Result<(), Failure> {
     if wanted(Benchmark::Journal) {
         journal::run(context, report)?;
     }
-    if [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated].into_iter().any(&wanted) {
+    let shared = [
+        Benchmark::Point,
+        Benchmark::Tpcb,
+        Benchmark::Saturated,
+        Benchmark::Instructions,
+        Benchmark::C,
+    ];
+    if shared.into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
         servers::load(&cluster, SCALE)?;
         if wanted(Benchmark::Point) {
@@ -129,8 +142,14 @@ fn measure_all(
         if wanted(Benchmark::Tpcb) {
             tpcb::run(context, &cluster, "standby", report)?;
         }
+        if wanted(Benchmark::Instructions) {
+            instructions::run(&cluster, report)?;
+        }
         if wanted(Benchmark::Saturated) {
             saturated::run(context, &cluster, report)?;
+        }
+        if wanted(Benchmark::C) {
+            c::run(context, dir, &cluster, report)?;
         }
     }
     if wanted(Benchmark::Tpcb) {

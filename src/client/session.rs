@@ -10,7 +10,7 @@ use super::driver::{Driver, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
-use super::result::{Collector, QueryResult, Results};
+use super::result::{Collector, QueryResult, Results, RowSet};
 use super::row::Row;
 use super::status::SessionStatus;
 use super::stream::RowStream;
@@ -30,6 +30,8 @@ pub struct Session {
     statements: NumberMap<u64, Arc<Statement>>,
     /// The types of the parameters in hand.
     oids: Vec<u32>,
+    /// An empty list that has held a row, so that single rows need no new one each.
+    row_list: Vec<Row>,
     pub(super) savepoints: u32,
 }
 
@@ -109,12 +111,19 @@ impl Session {
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
         driver.ready()?;
-        Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
+        driver.core.counters().sessions_opened.add(1);
+        Ok(Self {
+            driver,
+            statements: NumberMap::default(),
+            oids: Vec::new(),
+            row_list: Vec::new(),
+            savepoints: 0,
+        })
     }
 
     /// Executes a statement; the number of rows that it affected or returned.
     pub fn execute<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<u64> {
-        Ok(self.run(query, params, false)?.last.rows_affected())
+        Ok(self.query_result(query, params, false)?.rows_affected())
     }
 
     /// Executes a statement and returns its rows.
@@ -123,7 +132,7 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Vec<Row>> {
-        Ok(self.run(query, params, false)?.last.rows)
+        Ok(self.query_result(query, params, false)?.rows)
     }
 
     /// Executes a statement that returns at most one row.
@@ -132,11 +141,14 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Option<Row>> {
-        let mut rows = self.query(query, params)?;
+        let list = std::mem::take(&mut self.row_list);
+        let mut rows = self.run_into(list, query, params, false)?.last.rows;
         if rows.len() > 1 {
             return Err(self.row_count_error("at most one row was expected", rows.len()));
         }
-        Ok(rows.pop())
+        let row = rows.pop();
+        self.row_list = rows;
+        Ok(row)
     }
 
     /// Executes a statement that returns exactly one row.
@@ -172,6 +184,16 @@ impl Session {
         params: &[&dyn ToSql],
         text: bool,
     ) -> Result<QueryResult> {
+        self.query_rows(query, params, text)
+    }
+
+    /// The same, with the rows in the form that the caller wants.
+    pub(crate) fn query_rows<Q: Query + ?Sized, R: RowSet>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+    ) -> Result<QueryResult<R>> {
         Ok(self.run(query, params, text)?.last)
     }
 
@@ -181,20 +203,34 @@ impl Session {
         Ok(self.run(sql, &[], true)?.into_all())
     }
 
-    fn run<Q: Query + ?Sized>(
+    fn run<Q: Query + ?Sized, R: RowSet>(
         &mut self,
         query: &Q,
         params: &[&dyn ToSql],
         text: bool,
-    ) -> Result<Results> {
+    ) -> Result<Results<R>> {
+        self.run_into(R::default(), query, params, text)
+    }
+
+    /// As `run`, with a list for the rows.
+    fn run_into<Q: Query + ?Sized, R: RowSet>(
+        &mut self,
+        list: R,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+    ) -> Result<Results<R>> {
         self.driver.ready()?;
         let several = self.request(query, params, text, false)?;
-        let mut collector = Collector::new(text || several);
+        let mut collector = Collector::reuse(text || several, list);
         loop {
+            if let Some(rows) = self.driver.core.poll_rows() {
+                collector.add_rows(rows);
+            }
             let event = self.driver.next()?;
             self.refuse_copy(&event)?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }
@@ -360,11 +396,11 @@ impl Session {
 
     /// Reads the reply to its end.
     pub(super) fn finish(&mut self) -> Result<Results> {
-        let mut collector = Collector::new(false);
+        let mut collector = Collector::<Vec<Row>>::new(false);
         loop {
             let event = self.driver.next()?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }

@@ -24,6 +24,7 @@ mod pipeline;
 mod result;
 mod session;
 mod statement;
+mod statistics;
 mod status;
 mod stream;
 mod table;

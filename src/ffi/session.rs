@@ -141,7 +141,7 @@ pub unsafe extern "C" fn segue_session_query(
         let result_out = unsafe { output(result_out, "result_out") }?;
         let text = is_text(format)?;
         let query = |params: &[&dyn crate::ToSql]| {
-            session.0.with(|session| Ok(session.query_result(sql, params, text)?))
+            session.0.with(|session| Ok(session.query_rows(sql, params, text)?))
         };
         // SAFETY: the header's contract for parameters.
         let result = unsafe { with_params(params, params_len, query) }?;
