@@ -194,7 +194,10 @@ static void tls_and_passwords(void)
         char text[256];
         snprintf(text, sizeof text, "host=127.0.0.1 port=%lld user=app dbname=app %s", (long long)port,
                  CASES[i].options);
-        if (!FAILS(CASES[i].status, try_open(text, "failover_timeout_ms=20000")))
+        char patience[64];
+        snprintf(patience, sizeof patience, "failover_timeout_ms=%d connect_timeout_ms=%d", check_scaled(20000),
+                 check_scaled(10000));
+        if (!FAILS(CASES[i].status, try_open(text, patience)))
             fprintf(stderr, "  the options: %s\n", CASES[i].options);
         CHECK(strstr(segue_error_message(LAST), "correct-horse") == NULL);
     }

@@ -163,6 +163,69 @@ static void events(void)
     segue_client_free(own);
 }
 
+static uint64_t counter(const segue_client *of, const char *name)
+{
+    segue_statistics *statistics = NULL;
+    uint64_t value = UINT64_MAX;
+    OK(segue_client_statistics(of, &statistics, ERR));
+    OK(segue_statistics_find(statistics, name, &value, ERR));
+    segue_statistics_free(statistics);
+    return value;
+}
+
+static void counters(void)
+{
+    /* A client of its own, since those with the same configuration are one. */
+    segue_client *own = db_client(cluster_conninfo(servers), "application_name=counters");
+    segue_statistics *statistics = NULL;
+    OK(segue_client_statistics(own, &statistics, ERR));
+    size_t count = segue_statistics_count(statistics);
+    CHECK(count >= 16);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value = UINT64_MAX;
+        CHECK_INT(segue_statistics_value(statistics, i), 0);
+        OK(segue_statistics_find(statistics, segue_statistics_name(statistics, i), &value, ERR));
+        CHECK_INT(value, 0);
+    }
+    CHECK_STR(segue_statistics_name(statistics, count), NULL);
+    CHECK_INT(segue_statistics_value(statistics, count), 0);
+    uint64_t untouched = 4711;
+    FAILS(SEGUE_INVALID_ARGUMENT, segue_statistics_find(statistics, "nonsense", &untouched, ERR));
+    CHECK_INT(untouched, 4711);
+    segue_statistics_free(statistics);
+
+    segue_session *session = db_session(own);
+    db_execute(session, "CREATE TABLE counted (id int)");
+    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+    db_execute(session, "INSERT INTO counted VALUES (1)");
+    OK(segue_session_commit(session, ERR));
+    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+    db_execute(session, "INSERT INTO counted VALUES (2)");
+    OK(segue_session_rollback(session, ERR));
+    CHECK_INT(counter(own, "sessions_opened"), 1);
+    CHECK_INT(counter(own, "statements"), 3);
+    CHECK_INT(counter(own, "transactions_committed"), 1);
+    CHECK_INT(counter(own, "transactions_rolled_back"), 1);
+    CHECK_INT(counter(own, "links_lost"), 0);
+    /* A transaction that is replayed. */
+    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+    db_execute(session, "INSERT INTO counted VALUES (3)");
+    CHECK_INT(db_int(session, "SELECT count(*) FROM counted"), 2);
+    cluster_do(servers, "sql 0 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                        "WHERE application_name = 'counters' AND state = 'idle in transaction'");
+    OK(segue_session_commit(session, ERR));
+    CHECK_INT(counter(own, "links_lost"), 1);
+    CHECK_INT(counter(own, "replays_started"), 1);
+    CHECK_INT(counter(own, "replays_finished"), 1);
+    CHECK_INT(counter(own, "transactions_committed"), 2);
+    CHECK(counter(own, "pause_longest_us") > 0);
+    CHECK_INT(db_int(session, "SELECT count(*) FROM counted"), 2);
+    segue_session_free(session);
+    /* They stay when the sessions are gone. */
+    CHECK_INT(counter(own, "sessions_opened"), 1);
+    segue_client_free(own);
+}
+
 static void hear_once(const segue_event *event, void *user_data)
 {
     struct ear *ear = user_data;
@@ -244,6 +307,7 @@ int main(int argc, char **argv)
     RUN(snapshots_of_the_servers);
     RUN(snapshots_of_a_session);
     RUN(events);
+    RUN(counters);
     RUN(a_subscription_freed_in_its_callback);
     RUN(subscriptions_that_fail);
     RUN(no_event_at_all);
