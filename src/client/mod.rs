@@ -16,6 +16,7 @@ mod row;
 mod session;
 mod setup;
 mod status;
+mod steps;
 mod stream;
 mod transaction;
 
@@ -27,7 +28,7 @@ use bytes::BytesMut;
 
 pub use cancel::CancelHandle;
 pub use copy::{CopyIn, CopyOut, CopyWriter};
-pub use driver::Notification;
+pub use driver::{Interrupt, Notification, Progress};
 pub use event::{ClientEvent, Subscription};
 pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};

@@ -42,6 +42,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// A statement as a server has just described it.
+    pub(super) fn described(statement: Arc<Statement>) -> Self {
+        let description = statement.description().unwrap_or_default();
+        Self {
+            param_oids: description.param_oids.clone(),
+            columns: Arc::clone(&description.columns),
+            statement,
+        }
+    }
+
     pub fn sql(&self) -> &str {
         &self.statement.sql
     }
@@ -286,6 +296,16 @@ impl Session {
     /// As [`prepare`](Self::prepare), with the types of the first parameters given as OIDs.
     pub fn prepare_typed(&mut self, sql: &str, param_oids: &[u32]) -> Result<Prepared> {
         self.driver.ready()?;
+        let statement = self.request_prepare(sql, param_oids)?;
+        self.finish()?;
+        Ok(Prepared::described(statement))
+    }
+
+    pub(super) fn request_prepare(
+        &mut self,
+        sql: &str,
+        param_oids: &[u32],
+    ) -> Result<Arc<Statement>> {
         self.oids.clear();
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
@@ -295,13 +315,7 @@ impl Session {
             ));
         }
         self.driver.core.prepare(&statement)?;
-        self.finish()?;
-        let description = statement.description().unwrap_or_default();
-        Ok(Prepared {
-            param_oids: description.param_oids.clone(),
-            columns: Arc::clone(&description.columns),
-            statement,
-        })
+        Ok(statement)
     }
 
     /// Begins a transaction. Dropping it rolls it back.
