@@ -37,6 +37,7 @@ pub use result::QueryResult;
 pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
+pub use steps::Preparing;
 pub use status::{ClientStatus, SessionStatus};
 pub use stream::RowStream;
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
@@ -112,6 +113,16 @@ impl Client {
 
     pub fn session_with(&self, options: &SessionOptions) -> Result<Session> {
         Session::open(Arc::clone(&self.0), options.clone())
+    }
+
+    /// As [`session_with`](Self::session_with), for a session that asks `interrupt` from the start: see
+    /// [`Session::set_interrupt`].
+    pub fn session_with_interrupt(
+        &self,
+        options: &SessionOptions,
+        interrupt: Interrupt,
+    ) -> Result<Session> {
+        Session::open_interruptible(Arc::clone(&self.0), options.clone(), Some(interrupt))
     }
 
     /// Calls `callback` for every event, on the thread where it happens, until the subscription is

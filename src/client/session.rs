@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::CancelHandle;
 use super::copy::{CopyIn, CopyOut};
-use super::driver::{Driver, Notification, usage};
+use super::driver::{Driver, Interrupt, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
@@ -64,6 +64,11 @@ impl Prepared {
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
+
+    /// The columns, as a share in what every execution returns.
+    pub fn shared_columns(&self) -> Arc<[Column]> {
+        Arc::clone(&self.columns)
+    }
 }
 
 /// What can be executed: a text, or a [`Prepared`] statement.
@@ -100,6 +105,14 @@ impl Query for Prepared {
 
 impl Session {
     pub(super) fn open(inner: Arc<Inner>, options: SessionOptions) -> Result<Self> {
+        Self::open_interruptible(inner, options, None)
+    }
+
+    pub(super) fn open_interruptible(
+        inner: Arc<Inner>,
+        options: SessionOptions,
+        interrupt: Option<Interrupt>,
+    ) -> Result<Self> {
         inner.check_process()?;
         let config = &inner.config;
         let core = session::Session::new(
@@ -118,6 +131,7 @@ impl Session {
         );
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
+        driver.set_interrupt(interrupt);
         driver.ready()?;
         Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
     }

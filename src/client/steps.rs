@@ -21,6 +21,7 @@ use super::session::{Prepared, Query, Session};
 use super::transaction::TransactionOptions;
 use crate::error::Result;
 use crate::session::{BeginOptions, Event, Statement};
+use crate::wire::frame::Status;
 
 /// Data of COPY is sent once so much of it has gathered.
 const COPY_BATCH: usize = 64 * 1024;
@@ -88,6 +89,11 @@ impl Session {
     /// Requests ROLLBACK.
     pub fn start_rollback(&mut self) -> Result<()> {
         self.driver.core.rollback(false)
+    }
+
+    /// The transaction's status.
+    pub fn transaction_status(&self) -> Status {
+        self.driver.core.status()
     }
 
     /// Whether the open transaction can be ended without a server, and so without getting ready.
