@@ -28,8 +28,6 @@ class Outcome(enum.Enum):
 class Diagnostic:
     """An error of the server, field by field, as it was sent. A field it did not send is None."""
 
-    __module__ = "segue.errors"
-
     severity: str | None = None
     """ERROR, FATAL or PANIC; never translated."""
     sqlstate: str | None = None
@@ -50,6 +48,10 @@ class Diagnostic:
     source_file: str | None = None
     source_line: int | None = None
     source_function: str | None = None
+
+
+# Not in the class: the decorator looks its module up, which is not imported yet.
+Diagnostic.__module__ = "segue.errors"
 
 
 class Warning(Exception):

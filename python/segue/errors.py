@@ -147,12 +147,12 @@ _BY_CLASS: dict[str, type[Error]] = {
 
 
 def lookup(sqlstate: str) -> type[Error]:
-    """The class for a SQLSTATE, such as `UniqueViolation` for "23505"; KeyError if there is none."""
+    """The class for a SQLSTATE: `UniqueViolation` for "23505". KeyError where there is none."""
     return _sqlstates.BY_SQLSTATE[sqlstate.upper()]
 
 
 def class_for(sqlstate: str) -> type[Error]:
-    """The class that an error with this SQLSTATE is raised as: as `lookup`, but there always is one.
+    """The class that an error with this SQLSTATE is raised as; there always is one.
 
     A code that PostgreSQL does not list is an error of its class: 23XYZ an `IntegrityError`.
     """
@@ -187,7 +187,7 @@ def _from_core(
     )
 
 
-__all__ = [  # noqa: F405
+__all__ = [
     "AuthenticationFailed",
     "ConfigurationError",
     "ConnectionClosed",
