@@ -155,7 +155,13 @@ impl Connection {
     pub fn context<'py>(&'py self, py: Python<'py>) -> PyResult<Context<'py>> {
         let loads = lock(&self.settings).json_loads.as_ref().map(|loads| loads.bind(py).clone());
         let time_zone = lock(&self.zone).zone.as_ref().map(|zone| zone.bind(py).clone());
-        Ok(Context { py, objects: Objects::get(py)?, types: &self.types, time_zone, json_loads: loads })
+        Ok(Context {
+            py,
+            objects: Objects::get(py)?,
+            types: &self.types,
+            time_zone,
+            json_loads: loads,
+        })
     }
 
     /// The text of a statement, converted.
@@ -178,11 +184,13 @@ impl Connection {
             }
         }
         let Ok(sql) = text.to_str() else {
-            return Err(errors::programming(py, "the statement has surrogates in it: it is no text"));
+            return Err(errors::programming(
+                py,
+                "the statement has surrogates in it: it is no text",
+            ));
         };
-        let plan = Plan::new(sql, given).map_err(|error| {
-            errors::programming(py, format!("{error}; nothing was sent"))
-        })?;
+        let plan = Plan::new(sql, given)
+            .map_err(|error| errors::programming(py, format!("{error}; nothing was sent")))?;
         let plan = Arc::new(plan);
         let mut plans = lock(&self.plans);
         if plans.len() >= PLANS_MAX {
@@ -259,7 +267,8 @@ impl Connection {
         let own = self.at_once(py, |core| core.status() == Status::Idle)?
             && lock(&self.settings).autocommit;
         let options = lock(&self.settings).options();
-        let mut take = |reply: segue::Result<Vec<Received>>, failed: &mut Option<PyErr>| match reply {
+        let mut take = |reply: segue::Result<Vec<Received>>, failed: &mut Option<PyErr>| match reply
+        {
             Ok(received) => {
                 for result in received {
                     count += result.row_count().max(0);
@@ -298,7 +307,9 @@ impl Connection {
             }
             // What has been answered is taken off, so that memory stays bounded.
             while let Some(ticket) = tickets.front() {
-                let Some(reply) = self.at_once(py, |core| core.take_finished(*ticket))? else { break };
+                let Some(reply) = self.at_once(py, |core| core.take_finished(*ticket))? else {
+                    break;
+                };
                 tickets.pop_front();
                 take(reply, &mut failed);
             }
@@ -430,7 +441,9 @@ fn fill<'py>(
             for name in names {
                 let value = match params.get_item(name) {
                     Ok(value) => value,
-                    Err(error) if error.is_instance_of::<pyo3::exceptions::PyKeyError>(encoder.py) => {
+                    Err(error)
+                        if error.is_instance_of::<pyo3::exceptions::PyKeyError>(encoder.py) =>
+                    {
                         return Err(errors::programming(
                             encoder.py,
                             format!("there is no parameter {name}; nothing was sent"),
@@ -447,7 +460,9 @@ fn fill<'py>(
             if length != *count {
                 return Err(errors::programming(
                     encoder.py,
-                    format!("the statement takes {count} parameters, {length} were given; nothing was sent"),
+                    format!(
+                        "the statement takes {count} parameters, {length} were given; nothing was sent"
+                    ),
                 ));
             }
             if let Ok(tuple) = params.cast_exact::<PyTuple>() {
@@ -476,7 +491,12 @@ fn isolation(value: Option<u8>) -> Option<IsolationLevel> {
 impl Connection {
     #[new]
     #[pyo3(signature = (conninfo, *, autocommit = false, writes = None))]
-    fn new(py: Python<'_>, conninfo: &str, autocommit: bool, writes: Option<bool>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        conninfo: &str,
+        autocommit: bool,
+        writes: Option<bool>,
+    ) -> PyResult<Self> {
         let signals = Arc::new(Signals::default());
         let interrupt = signals.interrupt();
         let opened = py.detach(|| {
@@ -491,7 +511,8 @@ impl Connection {
         if let Some(error) = signals.take() {
             return Err(error);
         }
-        let (client, session) = opened.map_err(|error: segue::Error| errors::from_core(py, &error))?;
+        let (client, session) =
+            opened.map_err(|error: segue::Error| errors::from_core(py, &error))?;
         let types = TypeMap::of(conninfo);
         let connection = Self {
             cancel: session.cancel_handle(),
@@ -635,7 +656,11 @@ impl Connection {
     }
 
     /// The next notification as (channel, payload, pid); None if none came within so many seconds.
-    fn _notification(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(String, String, i32)>> {
+    fn _notification(
+        &self,
+        py: Python<'_>,
+        seconds: f64,
+    ) -> PyResult<Option<(String, String, i32)>> {
         const SLICE: Duration = Duration::from_millis(100);
         let timeout = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
         let deadline = Instant::now().checked_add(timeout);

@@ -207,7 +207,9 @@ impl Core {
                     let stage = std::mem::replace(&mut making.stage, Stage::Execute(None));
                     let Stage::Prepare(_, preparing) = stage else { continue };
                     match reply {
-                        Ok(_) => making.stage = self.prepared(&making.request, preparing.finish())?,
+                        Ok(_) => {
+                            making.stage = self.prepared(&making.request, preparing.finish())?
+                        }
                         // Executing it fails in the same way, and the transaction with it.
                         Err(_) if self.session.ends_without_server() => {}
                         Err(error) => return Err(error),
@@ -320,7 +322,9 @@ impl Core {
         if given != taken {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("the statement takes {taken} parameters, {given} were given; nothing was sent"),
+                format!(
+                    "the statement takes {taken} parameters, {given} were given; nothing was sent"
+                ),
             ));
         }
         self.described(request, prepared)
@@ -383,11 +387,7 @@ impl Core {
     }
 
     /// The reply to a request, all of it.
-    pub fn reply(
-        &mut self,
-        ticket: Ticket,
-        io: Io,
-    ) -> Result<Progress<Result<Vec<Received>>>> {
+    pub fn reply(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Result<Vec<Received>>>> {
         loop {
             if let Some(reply) = self.finished.remove(&ticket) {
                 return Ok(Progress::Ready(reply));
@@ -434,7 +434,9 @@ impl Core {
             Event::CopyData(piece) => front.pieces.push_back(piece),
             Event::CopyOut => front.copies_out = true,
             Event::CopyIn if front.purpose == Purpose::Copy => front.copies_in = true,
-            Event::CopyIn => self.session.copy_end(Some("use cursor.copy() for COPY FROM STDIN"))?,
+            Event::CopyIn => {
+                self.session.copy_end(Some("use cursor.copy() for COPY FROM STDIN"))?
+            }
             Event::Restarted => {
                 front.results.clear();
                 front.open = false;
@@ -452,18 +454,18 @@ impl Core {
     }
 
     /// Rows of a streamed reply that have arrived, with their columns; `None` at its end.
-    pub fn stream(
-        &mut self,
-        ticket: Ticket,
-        io: Io,
-    ) -> Result<Progress<Option<Received>>> {
+    pub fn stream(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Received>>> {
         loop {
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
                 let rows = front.results.last_mut().filter(|last| !last.rows.is_empty());
                 if let Some(last) = rows {
                     let decoders = last.decoders.clone();
                     let rows = std::mem::take(&mut last.rows);
-                    return Ok(Progress::Ready(Some(Received { decoders, rows, tag: Bytes::new() })));
+                    return Ok(Progress::Ready(Some(Received {
+                        decoders,
+                        rows,
+                        tag: Bytes::new(),
+                    })));
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {

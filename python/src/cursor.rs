@@ -121,8 +121,7 @@ impl Cursor {
     /// Takes the reply to a request of a pipeline.
     fn settle(&self, py: Python<'_>) -> PyResult<()> {
         let Some(ticket) = lock(&self.state).pending.take() else { return Ok(()) };
-        let results =
-            self.connection(py).wait(py, |core| waited(core.reply(ticket, Io::Wait)?))?;
+        let results = self.connection(py).wait(py, |core| waited(core.reply(ticket, Io::Wait)?))?;
         let mut state = lock(&self.state);
         state.clear();
         state.results.extend(results.into_iter().map(Arc::new));
@@ -322,7 +321,9 @@ impl Cursor {
                 state.row = target;
                 Ok(())
             }
-            None => Err(pyo3::exceptions::PyIndexError::new_err("the position is out of the result")),
+            None => {
+                Err(pyo3::exceptions::PyIndexError::new_err("the position is out of the result"))
+            }
         }
     }
 

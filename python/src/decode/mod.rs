@@ -183,13 +183,12 @@ impl<'py> Context<'py> {
         }
     }
 
-    fn custom(
-        &self,
-        custom: &crate::types::Custom,
-        value: &[u8],
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let value =
-            if custom.binary { PyBytes::new(self.py, value).into_any() } else { self.string(value)? };
+    fn custom(&self, custom: &crate::types::Custom, value: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let value = if custom.binary {
+            PyBytes::new(self.py, value).into_any()
+        } else {
+            self.string(value)?
+        };
         custom.loads.bind(self.py).call1((value,))
     }
 }
