@@ -564,7 +564,7 @@ impl Core {
     }
 
     /// Takes what has been received, without asking the socket.
-    fn take_received(&mut self) -> Result<()> {
+    pub fn take_received(&mut self) -> Result<()> {
         while let Some(event) = self.session.received_event() {
             self.take(event)?;
         }
@@ -578,6 +578,19 @@ impl Core {
             self.take_received()?;
         }
         Ok(())
+    }
+
+    /// Whether so much has gathered that it is time to send it.
+    pub fn wants_sending(&self) -> bool {
+        self.session.unsent() >= BATCH
+    }
+
+    /// Takes the replies to all requests.
+    pub fn settled(&mut self, io: Io) -> Result<Progress<()>> {
+        while !self.queue.is_empty() {
+            ready!(self.pump(io)?);
+        }
+        Ok(Progress::Ready(()))
     }
 
     /// Reads the rest of a reply and throws it away.
