@@ -182,7 +182,7 @@ impl Session {
                         let text = "COPY FROM STDIN must be the only statement of its request";
                         let _ = frontend::copy_fail(text, &mut self.output);
                     }
-                    _ if !unit.told => self.tell(Event::CopyIn),
+                    _ if !unit.told && !unit.answered => self.tell(Event::CopyIn),
                     _ => {}
                 }
                 Ok(())

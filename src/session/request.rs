@@ -65,7 +65,7 @@ impl Session {
     pub fn accepts_requests(&self) -> bool {
         let mut sealed = 0;
         for unit in self.units.range(self.front..) {
-            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) {
+            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) || !unit.sent {
                 return false;
             }
             // If it does not parse, the transaction has not begun, and what follows must not run.
@@ -169,7 +169,7 @@ impl Session {
                 let mut unit = self.new_unit(Purpose::Commit, 0, false);
                 if let Transaction::Open(open) = &mut self.transaction {
                     open.chain = chain;
-                    if self.seals.enabled && open.effect > Effect::Reads {
+                    if self.seals.enabled && open.effect > Effect::Reads && !open.unsealable {
                         // Even a transaction declared READ ONLY may have been made writable since.
                         let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
                         unit.seal = Some(self.seals.allot(guarded));
@@ -239,6 +239,13 @@ impl Session {
         let unit = &mut self.units[index];
         unit.end = self.journal_base + self.journal.len();
         unit.copy = CopyIn::Done;
+        if unit.unprotected == Some(NO_LEDGER) && self.seals.enabled && self.seals.is_confirmed() {
+            // It began on a server whose ledger could not be used, and ends on another.
+            unit.unprotected = None;
+            unit.seal = Some(self.seals.allot(false));
+            unit.all_steps |= Steps::SEAL;
+            unit.steps.expect_seal();
+        }
         if unit.all_steps & Steps::SEAL != 0 {
             if let Some(seal) = unit.seal {
                 internals::write_seal(seal, &mut self.output);
@@ -356,9 +363,10 @@ impl Session {
         if let Some(statement) = unit.statement.clone() {
             let class = &statement.class;
             if let Transaction::Open(open) = &mut self.transaction {
-                open.effect = open.effect.max(class.effect);
-                open.sets_mode |= matches!(&class.kind,
-                    StatementKind::Set { name, .. } if name.starts_with("transaction"));
+                open.note(class);
+                if open.unsealable {
+                    self.lose_protection(&mut unit, MODE_SET_LATE);
+                }
             }
             if let Some(reason) = class.unprotected {
                 self.lose_protection(&mut unit, reason);
@@ -421,6 +429,8 @@ pub(super) const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
 pub(super) const CONTROLS: &str =
     "the string of several statements controls the transaction itself";
+pub(super) const MODE_SET_LATE: &str = "its mode was set by SET TRANSACTION after it may have written: if it is READ ONLY now, its commit \
+     cannot be recorded";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
 
 fn no_transaction() -> Error {

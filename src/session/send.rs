@@ -107,8 +107,15 @@ impl Session {
 
     pub(super) fn push(&mut self, mut unit: Unit) {
         unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
+        // What may commit waits for the comparison of what is run again ahead of it, and what follows
+        // waits for its turn.
+        let ahead = self.units.range(self.front..);
+        let waits = ahead.clone().next_back().is_some_and(|last| !last.sent)
+            || (unit.may_commit() && ahead.clone().any(|ahead| ahead.replayed.is_some()));
         self.units.push_back(unit);
-        self.send(self.units.len() - 1);
+        if !waits {
+            self.send(self.units.len() - 1);
+        }
     }
 
     /// Puts a unit on the wire, in the form that the present link needs.
