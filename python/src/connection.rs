@@ -443,7 +443,7 @@ pub fn waited<T>(progress: Progress<T>) -> T {
 /// A query that is no str: bytes, or something with `as_string()`.
 fn text_of<'py>(query: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
     let py = query.py();
-    if let Ok(bytes) = query.cast::<pyo3::types::PyBytes>() {
+    if let Ok(bytes) = query.cast::<PyBytes>() {
         return std::str::from_utf8(bytes.as_bytes())
             .map(|text| PyString::new(py, text))
             .map_err(|_| errors::programming(py, "the statement is not UTF-8; nothing was sent"));
@@ -459,7 +459,7 @@ fn given(py: Python<'_>, params: Option<&Bound<'_, PyAny>>) -> PyResult<Given> {
     if params.is_exact_instance_of::<PyTuple>() || params.is_exact_instance_of::<PyList>() {
         return Ok(Given::Sequence);
     }
-    if params.is_instance_of::<PyString>() || params.is_instance_of::<pyo3::types::PyBytes>() {
+    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
         return Err(errors::programming(
             py,
             "parameters are a sequence or a mapping: for one parameter write (value,); nothing was sent",

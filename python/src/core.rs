@@ -22,6 +22,8 @@ use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
+/// The same for the data of COPY.
+const COPY_BATCH: usize = 64 * 1024;
 
 /// Whether to wait for what is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,10 +233,13 @@ impl Core {
                         raw.iter().map(|raw| raw as &dyn ToSql).collect();
                     let text = match &variant {
                         Some(variant) => {
-                            let text = variant.decoders.text;
-                            self.session.start(&variant.prepared, &params, text, streamed)?
+                            let formats = variant.decoders.formats();
+                            let prepared = &variant.prepared;
+                            self.session.start(prepared, &params, false, &formats, streamed)?
                         }
-                        None => self.session.start(&*request.plan.sql, &params, false, streamed)?,
+                        None => {
+                            self.session.start(&*request.plan.sql, &params, false, &[], streamed)?
+                        }
                     };
                     let expected = variant.map(|variant| Arc::clone(&variant.decoders));
                     return Ok(Progress::Ready(self.enqueue(request.purpose, text, expected)));
@@ -341,7 +346,7 @@ impl Core {
             return Ok(Stage::Execute(Some(self.remember(request, prepared))));
         }
         let sql = crate::introspect::sql(&strange);
-        self.session.start(&*sql, &[], true, false)?;
+        self.session.start(&*sql, &[], true, &[], false)?;
         let ticket = self.enqueue(Purpose::Whole, true, None);
         Ok(Stage::Types(ticket, prepared))
     }
@@ -406,6 +411,7 @@ impl Core {
 
     /// Takes one event.
     fn pump(&mut self, io: Io) -> Result<Progress<()>> {
+        self.take_rows();
         let event = match io {
             Io::Wait => self.session.wait_event(),
             Io::Poll => Ok(ready!(self.session.poll_event())),
@@ -420,6 +426,15 @@ impl Core {
             }
         }
         Ok(Progress::Ready(()))
+    }
+
+    /// Takes the rows that come next.
+    fn take_rows(&mut self) {
+        if let Some(rows) = self.session.received_rows() {
+            if let Some(front) = self.queue.front_mut() {
+                front.open().rows.extend(rows);
+            }
+        }
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
@@ -479,9 +494,7 @@ impl Core {
             }
             ready!(self.pump(io)?);
             // What has arrived together is handed over together.
-            while let Some(event) = self.session.received_event() {
-                self.take(event)?;
-            }
+            self.take_received()?;
         }
     }
 
@@ -525,33 +538,51 @@ impl Core {
         }
     }
 
-    /// Sends a piece of data for COPY FROM STDIN.
-    pub fn copy_send(&mut self, ticket: Ticket, data: &[u8], io: Io) -> Result<Progress<()>> {
-        if !data.is_empty() {
-            if io == Io::Wait {
-                self.session.restore()?;
+    /// There is a link on which a COPY FROM STDIN can go on, if it has not ended.
+    pub fn copy_ready(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
+        loop {
+            match io {
+                Io::Wait => self.session.restore()?,
+                Io::Poll => ready!(self.session.poll_restored()),
             }
+            let before = self.finished.contains_key(&ticket);
             self.take_received()?;
-            if !self.session.copies_in() {
-                // It has failed: its reply says why.
-                let reply = ready!(self.reply(ticket, io)?);
-                self.finished.insert(ticket, Ok(Vec::new()));
-                return Err(reply.err().unwrap_or_else(|| {
-                    Error::new(ErrorKind::Usage, "the COPY has ended and takes no more data")
-                }));
-            }
-            if !self.session.copy_data(data)? {
+            if before || self.session.copies_in() || self.finished.contains_key(&ticket) {
                 return Ok(Progress::Ready(()));
             }
+            // It has failed: its reply is on its way.
+            ready!(self.pump(io)?);
+        }
+    }
+
+    /// Adds a piece of data to a COPY FROM STDIN that is ready.
+    pub fn copy_add(&mut self, ticket: Ticket, data: &[u8]) -> Result<()> {
+        if self.session.copies_in() {
+            return self.session.copy_data(data).map(drop);
+        }
+        let reply = self.finished.insert(ticket, Ok(Vec::new()));
+        Err(reply.and_then(Result::err).unwrap_or_else(|| {
+            Error::new(ErrorKind::Usage, "the COPY has ended and takes no more data")
+        }))
+    }
+
+    /// Sends what has been added to a COPY, once it is much.
+    pub fn copy_sent(&mut self, io: Io) -> Result<Progress<()>> {
+        if self.session.unsent() < COPY_BATCH {
+            return Ok(Progress::Ready(()));
         }
         match io {
-            Io::Wait => {
-                self.session.send_requests()?;
-                self.take_received()?;
-                Ok(Progress::Ready(()))
-            }
-            Io::Poll => Ok(self.session.poll_sent()),
+            Io::Wait => self.session.send_requests()?,
+            Io::Poll => ready!(self.session.poll_sent()),
         }
+        self.take_received()?;
+        Ok(Progress::Ready(()))
+    }
+
+    pub fn copy_send(&mut self, ticket: Ticket, data: &[u8], io: Io) -> Result<Progress<()>> {
+        ready!(self.copy_ready(ticket, io)?);
+        self.copy_add(ticket, data)?;
+        self.copy_sent(io)
     }
 
     /// Ends COPY FROM STDIN; with a reason it fails. Its reply is then to be waited for.
@@ -565,10 +596,13 @@ impl Core {
 
     /// Takes what has been received, without asking the socket.
     pub fn take_received(&mut self) -> Result<()> {
-        while let Some(event) = self.session.received_event() {
-            self.take(event)?;
+        loop {
+            self.take_rows();
+            match self.session.received_event() {
+                Some(event) => self.take(event)?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Sends what has gathered, if it is much, and takes what has arrived meanwhile.

@@ -41,6 +41,7 @@ pub enum Work {
     CopyStart(Box<Making>),
     CopyBegun(Ticket),
     CopySend(Ticket, Vec<u8>),
+    CopySent,
     CopyEnd(Ticket, Option<String>),
     CopyPiece(Ticket),
     Abandon(Ticket),
@@ -139,11 +140,12 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
                 return Ok(Ok(Done::Begun(ticket, ready!(core.copy_begun(ticket, IO)?))));
             }
             Work::CopySend(ticket, data) => {
-                let data = std::mem::take(data);
-                match core.copy_send(*ticket, &data, IO) {
-                    Ok(progress) => ready!(progress),
-                    Err(error) => return Err(error),
-                }
+                ready!(core.copy_ready(*ticket, IO)?);
+                core.copy_add(*ticket, data)?;
+                Work::CopySent
+            }
+            Work::CopySent => {
+                ready!(core.copy_sent(IO)?);
                 return Ok(Ok(Done::Nothing));
             }
             Work::CopyEnd(ticket, reason) => {
