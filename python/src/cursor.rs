@@ -397,7 +397,9 @@ impl Cursor {
 
     /// PostgreSQL has no such thing.
     #[getter]
-    fn lastrowid(&self) {}
+    fn lastrowid(&self) -> Option<i64> {
+        None
+    }
 
     #[getter]
     fn statusmessage(&self, py: Python<'_>) -> PyResult<Option<String>> {
