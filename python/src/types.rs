@@ -75,6 +75,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether converting it runs no Python code but the standard library's.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            Self::Custom(_) | Self::Json | Self::Jsonb | Self::Composite(_) | Self::Record => false,
+            Self::Array(inner) | Self::Range(inner) | Self::Multirange(inner) => inner.is_plain(),
+            _ => true,
+        }
+    }
+}
+
 /// OID, OID of the array, kind.
 const BUILT_IN: &[(u32, u32, Kind)] = &[
     (16, 1000, Kind::Bool),
