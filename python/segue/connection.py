@@ -80,16 +80,15 @@ class Connection(_segue.Connection):
     ProgrammingError = _errors.ProgrammingError
     NotSupportedError = _errors.NotSupportedError
 
-    def cursor(
-        self, *, row_factory: Any = ..., binary: bool = True
-    ) -> Cursor:
+    def cursor(self, *, row_factory: Any = ..., binary: bool = True) -> Cursor:
         """Make a cursor; its rows are made by the connection's row factory unless it has its own."""
         if self.closed:
             raise InterfaceError("the connection is closed")
         return self.cursor_factory(self, self.row_factory if row_factory is ... else row_factory)
 
-    def execute(self, query: Any, params: Any = None, *, prepare: bool | None = None,
-                binary: bool = False) -> Cursor:
+    def execute(
+        self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool = False
+    ) -> Cursor:
         """Execute a statement with a new cursor, and return that."""
         return self.cursor_factory(self, self.row_factory).execute(query, params)
 
@@ -415,7 +414,9 @@ def connect(
 
     `writes=False` is for a connection that only reads, on whatever server there is.
     """
-    connection = Connection(make_conninfo(conninfo, **options), autocommit=autocommit, writes=writes)
+    connection = Connection(
+        make_conninfo(conninfo, **options), autocommit=autocommit, writes=writes
+    )
     connection.row_factory = row_factory
     if cursor_factory is not None:
         connection.cursor_factory = cursor_factory
@@ -441,5 +442,3 @@ def _text(value: Any) -> str:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-

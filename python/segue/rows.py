@@ -48,8 +48,12 @@ def _namedtuple(names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
     fields = []
     for number, name in enumerate(names):
         field = re.sub(r"\W", "_", name)
-        fields.append(field if field and field.isidentifier() and field[0] != "_" else f"f{number}{field}")
-    return namedtuple("Row", fields, rename=True)._make  # type: ignore[misc]
+        fields.append(
+            field if field and field.isidentifier() and field[0] != "_" else f"f{number}{field}"
+        )
+    row: Any = namedtuple("Row", fields, rename=True)
+    made: Callable[[Sequence[Any]], Any] = row._make
+    return made
 
 
 def namedtuple_row(cursor: Any) -> RowMaker[Any]:

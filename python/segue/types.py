@@ -249,7 +249,14 @@ class TypeInfo:
             return None
         oid, array, kind, typname, labels, names, types, bound, multi = row
         return cls(
-            typname, oid, array, kind, tuple(labels), tuple(zip(names, types, strict=True)), bound, multi
+            typname,
+            oid,
+            array,
+            kind,
+            tuple(labels),
+            tuple(zip(names, types, strict=True)),
+            bound,
+            multi,
         )
 
 
@@ -343,9 +350,7 @@ def register_loader(
     connection._register_loader(oid, loads, binary)
 
 
-def register_dumper(
-    cls: type, oid: int, dumps: Callable[[Any], str | bytes | None]
-) -> None:
+def register_dumper(cls: type, oid: int, dumps: Callable[[Any], str | bytes | None]) -> None:
     """Have values of a class sent as a type, 0 for what the server infers.
 
     `dumps` gives a str in the text form, bytes in the binary form, or None for NULL. Holds for all
@@ -360,11 +365,11 @@ def register_dumper(
 def _row_type(name: str, fields: str) -> Callable[..., Any]:
     """Make the named tuple for a composite type; called by the native module."""
     names = [
-        field if field.isidentifier() and not field.startswith("_") else f"f_{re.sub(r'W', '_', field)}"
+        field
+        if field.isidentifier() and not field.startswith("_")
+        else f"f_{re.sub(r'W', '_', field)}"
         for field in fields.split("\x1f")
         if field
     ]
     title = re.sub(r"\W", "_", name)
     return namedtuple(title if title.isidentifier() else "Row", names, rename=True)
-
-

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 import segue
 from segue.rows import class_row, dict_row, namedtuple_row, scalar_row
 
@@ -48,8 +49,11 @@ def test_module() -> None:
         ("SELECT '%%'", (), ("%",)),
         ("SELECT 10 %% %s", (3,), (1,)),
         ("SELECT '%%s', %s", (1,), ("%s", 1)),
-        ("SELECT $$ $1 $$, '$2', \"$3\".a /* $4 */ FROM (SELECT $1::int AS a) \"$3\" -- $9", (7,),
-         (" $1 ", "$2", 7)),
+        (
+            'SELECT $$ $1 $$, \'$2\', "$3".a /* $4 */ FROM (SELECT $1::int AS a) "$3" -- $9',
+            (7,),
+            (" $1 ", "$2", 7),
+        ),
         ("SELECT %s::text", ["list"], ("list",)),
         ("SELECT 1", {}, (1,)),
     ],
@@ -105,7 +109,9 @@ def test_transactions(uri: str, conn: segue.Connection, auto: segue.Connection) 
     assert caught.value.outcome is segue.Outcome.NOT_COMMITTED
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), copy.sqlstate, copy.diag) == (
-        segue.errors.UniqueViolation, "23505", caught.value.diag,
+        segue.errors.UniqueViolation,
+        "23505",
+        caught.value.diag,
     )
     assert conn.info.transaction_status == segue.TransactionStatus.INERROR
     with pytest.raises(segue.errors.InFailedSqlTransaction):
@@ -181,7 +187,10 @@ def test_cursor(conn: segue.Connection) -> None:
     assert cursor.description is None and cursor.rowcount == -1 and cursor.lastrowid is None
     with pytest.raises(segue.ProgrammingError):
         cursor.fetchone()
-    assert cursor.execute("SELECT generate_series(1, 10) AS n, 'x'::varchar(5), 1::numeric(5,2)") is cursor
+    assert (
+        cursor.execute("SELECT generate_series(1, 10) AS n, 'x'::varchar(5), 1::numeric(5,2)")
+        is cursor
+    )
     assert [column[0] for column in cursor.description] == ["n", "varchar", "numeric"]
     assert cursor.description[0].type_code == segue.NUMBER
     assert cursor.description[1].display_size == 5
@@ -346,7 +355,9 @@ def test_cancel_from_another_thread(uri: str, auto: segue.Connection) -> None:
 
 def wait_until_busy(watcher: segue.Connection, pid: int | None) -> None:
     deadline = time.monotonic() + 20
-    query = "SELECT state = 'active' AND query LIKE '%%pg_sleep%%' FROM pg_stat_activity WHERE pid = %s"
+    query = (
+        "SELECT state = 'active' AND query LIKE '%%pg_sleep%%' FROM pg_stat_activity WHERE pid = %s"
+    )
     while time.monotonic() < deadline:
         if watcher.execute(query, (pid,)).fetchone() == (True,):
             return
@@ -431,7 +442,9 @@ def test_closing(uri: str) -> None:
 
 
 def test_a_table_that_changes_under_a_prepared_statement(auto: segue.Connection) -> None:
-    auto.execute("DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)")
+    auto.execute(
+        "DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)"
+    )
     assert auto.execute("SELECT * FROM changing").fetchone() == (1,)
     auto.execute("ALTER TABLE changing ADD b text DEFAULT 'new'")
     assert auto.execute("SELECT * FROM changing").fetchone() == (1, "new")

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+
 import segue
 from segue import _segue
 from segue.testing import Cluster
