@@ -6,10 +6,12 @@ Names with an underscore are for the package itself: their shape may change with
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 __version__: str
+__all__: list[str]
 
+@disjoint_base
 class Connection:
     def __new__(
         cls, conninfo: str, *, autocommit: bool = False, writes: bool | None = None
@@ -81,6 +83,7 @@ class Connection:
         deferrable: bool | None = None,
     ) -> Operation: ...
 
+@disjoint_base
 class Cursor:
     def __new__(cls, connection: Connection, row_factory: Any = None) -> Self: ...
     def execute(

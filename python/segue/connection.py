@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -81,7 +81,7 @@ class Connection(_segue.Connection):
     NotSupportedError = _errors.NotSupportedError
 
     def cursor(self, *, row_factory: Any = ..., binary: bool = True) -> Cursor:
-        """Make a cursor; its rows are made by the connection's row factory unless it has its own."""
+        """Make a cursor; rows are made by the connection's row factory unless it has its own."""
         if self.closed:
             raise InterfaceError("the connection is closed")
         return self.cursor_factory(self, self.row_factory if row_factory is ... else row_factory)
@@ -113,10 +113,8 @@ class Connection(_segue.Connection):
 
     def _rollback_quietly(self) -> None:
         # The exception that is on its way says more than another that follows from it.
-        try:
+        with suppress(_errors.Error):
             self.rollback()
-        except _errors.Error:
-            pass
 
     # Settings of transactions.
 
@@ -361,10 +359,8 @@ class Pipeline:
             raise first
 
     def _drop(self) -> None:
-        try:
+        with suppress(_errors.Error):
             self.sync()
-        except _errors.Error:
-            pass
 
 
 class ConnectionInfo:

@@ -51,7 +51,7 @@ def _namedtuple(names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
         fields.append(
             field if field and field.isidentifier() and field[0] != "_" else f"f{number}{field}"
         )
-    row: Any = namedtuple("Row", fields, rename=True)
+    row: Any = namedtuple("Row", tuple(fields), rename=True)  # type: ignore[misc]
     made: Callable[[Sequence[Any]], Any] = row._make
     return made
 

@@ -292,8 +292,8 @@ def register_enum(
 ) -> TypeInfo:
     """Have an enum type read as members of a Python enum, and these sent as it.
 
-    A member's label is its name, or its value if that is one of the type's labels, or what `mapping`
-    says. Holds for all connections to this database.
+    A member's label is its name, or its value if that is one of the type's labels, or what
+    `mapping` says. Holds for all connections to this database.
     """
     info = _fetched(connection, name)
     labels: dict[Enum, str] = {}
@@ -304,7 +304,9 @@ def register_enum(
             labels[member] = member.name
         elif isinstance(member.value, str) and member.value in info.labels:
             labels[member] = member.value
-    connection._register_enum(info.oid, info.array_oid, [(l, m) for m, l in labels.items()])
+    connection._register_enum(
+        info.oid, info.array_oid, [(label, member) for member, label in labels.items()]
+    )
     from segue import _segue
 
     _segue.register_dumper(enum, info.oid, labels)
@@ -329,7 +331,7 @@ def register_composite(
 
 
 def register_range(connection: Connection, name: str | TypeInfo) -> TypeInfo:
-    """Have a range type of the database's own, and its multirange, read as `Range` and `Multirange`."""
+    """Have a range type of the database's own, and its multirange, read as such."""
     info = _fetched(connection, name)
     connection._register_range(info.oid, info.multirange_oid, info.bound_oid)
     return info

@@ -165,8 +165,8 @@ def test_settings_of_transactions(conn: segue.Connection) -> None:
     conn.read_only = True
     conn.deferrable = True
     row = conn.execute(
-        "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
-        "current_setting('transaction_deferrable')"
+        "SELECT current_setting('transaction_isolation'), "
+        "current_setting('transaction_read_only'), current_setting('transaction_deferrable')"
     ).fetchone()
     assert row == ("serializable", "on", "on")
     with pytest.raises(segue.ProgrammingError):
@@ -183,7 +183,7 @@ def test_settings_of_transactions(conn: segue.Connection) -> None:
 
 
 def test_cursor(conn: segue.Connection) -> None:
-    cursor = conn.cursor()
+    cursor: Any = conn.cursor()
     assert cursor.description is None and cursor.rowcount == -1 and cursor.lastrowid is None
     with pytest.raises(segue.ProgrammingError):
         cursor.fetchone()
@@ -408,7 +408,12 @@ def test_threads_share_a_connection(auto: segue.Connection) -> None:
 
 def test_waiting_lets_other_threads_run(auto: segue.Connection) -> None:
     done = threading.Event()
-    thread = threading.Thread(target=lambda: (auto.execute("SELECT pg_sleep(1)"), done.set()))
+
+    def sleep() -> None:
+        auto.execute("SELECT pg_sleep(1)")
+        done.set()
+
+    thread = threading.Thread(target=sleep)
     thread.start()
     count = 0
     while not done.is_set():
@@ -443,7 +448,8 @@ def test_closing(uri: str) -> None:
 
 def test_a_table_that_changes_under_a_prepared_statement(auto: segue.Connection) -> None:
     auto.execute(
-        "DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)"
+        "DROP TABLE IF EXISTS changing; CREATE TABLE changing (a int); "
+        "INSERT INTO changing VALUES (1)"
     )
     assert auto.execute("SELECT * FROM changing").fetchone() == (1,)
     auto.execute("ALTER TABLE changing ADD b text DEFAULT 'new'")
