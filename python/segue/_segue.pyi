@@ -9,7 +9,7 @@ from typing import Any, final
 from typing_extensions import Self, disjoint_base
 
 __version__: str
-__all__: list[str]
+__all__ = ["Connection", "Cursor", "Operation", "__version__", "register_dumper"]
 
 @disjoint_base
 class Connection:

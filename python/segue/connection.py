@@ -177,25 +177,14 @@ class Connection(_segue.Connection):
 
     # Transactions.
 
-    @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> Iterator[Transaction]:
-        """Open a block that is a transaction, or a savepoint if one is open already.
+    ) -> Transaction:
+        """Make a block that is a transaction, or a savepoint if one is open already.
 
         It is committed at the end of the block, and rolled back after an exception.
         """
-        scope = Transaction(self, savepoint_name, force_rollback)
-        scope._begin()
-        try:
-            yield scope
-        except BaseException as error:
-            scope._undo()
-            if isinstance(error, Rollback) and error.transaction in (None, scope):
-                return
-            raise
-        else:
-            scope._end()
+        return Transaction(self, savepoint_name, force_rollback)
 
     # Notifications, cancelling, pipelines.
 
@@ -294,6 +283,22 @@ class Transaction:
     def force_rollback(self) -> bool:
         """Whether it is rolled back in any case."""
         return self._force_rollback
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            self._end()
+            return False
+        self._undo()
+        return isinstance(error, Rollback) and error.transaction in (None, self)
 
     def _begin(self) -> None:
         if self._connection._transaction_status() == TransactionStatus.IDLE:

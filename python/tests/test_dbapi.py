@@ -93,7 +93,7 @@ def test_bad_use_is_a_programming_error(conn: segue.Connection, query: Any, para
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_transactions(uri: str, conn: segue.Connection, auto: segue.Connection) -> None:
+def test_transactions(uri: str, conn: Any, auto: segue.Connection) -> None:
     auto.execute("DROP TABLE IF EXISTS tx; CREATE TABLE tx (a int PRIMARY KEY)")
     assert conn.info.transaction_status == segue.TransactionStatus.IDLE
     conn.execute("INSERT INTO tx VALUES (1)")
@@ -182,9 +182,9 @@ def test_settings_of_transactions(conn: segue.Connection) -> None:
     assert conn.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
-def test_cursor(conn: segue.Connection) -> None:
+def test_cursor(conn: Any) -> None:
     cursor: Any = conn.cursor()
-    assert cursor.description is None and cursor.rowcount == -1 and cursor.lastrowid is None
+    assert (cursor.description, cursor.rowcount, cursor.lastrowid) == (None, -1, None)
     with pytest.raises(segue.ProgrammingError):
         cursor.fetchone()
     assert (
