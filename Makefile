@@ -3,11 +3,12 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test test-python bench lint clean
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
 	@echo "make test    lint, then every test suite, against real servers"
+	@echo "make test-python   the Python wheel's suite alone"
 	@echo "make bench   the benchmarks"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
@@ -21,6 +22,10 @@ demo: setup
 
 test: setup lint
 	$(CARGO) test --workspace
+	sh scripts/python.sh
+
+test-python: setup
+	sh scripts/python.sh
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all
