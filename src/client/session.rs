@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::CancelHandle;
 use super::copy::{CopyIn, CopyOut};
-use super::driver::{Driver, Notification, usage};
+use super::driver::{Driver, Interrupt, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
@@ -42,6 +42,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// A statement as a server has just described it.
+    pub(super) fn described(statement: Arc<Statement>) -> Self {
+        let description = statement.description().unwrap_or_default();
+        Self {
+            param_oids: description.param_oids.clone(),
+            columns: Arc::clone(&description.columns),
+            statement,
+        }
+    }
+
     pub fn sql(&self) -> &str {
         &self.statement.sql
     }
@@ -53,6 +63,11 @@ impl Prepared {
 
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// The columns, as a share in what every execution returns.
+    pub fn shared_columns(&self) -> Arc<[Column]> {
+        Arc::clone(&self.columns)
     }
 }
 
@@ -90,6 +105,14 @@ impl Query for Prepared {
 
 impl Session {
     pub(super) fn open(inner: Arc<Inner>, options: SessionOptions) -> Result<Self> {
+        Self::open_interruptible(inner, options, None)
+    }
+
+    pub(super) fn open_interruptible(
+        inner: Arc<Inner>,
+        options: SessionOptions,
+        interrupt: Option<Interrupt>,
+    ) -> Result<Self> {
         inner.check_process()?;
         let config = &inner.config;
         let core = session::Session::new(
@@ -108,6 +131,7 @@ impl Session {
         );
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
+        driver.set_interrupt(interrupt);
         driver.ready()?;
         Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
     }
@@ -286,6 +310,16 @@ impl Session {
     /// As [`prepare`](Self::prepare), with the types of the first parameters given as OIDs.
     pub fn prepare_typed(&mut self, sql: &str, param_oids: &[u32]) -> Result<Prepared> {
         self.driver.ready()?;
+        let statement = self.request_prepare(sql, param_oids)?;
+        self.finish()?;
+        Ok(Prepared::described(statement))
+    }
+
+    pub(super) fn request_prepare(
+        &mut self,
+        sql: &str,
+        param_oids: &[u32],
+    ) -> Result<Arc<Statement>> {
         self.oids.clear();
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
@@ -295,13 +329,7 @@ impl Session {
             ));
         }
         self.driver.core.prepare(&statement)?;
-        self.finish()?;
-        let description = statement.description().unwrap_or_default();
-        Ok(Prepared {
-            param_oids: description.param_oids.clone(),
-            columns: Arc::clone(&description.columns),
-            statement,
-        })
+        Ok(statement)
     }
 
     /// Begins a transaction. Dropping it rolls it back.
