@@ -119,19 +119,20 @@ def test_cursors_of_one_connection_are_not_isolated(conn: segue.Connection) -> N
 
 
 def test_description(cur: segue.Cursor) -> None:
+    def described(statement: str) -> list[tuple[object, ...]] | None:
+        cur.execute(statement)
+        return cur.description
+
     assert cur.description is None
-    cur.execute("INSERT INTO booze VALUES ('a')")
-    assert cur.description is None
-    cur.execute("SELECT name, 1 AS one FROM booze")
-    assert cur.description is not None
-    assert [len(column) for column in cur.description] == [7, 7]
-    assert [column[0] for column in cur.description] == ["name", "one"]
-    assert cur.description[0][1] == segue.STRING
-    assert cur.description[1][1] == segue.NUMBER
-    cur.execute("SELECT name FROM booze WHERE false")
-    assert cur.description is not None
-    cur.execute("CREATE TEMP TABLE other (id int)")
-    assert cur.description is None
+    assert described("INSERT INTO booze VALUES ('a')") is None
+    columns = described("SELECT name, 1 AS one FROM booze")
+    assert columns is not None
+    assert [len(column) for column in columns] == [7, 7]
+    assert [column[0] for column in columns] == ["name", "one"]
+    assert columns[0][1] == segue.STRING
+    assert columns[1][1] == segue.NUMBER
+    assert described("SELECT name FROM booze WHERE false") is not None
+    assert described("CREATE TEMP TABLE other (id int)") is None
 
 
 def test_rowcount(cur: segue.Cursor) -> None:

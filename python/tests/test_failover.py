@@ -5,9 +5,10 @@ Each test that commits inserts ids of its own, and asks the surviving server wha
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -216,8 +217,8 @@ def test_threads_see_no_error_and_every_commit_once(segue_cluster: Cluster, how:
                 assert cur.rowcount == 1
                 mine.append(id)
 
-    workers = [Worker(lambda n=n: work(n)) for n in range(4)]
-    workers += [Worker(lambda n=n: autocommit(n)) for n in range(4, 6)]
+    workers = [Worker(functools.partial(work, number)) for number in range(4)]
+    workers += [Worker(functools.partial(autocommit, number)) for number in range(4, 6)]
     wait_until(lambda: len(committed) == 6 and min(map(len, committed.values())) >= 10)
     old = segue_cluster.primary
     if how == "kill":
@@ -254,7 +255,7 @@ def test_executemany_outlives_its_server(segue_cluster: Cluster) -> None:
     prepared(segue_cluster)
     with segue.connect(segue_cluster.uri) as conn:
 
-        def rows() -> object:
+        def rows() -> Iterator[tuple[int]]:
             for id in range(2000):
                 if id == 1000:
                     segue_cluster.failover()

@@ -18,6 +18,10 @@ def conn(uri: str) -> Iterator[segue.Connection]:
         yield conn
 
 
+def status(conn: segue.Connection) -> TransactionStatus:
+    return conn.info.transaction_status
+
+
 def ids(conn: segue.Connection) -> list[int]:
     return [row[0] for row in conn.execute("SELECT id FROM seen ORDER BY id").fetchall()]
 
@@ -28,9 +32,9 @@ def insert(conn: segue.Connection, id: int) -> None:
 
 def test_a_block_commits_and_an_exception_rolls_back(conn: segue.Connection) -> None:
     with conn.transaction():
-        assert conn.info.transaction_status == TransactionStatus.INTRANS
+        assert status(conn) == TransactionStatus.INTRANS
         insert(conn, 1)
-    assert conn.info.transaction_status == TransactionStatus.IDLE
+    assert status(conn) == TransactionStatus.IDLE
     with pytest.raises(ZeroDivisionError), conn.transaction():
         insert(conn, 2)
         raise ZeroDivisionError
@@ -70,14 +74,14 @@ def test_rollback_ends_a_block_quietly(conn: segue.Connection) -> None:
 def test_without_autocommit_a_statement_opens_a_transaction(uri: str) -> None:
     with segue.connect(uri) as conn:
         assert not conn.autocommit
-        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert status(conn) == TransactionStatus.IDLE
         conn.execute("SELECT 1")
-        assert conn.info.transaction_status == TransactionStatus.INTRANS
+        assert status(conn) == TransactionStatus.INTRANS
         with conn.transaction() as block:
             assert block.savepoint_name is not None
-        assert conn.info.transaction_status == TransactionStatus.INTRANS
+        assert status(conn) == TransactionStatus.INTRANS
         conn.commit()
-        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert status(conn) == TransactionStatus.IDLE
 
 
 def test_a_failed_transaction_is_rolled_back_and_commit_says_so(conn: segue.Connection) -> None:
@@ -85,13 +89,13 @@ def test_a_failed_transaction_is_rolled_back_and_commit_says_so(conn: segue.Conn
     insert(conn, 1)
     with pytest.raises(segue.DataError):
         conn.execute("SELECT 1/0")
-    assert conn.info.transaction_status == TransactionStatus.INERROR
+    assert status(conn) == TransactionStatus.INERROR
     with pytest.raises(errors.InFailedSqlTransaction):
         conn.execute("SELECT 1")
     with pytest.raises(errors.TransactionFailed) as info:
         conn.commit()
     assert info.value.outcome is segue.Outcome.NOT_COMMITTED
-    assert conn.info.transaction_status == TransactionStatus.IDLE
+    assert status(conn) == TransactionStatus.IDLE
     assert ids(conn) == []
 
 
@@ -104,7 +108,7 @@ def test_a_constraint_that_fails_at_commit(conn: segue.Connection) -> None:
         conn.commit()
     assert info.value.outcome is segue.Outcome.NOT_COMMITTED
     assert info.value.diag.constraint_name == "seen_id_key"
-    assert conn.info.transaction_status == TransactionStatus.IDLE
+    assert status(conn) == TransactionStatus.IDLE
     assert ids(conn) == []
 
 
