@@ -34,8 +34,9 @@ rm -rf "$wheels"
     --force-reinstall "$wheels"/segue-*.whl
 
 cd python
+# Not `python -m`, which would put this directory, without the native module, before the wheel.
 "$venv/bin/ruff" format --check --quiet .
 "$venv/bin/ruff" check --quiet .
 "$venv/bin/mypy"
-"$venv/bin/python" -m mypy.stubtest segue._segue --ignore-disjoint-bases
-exec "$venv/bin/python" -m pytest "$@"
+"$venv/bin/stubtest" segue._segue
+exec "$venv/bin/pytest" "$@"

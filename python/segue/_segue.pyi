@@ -4,7 +4,7 @@ Names with an underscore are between the two halves.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias
 from typing_extensions import Self
 
 __version__: str
@@ -112,4 +112,6 @@ class Cursor:
     def _copy_piece(self, ticket: _Ticket) -> bytes | None: ...
     def _abandon(self, ticket: _Ticket) -> None: ...
 
-def register_dumper(class_: type, oid: int, dumps: Callable[[Any], Any]) -> None: ...
+def register_dumper(
+    class_: type, oid: int, dumps: Callable[[Any], Any] | Mapping[Any, str]
+) -> None: ...

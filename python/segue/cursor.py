@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ class Cursor(_segue.Cursor):
     def setoutputsize(self, size: int, column: int | None = None) -> None:
         """Do nothing, as the DB-API allows."""
 
-    def stream(self, query: Any, params: Any = None, *, size: int = 1) -> Iterator[Any]:
+    def stream(
+        self, query: Any, params: Any = None, *, size: int = 1
+    ) -> Generator[Any, None, None]:
         """Execute a statement and give its rows as they arrive, in bounded memory.
 
         A failover in the middle goes on with the next row. What is left when the iterator is closed is

@@ -48,8 +48,12 @@ def _namedtuple(names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
     fields = []
     for number, name in enumerate(names):
         field = re.sub(r"\W", "_", name)
-        fields.append(field if field and field.isidentifier() and field[0] != "_" else f"f{number}{field}")
-    return namedtuple("Row", fields, rename=True)._make  # type: ignore[misc]
+        usable = field.isidentifier() and field[0] != "_"
+        fields.append(field if usable else f"f{number}{field}")
+    # Not typed: its fields are known when it runs only.
+    made: Any = namedtuple("Row", fields, rename=True)  # type: ignore[misc]
+    make: Callable[[Sequence[Any]], Any] = made._make
+    return make
 
 
 def namedtuple_row(cursor: Any) -> RowMaker[Any]:

@@ -391,7 +391,9 @@ impl Cursor {
 
     /// PostgreSQL has no such thing.
     #[getter]
-    fn lastrowid(&self) {}
+    fn lastrowid(&self) -> Option<u32> {
+        None
+    }
 
     #[getter]
     fn statusmessage(&self, py: Python<'_>) -> PyResult<Option<String>> {

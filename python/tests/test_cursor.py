@@ -232,8 +232,9 @@ def test_a_secret_never_shows() -> None:
         assert "hunter2" not in str(info.value) + repr(info.value)
 
 
-def test_no_server_there(uri: str) -> None:
-    with pytest.raises(errors.ConnectionFailed) as info:
-        segue.connect("host=127.0.0.1 port=1 sslmode=disable", connect_timeout=2)
+def test_no_server_there() -> None:
+    conninfo = "host=127.0.0.1 port=1 sslmode=disable"
+    with pytest.raises(errors.FailoverTimeout, match="refused") as info:
+        segue.connect(conninfo, failover_timeout_ms=300)
     assert isinstance(info.value, segue.OperationalError)
     assert info.value.outcome is segue.Outcome.NOT_COMMITTED

@@ -22,6 +22,10 @@ def status(conn: segue.Connection) -> TransactionStatus:
     return conn.info.transaction_status
 
 
+def roll_back(block: segue.Transaction | None = None) -> None:
+    raise segue.Rollback(block)
+
+
 def ids(conn: segue.Connection) -> list[int]:
     return [row[0] for row in conn.execute("SELECT id FROM seen ORDER BY id").fetchall()]
 
@@ -60,12 +64,12 @@ def test_inner_blocks_are_savepoints(conn: segue.Connection) -> None:
 def test_rollback_ends_a_block_quietly(conn: segue.Connection) -> None:
     with conn.transaction():
         insert(conn, 1)
-        raise segue.Rollback
+        roll_back()
     with conn.transaction() as outer:
         insert(conn, 2)
         with conn.transaction():
             insert(conn, 3)
-            raise segue.Rollback(outer)
+            roll_back(outer)
     with conn.transaction(force_rollback=True):
         insert(conn, 4)
     assert ids(conn) == []
