@@ -164,3 +164,38 @@ fn a_fresh_row_of_the_ledger_costs_no_link() {
     session.execute("INSERT INTO t VALUES (10)", &[]).unwrap();
     assert_eq!(session.status().backend_pid, pid);
 }
+
+/// The counters tell what was done, of sessions that are closed already too.
+#[test]
+fn statistics() {
+    let (cluster, client) = cluster();
+    assert_eq!(client.statistics(), segue::client::ClientStatistics::default());
+    let mut session = client.session().unwrap();
+    session.execute("CREATE TABLE t (id int8 PRIMARY KEY)", &[]).unwrap();
+    session.execute("DO $$ BEGIN RAISE NOTICE 'listen'; END $$", &[]).unwrap();
+    let mut tx = session.transaction().unwrap();
+    tx.execute("INSERT INTO t VALUES (1)", &[]).unwrap();
+    let pid = tx.status().backend_pid.unwrap();
+    cluster.primary().execute(&format!("SELECT pg_terminate_backend({pid}, 20000)")).unwrap();
+    tx.execute("INSERT INTO t VALUES (2)", &[]).unwrap();
+    tx.commit().unwrap();
+    let mut tx = session.transaction().unwrap();
+    tx.execute("INSERT INTO t VALUES (3)", &[]).unwrap();
+    tx.rollback().unwrap();
+    let mut other = client.session().unwrap();
+    assert_eq!(other.query("SELECT id FROM t", &[]).unwrap().len(), 2);
+    other.close();
+
+    let counted = client.statistics();
+    assert_eq!((counted.sessions_opened, counted.statements), (2, 6), "{counted:?}");
+    let transactions = (counted.transactions_committed, counted.transactions_rolled_back);
+    assert_eq!(transactions, (1, 1), "{counted:?}");
+    assert_eq!((counted.links_lost, counted.notices), (1, 1), "{counted:?}");
+    let replays = (counted.replays_started, counted.replays_finished, counted.replays_diverged);
+    assert_eq!(replays, (1, 1, 0), "{counted:?}");
+    assert!(counted.pause_longest_us > 0, "{counted:?}");
+    assert_eq!(counted.pause_total_us, counted.pause_longest_us);
+    assert_eq!((counted.outcomes_unknown, counted.commits_lost), (0, 0), "{counted:?}");
+    drop(session);
+    assert_eq!(client.statistics(), counted);
+}

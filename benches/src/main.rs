@@ -4,6 +4,7 @@
 
 mod blackhole;
 mod failover;
+mod instructions;
 mod journal;
 mod measure;
 mod peer;
@@ -40,7 +41,7 @@ impl Context {
 #[command(about = "Segue's benchmarks, against libpq, tokio-postgres and a minimal client")]
 struct Options {
     /// Which ones to run.
-    #[arg(value_enum, required_unless_present = "sessions_of")]
+    #[arg(value_enum, required_unless_present_any = ["sessions_of", "instructions_of"])]
     benchmarks: Vec<Benchmark>,
     /// Writes the figures to a file as JSON too.
     #[arg(long, value_name = "FILE")]
@@ -51,6 +52,9 @@ struct Options {
     /// What `sessions` runs in a process of its own.
     #[arg(long, hide = true, value_name = "CONNINFO")]
     sessions_of: Option<String>,
+    /// What `instructions` runs under valgrind: what, how often, where.
+    #[arg(long, hide = true, num_args = 3)]
+    instructions_of: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,24 +75,19 @@ enum Benchmark {
     Blackhole,
     /// A thousand sessions over one client: threads and memory.
     Sessions,
+    /// Instructions of a point SELECT, a transaction and a row, counted by valgrind.
+    Instructions,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Some(conninfo) = &options.sessions_of {
-        return match sessions::child(conninfo) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                eprintln!("segue-bench: {failure}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    match run(&options) {
-        Ok(report) => {
-            print!("{}", report.table());
-            ExitCode::SUCCESS
-        }
+    let done = match (&options.sessions_of, &options.instructions_of) {
+        (Some(conninfo), _) => sessions::child(conninfo),
+        (_, Some(arguments)) => instructions::child(arguments),
+        _ => run(&options).map(|report| print!("{}", report.table())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("segue-bench: {failure}");
             ExitCode::FAILURE
@@ -120,7 +119,8 @@ fn measure_all(
     if wanted(Benchmark::Journal) {
         journal::run(context, report)?;
     }
-    if [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated].into_iter().any(&wanted) {
+    let shared = [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated, Benchmark::Instructions];
+    if shared.into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
         servers::load(&cluster, SCALE)?;
         if wanted(Benchmark::Point) {
@@ -128,6 +128,9 @@ fn measure_all(
         }
         if wanted(Benchmark::Tpcb) {
             tpcb::run(context, &cluster, "standby", report)?;
+        }
+        if wanted(Benchmark::Instructions) {
+            instructions::run(&cluster, report)?;
         }
         if wanted(Benchmark::Saturated) {
             saturated::run(context, &cluster, report)?;

@@ -63,7 +63,7 @@ class Copy:
 
     def write_row(self, row: Sequence[Any]) -> None:
         """Send a row of Python values; the statement must be in the text format."""
-        self._cursor._copy_send(self._open(True), self._cursor._copy_row(row))
+        self._cursor._copy_send(self._open(True), self._cursor.connection._copy_row(row))
 
     def read(self) -> bytes:
         """Give the next piece of data, b"" at the end; in the text formats a piece is a row."""

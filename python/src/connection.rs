@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
 use segue::client::Progress;
 use segue::wire::frame::Status;
 use segue::{CancelHandle, Client, IsolationLevel, TransactionOptions};
@@ -20,6 +20,7 @@ use crate::decode::Context;
 use crate::encode::{Args, Encoder};
 use crate::errors;
 use crate::objects::{self, Objects};
+use crate::operation::{Many, Operation, Work};
 use crate::plan::{Given, Places, Plan};
 use crate::signals::Signals;
 use crate::types::{Kind, TypeMap};
@@ -147,6 +148,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes note of what the server has told of meanwhile.
+    pub fn refresh(&self, py: Python<'_>) -> PyResult<()> {
+        let held = self.hold(py)?;
+        held.guard.as_ref().map_or(Ok(()), |core| self.note_zone(py, core))
+    }
+
     pub fn encoder<'py>(&self, py: Python<'py>) -> PyResult<Encoder<'py>> {
         let dumps = lock(&self.settings).json_dumps.as_ref().map(|dumps| dumps.bind(py).clone());
         Ok(Encoder { py, objects: Objects::get(py)?, json_dumps: dumps })
@@ -155,7 +162,13 @@ impl Connection {
     pub fn context<'py>(&'py self, py: Python<'py>) -> PyResult<Context<'py>> {
         let loads = lock(&self.settings).json_loads.as_ref().map(|loads| loads.bind(py).clone());
         let time_zone = lock(&self.zone).zone.as_ref().map(|zone| zone.bind(py).clone());
-        Ok(Context { py, objects: Objects::get(py)?, types: &self.types, time_zone, json_loads: loads })
+        Ok(Context {
+            py,
+            objects: Objects::get(py)?,
+            types: &self.types,
+            time_zone,
+            json_loads: loads,
+        })
     }
 
     /// The text of a statement, converted.
@@ -178,11 +191,13 @@ impl Connection {
             }
         }
         let Ok(sql) = text.to_str() else {
-            return Err(errors::programming(py, "the statement has surrogates in it: it is no text"));
+            return Err(errors::programming(
+                py,
+                "the statement has surrogates in it: it is no text",
+            ));
         };
-        let plan = Plan::new(sql, given).map_err(|error| {
-            errors::programming(py, format!("{error}; nothing was sent"))
-        })?;
+        let plan = Plan::new(sql, given)
+            .map_err(|error| errors::programming(py, format!("{error}; nothing was sent")))?;
         let plan = Arc::new(plan);
         let mut plans = lock(&self.plans);
         if plans.len() >= PLANS_MAX {
@@ -259,7 +274,8 @@ impl Connection {
         let own = self.at_once(py, |core| core.status() == Status::Idle)?
             && lock(&self.settings).autocommit;
         let options = lock(&self.settings).options();
-        let mut take = |reply: segue::Result<Vec<Received>>, failed: &mut Option<PyErr>| match reply {
+        let mut take = |reply: segue::Result<Vec<Received>>, failed: &mut Option<PyErr>| match reply
+        {
             Ok(received) => {
                 for result in received {
                     count += result.row_count().max(0);
@@ -298,7 +314,9 @@ impl Connection {
             }
             // What has been answered is taken off, so that memory stays bounded.
             while let Some(ticket) = tickets.front() {
-                let Some(reply) = self.at_once(py, |core| core.take_finished(*ticket))? else { break };
+                let Some(reply) = self.at_once(py, |core| core.take_finished(*ticket))? else {
+                    break;
+                };
                 tickets.pop_front();
                 take(reply, &mut failed);
             }
@@ -353,7 +371,7 @@ impl Connection {
         self.check_committed(py, &results)
     }
 
-    fn check_committed(&self, py: Python<'_>, results: &[Received]) -> PyResult<()> {
+    pub fn check_committed(&self, py: Python<'_>, results: &[Received]) -> PyResult<()> {
         if results.last().is_some_and(|last| last.tag() == "ROLLBACK") {
             let error = segue::Error::new(
                 segue::ErrorKind::TransactionFailed,
@@ -375,6 +393,45 @@ impl Connection {
     }
 }
 
+impl Connection {
+    fn begin_options(
+        &self,
+        isolation_level: Option<u8>,
+        read_only: Option<bool>,
+        deferrable: Option<bool>,
+    ) -> TransactionOptions {
+        let mut options = lock(&self.settings).options();
+        options.isolation = isolation(isolation_level).or(options.isolation);
+        options.read_only = read_only.unwrap_or(options.read_only);
+        options.deferrable = deferrable.unwrap_or(options.deferrable);
+        options
+    }
+
+    /// A COPY as a request.
+    pub fn copy_request(&self, query: &Bound<'_, PyAny>) -> PyResult<Request> {
+        let request = self.request(query, None, Purpose::Copy)?;
+        if !(request.plan.copy_in || request.plan.copy_out) || request.plan.several {
+            return Err(errors::programming(
+                query.py(),
+                "copy() takes one COPY ... FROM STDIN or COPY ... TO STDOUT; nothing was sent",
+            ));
+        }
+        Ok(request)
+    }
+
+    fn op<'py>(
+        slf: &Bound<'py, Self>,
+        query: &Bound<'py, PyAny>,
+        params: Option<&Bound<'py, PyAny>>,
+        purpose: Purpose,
+        work: impl FnOnce(Box<Making>) -> Work,
+    ) -> PyResult<Operation> {
+        let connection = slf.get();
+        let making = connection.making(connection.request(query, params, purpose)?);
+        Ok(Operation::new(slf.clone().unbind(), work(Box::new(making))))
+    }
+}
+
 /// What a wait has come to: with `Io::Wait` nothing else can be.
 pub fn waited<T>(progress: Progress<T>) -> T {
     match progress {
@@ -386,7 +443,7 @@ pub fn waited<T>(progress: Progress<T>) -> T {
 /// A query that is no str: bytes, or something with `as_string()`.
 fn text_of<'py>(query: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
     let py = query.py();
-    if let Ok(bytes) = query.cast::<pyo3::types::PyBytes>() {
+    if let Ok(bytes) = query.cast::<PyBytes>() {
         return std::str::from_utf8(bytes.as_bytes())
             .map(|text| PyString::new(py, text))
             .map_err(|_| errors::programming(py, "the statement is not UTF-8; nothing was sent"));
@@ -402,7 +459,7 @@ fn given(py: Python<'_>, params: Option<&Bound<'_, PyAny>>) -> PyResult<Given> {
     if params.is_exact_instance_of::<PyTuple>() || params.is_exact_instance_of::<PyList>() {
         return Ok(Given::Sequence);
     }
-    if params.is_instance_of::<PyString>() || params.is_instance_of::<pyo3::types::PyBytes>() {
+    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
         return Err(errors::programming(
             py,
             "parameters are a sequence or a mapping: for one parameter write (value,); nothing was sent",
@@ -430,7 +487,9 @@ fn fill<'py>(
             for name in names {
                 let value = match params.get_item(name) {
                     Ok(value) => value,
-                    Err(error) if error.is_instance_of::<pyo3::exceptions::PyKeyError>(encoder.py) => {
+                    Err(error)
+                        if error.is_instance_of::<pyo3::exceptions::PyKeyError>(encoder.py) =>
+                    {
                         return Err(errors::programming(
                             encoder.py,
                             format!("there is no parameter {name}; nothing was sent"),
@@ -447,7 +506,9 @@ fn fill<'py>(
             if length != *count {
                 return Err(errors::programming(
                     encoder.py,
-                    format!("the statement takes {count} parameters, {length} were given; nothing was sent"),
+                    format!(
+                        "the statement takes {count} parameters, {length} were given; nothing was sent"
+                    ),
                 ));
             }
             if let Ok(tuple) = params.cast_exact::<PyTuple>() {
@@ -476,7 +537,12 @@ fn isolation(value: Option<u8>) -> Option<IsolationLevel> {
 impl Connection {
     #[new]
     #[pyo3(signature = (conninfo, *, autocommit = false, writes = None))]
-    fn new(py: Python<'_>, conninfo: &str, autocommit: bool, writes: Option<bool>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        conninfo: &str,
+        autocommit: bool,
+        writes: Option<bool>,
+    ) -> PyResult<Self> {
         let signals = Arc::new(Signals::default());
         let interrupt = signals.interrupt();
         let opened = py.detach(|| {
@@ -491,7 +557,8 @@ impl Connection {
         if let Some(error) = signals.take() {
             return Err(error);
         }
-        let (client, session) = opened.map_err(|error: segue::Error| errors::from_core(py, &error))?;
+        let (client, session) =
+            opened.map_err(|error: segue::Error| errors::from_core(py, &error))?;
         let types = TypeMap::of(conninfo);
         let connection = Self {
             cancel: session.cancel_handle(),
@@ -557,10 +624,7 @@ impl Connection {
         read_only: Option<bool>,
         deferrable: Option<bool>,
     ) -> PyResult<()> {
-        let mut options = lock(&self.settings).options();
-        options.isolation = isolation(isolation_level).or(options.isolation);
-        options.read_only = read_only.unwrap_or(options.read_only);
-        options.deferrable = deferrable.unwrap_or(options.deferrable);
+        let options = self.begin_options(isolation_level, read_only, deferrable);
         self.wait(py, |core| {
             core.session.wait_ready()?;
             core.begin(&options)
@@ -635,7 +699,11 @@ impl Connection {
     }
 
     /// The next notification as (channel, payload, pid); None if none came within so many seconds.
-    fn _notification(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<(String, String, i32)>> {
+    fn _notification(
+        &self,
+        py: Python<'_>,
+        seconds: f64,
+    ) -> PyResult<Option<(String, String, i32)>> {
         const SLICE: Duration = Duration::from_millis(100);
         let timeout = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
         let deadline = Instant::now().checked_add(timeout);
@@ -652,6 +720,136 @@ impl Connection {
                 return Ok(None);
             }
         }
+    }
+
+    /// The socket of the present link, which may be another one after `_help`; None without a link.
+    fn _fileno(&self, py: Python<'_>) -> PyResult<Option<i32>> {
+        use std::os::fd::AsRawFd;
+        self.at_once(py, |core| core.session.socket().map(|socket| socket.as_raw_fd()))
+    }
+
+    /// Waits for what an operation wanted help with. For a thread that may wait.
+    fn _help(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, |core| core.session.help())
+    }
+
+    /// Operations for an event loop; see `Operation`.
+    #[pyo3(signature = (query, params = None))]
+    fn _op_execute(
+        slf: &Bound<'_, Self>,
+        query: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Operation> {
+        Self::op(slf, query, params, Purpose::Whole, Work::Execute)
+    }
+
+    #[pyo3(signature = (query, params = None))]
+    fn _op_start(
+        slf: &Bound<'_, Self>,
+        query: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Operation> {
+        Self::op(slf, query, params, Purpose::Whole, Work::Start)
+    }
+
+    #[pyo3(signature = (query, params = None))]
+    fn _op_stream_start(
+        slf: &Bound<'_, Self>,
+        query: &Bound<'_, PyAny>,
+        params: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Operation> {
+        Self::op(slf, query, params, Purpose::Stream, Work::Start)
+    }
+
+    fn _op_copy_start(slf: &Bound<'_, Self>, query: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let connection = slf.get();
+        let request = connection.copy_request(query)?;
+        let work = Work::CopyStart(Box::new(connection.making(request)));
+        Ok(Operation::new(slf.clone().unbind(), work))
+    }
+
+    #[pyo3(signature = (query, params_seq, returning = false))]
+    fn _op_many(
+        slf: &Bound<'_, Self>,
+        query: &Bound<'_, PyAny>,
+        params_seq: &Bound<'_, PyAny>,
+        returning: bool,
+    ) -> PyResult<Operation> {
+        let connection = slf.get();
+        let autocommit = lock(&connection.settings).autocommit;
+        let idle = connection.at_once(slf.py(), |core| core.status() == Status::Idle)?;
+        let mut many = Many { keep: returning, own: autocommit && idle, ..Many::default() };
+        let mut begin = Some(lock(&connection.settings).options());
+        for params in params_seq.try_iter()? {
+            let request = connection.request(query, Some(&params?), Purpose::Whole)?;
+            if many.own && request.plan.controls_transaction {
+                return Err(errors::programming(
+                    slf.py(),
+                    "executemany() takes no statements that begin or end transactions",
+                ));
+            }
+            let begin = if idle { begin.take() } else { None };
+            many.makings.push_back(Making::new(request, begin));
+        }
+        Ok(Operation::new(slf.clone().unbind(), Work::Many(Box::new(many))))
+    }
+
+    fn _op_reply(slf: Py<Self>, ticket: Ticket) -> Operation {
+        Operation::new(slf, Work::Reply(ticket))
+    }
+
+    fn _op_stream(slf: Py<Self>, ticket: Ticket) -> Operation {
+        Operation::new(slf, Work::Stream(ticket))
+    }
+
+    fn _op_copy_send(slf: Py<Self>, ticket: Ticket, data: Vec<u8>) -> Operation {
+        Operation::new(slf, Work::CopySend(ticket, data))
+    }
+
+    #[pyo3(signature = (ticket, reason = None))]
+    fn _op_copy_end(slf: Py<Self>, ticket: Ticket, reason: Option<String>) -> Operation {
+        Operation::new(slf, Work::CopyEnd(ticket, reason))
+    }
+
+    fn _op_copy_piece(slf: Py<Self>, ticket: Ticket) -> Operation {
+        Operation::new(slf, Work::CopyPiece(ticket))
+    }
+
+    fn _op_abandon(slf: Py<Self>, ticket: Ticket) -> Operation {
+        Operation::new(slf, Work::Abandon(ticket))
+    }
+
+    fn _op_notification(slf: Py<Self>) -> Operation {
+        Operation::new(slf, Work::Notification)
+    }
+
+    /// Gets ready for a statement: there is a link.
+    fn _op_ready(slf: Py<Self>) -> Operation {
+        Operation::new(slf, Work::Ready)
+    }
+
+    fn _op_commit(slf: Py<Self>) -> Operation {
+        Operation::new(slf, Work::Commit)
+    }
+
+    fn _op_rollback(slf: Py<Self>) -> Operation {
+        Operation::new(slf, Work::Rollback)
+    }
+
+    #[pyo3(signature = (isolation_level = None, read_only = None, deferrable = None))]
+    fn _op_begin(
+        slf: &Bound<'_, Self>,
+        isolation_level: Option<u8>,
+        read_only: Option<bool>,
+        deferrable: Option<bool>,
+    ) -> Operation {
+        let options = slf.get().begin_options(isolation_level, read_only, deferrable);
+        Operation::new(slf.clone().unbind(), Work::Begin(options))
+    }
+
+    /// One row in COPY's text format.
+    fn _copy_row<'py>(&self, row: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(row.py(), &self.encoder(row.py())?.copy_row(row)?))
     }
 
     fn _pipeline_enter(&self) {

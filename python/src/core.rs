@@ -22,6 +22,8 @@ use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
+/// The same for the data of COPY.
+const COPY_BATCH: usize = 64 * 1024;
 
 /// Whether to wait for what is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +209,9 @@ impl Core {
                     let stage = std::mem::replace(&mut making.stage, Stage::Execute(None));
                     let Stage::Prepare(_, preparing) = stage else { continue };
                     match reply {
-                        Ok(_) => making.stage = self.prepared(&making.request, preparing.finish())?,
+                        Ok(_) => {
+                            making.stage = self.prepared(&making.request, preparing.finish())?
+                        }
                         // Executing it fails in the same way, and the transaction with it.
                         Err(_) if self.session.ends_without_server() => {}
                         Err(error) => return Err(error),
@@ -229,10 +233,13 @@ impl Core {
                         raw.iter().map(|raw| raw as &dyn ToSql).collect();
                     let text = match &variant {
                         Some(variant) => {
-                            let text = variant.decoders.text;
-                            self.session.start(&variant.prepared, &params, text, streamed)?
+                            let formats = variant.decoders.formats();
+                            let prepared = &variant.prepared;
+                            self.session.start(prepared, &params, false, &formats, streamed)?
                         }
-                        None => self.session.start(&*request.plan.sql, &params, false, streamed)?,
+                        None => {
+                            self.session.start(&*request.plan.sql, &params, false, &[], streamed)?
+                        }
                     };
                     let expected = variant.map(|variant| Arc::clone(&variant.decoders));
                     return Ok(Progress::Ready(self.enqueue(request.purpose, text, expected)));
@@ -320,7 +327,9 @@ impl Core {
         if given != taken {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("the statement takes {taken} parameters, {given} were given; nothing was sent"),
+                format!(
+                    "the statement takes {taken} parameters, {given} were given; nothing was sent"
+                ),
             ));
         }
         self.described(request, prepared)
@@ -337,7 +346,7 @@ impl Core {
             return Ok(Stage::Execute(Some(self.remember(request, prepared))));
         }
         let sql = crate::introspect::sql(&strange);
-        self.session.start(&*sql, &[], true, false)?;
+        self.session.start(&*sql, &[], true, &[], false)?;
         let ticket = self.enqueue(Purpose::Whole, true, None);
         Ok(Stage::Types(ticket, prepared))
     }
@@ -383,11 +392,7 @@ impl Core {
     }
 
     /// The reply to a request, all of it.
-    pub fn reply(
-        &mut self,
-        ticket: Ticket,
-        io: Io,
-    ) -> Result<Progress<Result<Vec<Received>>>> {
+    pub fn reply(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Result<Vec<Received>>>> {
         loop {
             if let Some(reply) = self.finished.remove(&ticket) {
                 return Ok(Progress::Ready(reply));
@@ -406,6 +411,7 @@ impl Core {
 
     /// Takes one event.
     fn pump(&mut self, io: Io) -> Result<Progress<()>> {
+        self.take_rows();
         let event = match io {
             Io::Wait => self.session.wait_event(),
             Io::Poll => Ok(ready!(self.session.poll_event())),
@@ -422,6 +428,15 @@ impl Core {
         Ok(Progress::Ready(()))
     }
 
+    /// Takes the rows that come next.
+    fn take_rows(&mut self) {
+        if let Some(rows) = self.session.received_rows() {
+            if let Some(front) = self.queue.front_mut() {
+                front.open().rows.extend(rows);
+            }
+        }
+    }
+
     fn take(&mut self, event: Event) -> Result<()> {
         let Some(front) = self.queue.front_mut() else { return Ok(()) };
         match event {
@@ -434,7 +449,9 @@ impl Core {
             Event::CopyData(piece) => front.pieces.push_back(piece),
             Event::CopyOut => front.copies_out = true,
             Event::CopyIn if front.purpose == Purpose::Copy => front.copies_in = true,
-            Event::CopyIn => self.session.copy_end(Some("use cursor.copy() for COPY FROM STDIN"))?,
+            Event::CopyIn => {
+                self.session.copy_end(Some("use cursor.copy() for COPY FROM STDIN"))?
+            }
             Event::Restarted => {
                 front.results.clear();
                 front.open = false;
@@ -452,18 +469,18 @@ impl Core {
     }
 
     /// Rows of a streamed reply that have arrived, with their columns; `None` at its end.
-    pub fn stream(
-        &mut self,
-        ticket: Ticket,
-        io: Io,
-    ) -> Result<Progress<Option<Received>>> {
+    pub fn stream(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Received>>> {
         loop {
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
                 let rows = front.results.last_mut().filter(|last| !last.rows.is_empty());
                 if let Some(last) = rows {
                     let decoders = last.decoders.clone();
                     let rows = std::mem::take(&mut last.rows);
-                    return Ok(Progress::Ready(Some(Received { decoders, rows, tag: Bytes::new() })));
+                    return Ok(Progress::Ready(Some(Received {
+                        decoders,
+                        rows,
+                        tag: Bytes::new(),
+                    })));
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {
@@ -477,9 +494,7 @@ impl Core {
             }
             ready!(self.pump(io)?);
             // What has arrived together is handed over together.
-            while let Some(event) = self.session.received_event() {
-                self.take(event)?;
-            }
+            self.take_received()?;
         }
     }
 
@@ -523,33 +538,51 @@ impl Core {
         }
     }
 
-    /// Sends a piece of data for COPY FROM STDIN.
-    pub fn copy_send(&mut self, ticket: Ticket, data: &[u8], io: Io) -> Result<Progress<()>> {
-        if !data.is_empty() {
-            if io == Io::Wait {
-                self.session.restore()?;
+    /// There is a link on which a COPY FROM STDIN can go on, if it has not ended.
+    pub fn copy_ready(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
+        loop {
+            match io {
+                Io::Wait => self.session.restore()?,
+                Io::Poll => ready!(self.session.poll_restored()),
             }
+            let before = self.finished.contains_key(&ticket);
             self.take_received()?;
-            if !self.session.copies_in() {
-                // It has failed: its reply says why.
-                let reply = ready!(self.reply(ticket, io)?);
-                self.finished.insert(ticket, Ok(Vec::new()));
-                return Err(reply.err().unwrap_or_else(|| {
-                    Error::new(ErrorKind::Usage, "the COPY has ended and takes no more data")
-                }));
-            }
-            if !self.session.copy_data(data)? {
+            if before || self.session.copies_in() || self.finished.contains_key(&ticket) {
                 return Ok(Progress::Ready(()));
             }
+            // It has failed: its reply is on its way.
+            ready!(self.pump(io)?);
+        }
+    }
+
+    /// Adds a piece of data to a COPY FROM STDIN that is ready.
+    pub fn copy_add(&mut self, ticket: Ticket, data: &[u8]) -> Result<()> {
+        if self.session.copies_in() {
+            return self.session.copy_data(data).map(drop);
+        }
+        let reply = self.finished.insert(ticket, Ok(Vec::new()));
+        Err(reply.and_then(Result::err).unwrap_or_else(|| {
+            Error::new(ErrorKind::Usage, "the COPY has ended and takes no more data")
+        }))
+    }
+
+    /// Sends what has been added to a COPY, once it is much.
+    pub fn copy_sent(&mut self, io: Io) -> Result<Progress<()>> {
+        if self.session.unsent() < COPY_BATCH {
+            return Ok(Progress::Ready(()));
         }
         match io {
-            Io::Wait => {
-                self.session.send_requests()?;
-                self.take_received()?;
-                Ok(Progress::Ready(()))
-            }
-            Io::Poll => Ok(self.session.poll_sent()),
+            Io::Wait => self.session.send_requests()?,
+            Io::Poll => ready!(self.session.poll_sent()),
         }
+        self.take_received()?;
+        Ok(Progress::Ready(()))
+    }
+
+    pub fn copy_send(&mut self, ticket: Ticket, data: &[u8], io: Io) -> Result<Progress<()>> {
+        ready!(self.copy_ready(ticket, io)?);
+        self.copy_add(ticket, data)?;
+        self.copy_sent(io)
     }
 
     /// Ends COPY FROM STDIN; with a reason it fails. Its reply is then to be waited for.
@@ -562,11 +595,14 @@ impl Core {
     }
 
     /// Takes what has been received, without asking the socket.
-    fn take_received(&mut self) -> Result<()> {
-        while let Some(event) = self.session.received_event() {
-            self.take(event)?;
+    pub fn take_received(&mut self) -> Result<()> {
+        loop {
+            self.take_rows();
+            match self.session.received_event() {
+                Some(event) => self.take(event)?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Sends what has gathered, if it is much, and takes what has arrived meanwhile.
@@ -576,6 +612,19 @@ impl Core {
             self.take_received()?;
         }
         Ok(())
+    }
+
+    /// Whether so much has gathered that it is time to send it.
+    pub fn wants_sending(&self) -> bool {
+        self.session.unsent() >= BATCH
+    }
+
+    /// Takes the replies to all requests.
+    pub fn settled(&mut self, io: Io) -> Result<Progress<()>> {
+        while !self.queue.is_empty() {
+            ready!(self.pump(io)?);
+        }
+        Ok(Progress::Ready(()))
     }
 
     /// Reads the rest of a reply and throws it away.

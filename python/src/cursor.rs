@@ -109,20 +109,24 @@ impl Cursor {
         Ok(())
     }
 
-    fn accept(&self, query: &Bound<'_, PyAny>, results: Vec<Received>, total: Option<i64>) {
+    pub fn accept(
+        &self,
+        query: Option<&Bound<'_, PyAny>>,
+        results: Vec<Received>,
+        total: Option<i64>,
+    ) {
         let mut state = lock(&self.state);
         state.clear();
         state.results.extend(results.into_iter().map(Arc::new));
         state.total = total;
-        state.query = Some(query.clone().unbind());
+        state.query = query.map(|query| query.clone().unbind());
         state.pending = None;
     }
 
     /// Takes the reply to a request of a pipeline.
     fn settle(&self, py: Python<'_>) -> PyResult<()> {
         let Some(ticket) = lock(&self.state).pending.take() else { return Ok(()) };
-        let results =
-            self.connection(py).wait(py, |core| waited(core.reply(ticket, Io::Wait)?))?;
+        let results = self.connection(py).wait(py, |core| waited(core.reply(ticket, Io::Wait)?))?;
         let mut state = lock(&self.state);
         state.clear();
         state.results.extend(results.into_iter().map(Arc::new));
@@ -227,7 +231,7 @@ impl Cursor {
                 core.send_batch()?;
                 Ok(ticket)
             })?;
-            this.accept(query, Vec::new(), None);
+            this.accept(Some(query), Vec::new(), None);
             lock(&this.state).pending = Some(ticket);
             return Ok(slf);
         }
@@ -235,9 +239,9 @@ impl Cursor {
             .request(query, params, Purpose::Whole)
             .and_then(|request| connection.run(py, request));
         match done {
-            Ok(results) => this.accept(query, results, None),
+            Ok(results) => this.accept(Some(query), results, None),
             Err(error) => {
-                this.accept(query, Vec::new(), None);
+                this.accept(Some(query), Vec::new(), None);
                 return Err(error);
             }
         }
@@ -254,10 +258,10 @@ impl Cursor {
         let this = slf.get();
         this.check_open(slf.py())?;
         this.settle(slf.py())?;
-        this.accept(query, Vec::new(), None);
+        this.accept(Some(query), Vec::new(), None);
         let connection = this.connection(slf.py());
         let (results, total) = connection.run_many(query, params_seq, returning)?;
-        this.accept(query, results, Some(total));
+        this.accept(Some(query), results, Some(total));
         Ok(())
     }
 
@@ -322,7 +326,9 @@ impl Cursor {
                 state.row = target;
                 Ok(())
             }
-            None => Err(pyo3::exceptions::PyIndexError::new_err("the position is out of the result")),
+            None => {
+                Err(pyo3::exceptions::PyIndexError::new_err("the position is out of the result"))
+            }
         }
     }
 
@@ -442,7 +448,7 @@ impl Cursor {
         let request = connection.request(query, params, Purpose::Stream)?;
         let mut making = connection.making(request);
         let ticket = connection.wait(py, |core| core.make(&mut making, Io::Wait).map(waited))?;
-        self.accept(query, Vec::new(), None);
+        self.accept(Some(query), Vec::new(), None);
         Ok(ticket)
     }
 
@@ -456,15 +462,7 @@ impl Cursor {
         let connection = this.connection(py);
         let received = connection.wait(py, |core| core.stream(ticket, Io::Wait).map(waited))?;
         let Some(received) = received else { return Ok(None) };
-        {
-            let mut state = lock(&this.state);
-            let (maker, description) = (state.maker.take(), state.description.take());
-            state.clear();
-            // The columns stay the same from piece to piece.
-            (state.maker, state.description) = (maker, description);
-            state.results.push(Arc::new(received));
-        }
-        Ok(Some(Cursor::fetch(slf, usize::MAX)?.unbind().into_bound(py)))
+        Cursor::streamed(slf, received).map(Some)
     }
 
     /// Starts a COPY; whether it takes data.
@@ -473,30 +471,18 @@ impl Cursor {
         self.check_open(py)?;
         self.settle(py)?;
         let connection = self.connection(py);
-        let request = connection.request(query, None, Purpose::Copy)?;
-        if !(request.plan.copy_in || request.plan.copy_out) || request.plan.several {
-            return Err(errors::programming(
-                py,
-                "copy() takes one COPY ... FROM STDIN or COPY ... TO STDOUT; nothing was sent",
-            ));
-        }
+        let request = connection.copy_request(query)?;
         let mut making = connection.making(request);
         let begun = connection.wait(py, |core| {
             let ticket = waited(core.make(&mut making, Io::Wait)?);
             Ok((ticket, waited(core.copy_begun(ticket, Io::Wait)?)))
         })?;
-        self.accept(query, Vec::new(), None);
+        self.accept(Some(query), Vec::new(), None);
         Ok(begun)
     }
 
     fn _copy_send(&self, py: Python<'_>, ticket: Ticket, data: &[u8]) -> PyResult<()> {
         self.connection(py).wait(py, |core| core.copy_send(ticket, data, Io::Wait).map(waited))
-    }
-
-    /// One row in COPY's text format.
-    fn _copy_row<'py>(&self, row: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let encoder = self.connection(row.py()).encoder(row.py())?;
-        Ok(PyBytes::new(row.py(), &encoder.copy_row(row)?))
     }
 
     /// Ends a COPY FROM STDIN; with a reason it fails.
@@ -528,6 +514,22 @@ impl Cursor {
 }
 
 impl Cursor {
+    /// Rows of a stream, made as this cursor makes them.
+    pub fn streamed<'py>(
+        slf: &Bound<'py, Self>,
+        received: Received,
+    ) -> PyResult<Bound<'py, PyList>> {
+        {
+            let mut state = lock(&slf.get().state);
+            let (maker, description) = (state.maker.take(), state.description.take());
+            state.clear();
+            // The columns stay the same from piece to piece.
+            (state.maker, state.description) = (maker, description);
+            state.results.push(Arc::new(received));
+        }
+        Ok(Self::fetch(slf, usize::MAX)?.unbind().into_bound(slf.py()))
+    }
+
     fn finished(&self, results: Vec<Received>) {
         let mut state = lock(&self.state);
         state.clear();

@@ -67,7 +67,9 @@ pub fn learn(types: &TypeMap, results: &[Received]) {
         let texts: Vec<String> = Values::new(row)
             .into_iter()
             .flatten()
-            .map(|value| String::from_utf8_lossy(value.ok().flatten().unwrap_or_default()).into_owned())
+            .map(|value| {
+                String::from_utf8_lossy(value.ok().flatten().unwrap_or_default()).into_owned()
+            })
             .collect();
         let [oid, name, class, element, base, bound, fields, names, send] = &texts[..] else {
             continue;

@@ -88,11 +88,7 @@ pub fn time_zone<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>
         return Ok(objects.utc.bind(py).clone());
     }
     let name = PyString::new(py, name);
-    Ok(objects
-        .zone_info
-        .bind(py)
-        .call1((name,))
-        .unwrap_or_else(|_| objects.utc.bind(py).clone()))
+    Ok(objects.zone_info.bind(py).call1((name,)).unwrap_or_else(|_| objects.utc.bind(py).clone()))
 }
 
 /// A tuple of values that may each fail to be made.

@@ -115,15 +115,16 @@ fn convert(query: &str, given: Given) -> Result<(String, Places), String> {
         return Ok((query.to_owned(), Places::Count(0)));
     }
     let bytes = query.as_bytes();
-    let formatted = bytes
-        .windows(2)
-        .enumerate()
-        .any(|(at, pair)| pair[0] == b'%' && matches!(pair[1], b's' | b'b' | b't' | b'(') && !escaped(bytes, at));
+    let formatted = bytes.windows(2).enumerate().any(|(at, pair)| {
+        pair[0] == b'%' && matches!(pair[1], b's' | b'b' | b't' | b'(') && !escaped(bytes, at)
+    });
     if !formatted {
         let count = native_count(query);
         if count > 0 {
             if given == Given::Mapping {
-                return Err("the statement has $1, which takes a sequence, and a mapping was given".into());
+                return Err(
+                    "the statement has $1, which takes a sequence, and a mapping was given".into(),
+                );
             }
             return Ok((query.to_owned(), Places::Count(count)));
         }
@@ -178,7 +179,9 @@ fn convert(query: &str, given: Given) -> Result<(String, Places), String> {
     match (count, names.is_empty(), given) {
         (1.., false, _) => Err("%s and %(name)s cannot be mixed in one statement".into()),
         (1.., true, Given::Mapping) => Err("%s takes a sequence, and a mapping was given".into()),
-        (_, false, Given::Sequence) => Err("%(name)s takes a mapping, and a sequence was given".into()),
+        (_, false, Given::Sequence) => {
+            Err("%(name)s takes a mapping, and a sequence was given".into())
+        }
         (_, false, _) => Ok((sql, Places::Names(names))),
         (0, true, Given::Mapping) => Ok((sql, Places::Names(Vec::new()))),
         _ => Ok((sql, Places::Count(count))),
@@ -208,7 +211,8 @@ fn native_count(sql: &str) -> usize {
             b'/' if bytes.get(at + 1) == Some(&b'*') => at = skip_to(at + 2, b"*/"),
             b'$' => {
                 let rest = &bytes[at + 1..];
-                let in_name = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
+                let in_name =
+                    at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
                 let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
                 if digits > 0 && !in_name {
                     let number = sql[at + 1..at + 1 + digits].parse().unwrap_or(0);

@@ -81,6 +81,7 @@ impl Driver {
     pub fn new(inner: Arc<Inner>, core: session::Session, id: u64, writes: bool) -> Self {
         let timeout = inner.config.failover.timeout;
         inner.sessions.fetch_add(1, Ordering::Relaxed);
+        inner.statistics.enter(id, core.counters());
         Self {
             inner,
             core,
@@ -128,9 +129,10 @@ impl Driver {
     /// The next event that concerns the request in hand, if there is one already.
     pub fn poll(&mut self) -> Option<Event> {
         while let Some(event) = self.core.poll_event() {
-            if let Some(event) = self.pass_on(event) {
+            if event.is_reply() {
                 return Some(event);
             }
+            self.pass_on(event);
         }
         None
     }
@@ -377,6 +379,7 @@ impl Driver {
     fn drop_link(&mut self) {
         if let Some(link) = self.link.take() {
             link.abandon();
+            self.core.counters().links_lost.add(1);
             self.set_whereabouts(None);
             self.inner.cluster.deregister(self.id);
             self.lost = Some(self.core.server());
@@ -447,25 +450,28 @@ impl Driver {
         if let Some(since) = self.lost_at.take() {
             if self.lost.take().is_some() {
                 let pause = since.elapsed();
+                let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+                self.core.counters().pause_longest_us.raise(pause_us);
+                self.core.counters().pause_total_us.add(pause_us);
                 self.inner.emit(&ClientEvent::SessionMoved { session: self.id, server, pause });
             }
         }
         Ok(())
     }
 
-    /// Keeps for itself what concerns the client rather than the request in hand.
-    fn pass_on(&mut self, event: Event) -> Option<Event> {
+    /// Deals with what concerns the client rather than the request in hand.
+    fn pass_on(&mut self, event: Event) {
         let session = self.id;
         let event = match event {
-            Event::Parameter { .. } => return None,
+            Event::Parameter { .. } => return,
             Event::Notification { process_id, channel, payload } => {
                 self.notifications.push_back(Notification { process_id, channel, payload });
-                return None;
+                return;
             }
             Event::AwaitBackup { ledger_row, number } => {
                 // With the next step: whoever only polls must not wait.
                 self.awaited = Some((ledger_row, number));
-                return None;
+                return;
             }
             Event::Notice(notice) => ClientEvent::Notice { session, notice },
             Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
@@ -482,10 +488,27 @@ impl Driver {
             Event::ReplayDiverged { statement } => {
                 ClientEvent::ReplayDiverged { session, statement }
             }
-            other => return Some(other),
+            _ => return,
         };
-        self.inner.emit(&event);
-        None
+        self.tell(&event);
+    }
+
+    /// Counts an event of the session's, and tells the client.
+    fn tell(&self, event: &ClientEvent) {
+        let counters = self.core.counters();
+        match event {
+            ClientEvent::ReplayStarted { .. } => counters.replays_started.add(1),
+            ClientEvent::ReplayFinished { .. } => counters.replays_finished.add(1),
+            ClientEvent::ReplayDiverged { .. } => counters.replays_diverged.add(1),
+            ClientEvent::ProtectionLost { .. } => counters.protection_lost.add(1),
+            ClientEvent::CommitsLost { from, to, .. } => {
+                counters.commits_lost.add(to.saturating_sub(*from) + 1);
+            }
+            ClientEvent::CommitReapplied { .. } => counters.commits_reapplied.add(1),
+            ClientEvent::Notice { .. } => counters.notices.add(1),
+            ClientEvent::Cluster(_) | ClientEvent::SessionMoved { .. } => {}
+        }
+        self.inner.emit(event);
     }
 
     /// A commit stands on its server; the application hears of it once the backup has it too.
@@ -501,7 +524,7 @@ impl Driver {
                 if !std::mem::replace(&mut self.told_no_backup, true) {
                     let reason =
                         "no backup is up to confirm commits (commit_ack=backup)".to_owned();
-                    self.inner.emit(&ClientEvent::ProtectionLost { session: self.id, reason });
+                    self.tell(&ClientEvent::ProtectionLost { session: self.id, reason });
                 }
                 self.core.handle_backup(Ok(()));
             }
@@ -529,6 +552,7 @@ impl Drop for Driver {
         if let Some(row) = self.backlog_row {
             self.inner.cluster.backlog().forget(row);
         }
+        self.inner.statistics.leave(self.id);
         self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

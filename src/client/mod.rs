@@ -15,6 +15,7 @@ mod result;
 mod row;
 mod session;
 mod setup;
+mod statistics;
 mod status;
 mod steps;
 mod stream;
@@ -37,8 +38,9 @@ pub use result::QueryResult;
 pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
-pub use steps::Preparing;
+pub use statistics::ClientStatistics;
 pub use status::{ClientStatus, SessionStatus};
+pub use steps::Preparing;
 pub use stream::RowStream;
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
@@ -48,6 +50,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
 use registry::Registry;
+use statistics::Statistics;
 
 /// What an application opens once per cluster. Cloning it is cheap, and clients opened with the same
 /// configuration in one process are one client: they share servers, warm links and one thread.
@@ -70,6 +73,7 @@ struct Inner {
     events: Arc<Events>,
     pub next_session: AtomicU64,
     pub sessions: AtomicUsize,
+    statistics: Statistics,
     /// The process that opened the client: a child of fork() shares its sockets but must not use them.
     process: u32,
     setup: Mutex<setup::State>,
@@ -139,6 +143,11 @@ impl Client {
         self.0.status()
     }
 
+    /// What all sessions have done so far, in numbers.
+    pub fn statistics(&self) -> ClientStatistics {
+        self.0.statistics.snapshot()
+    }
+
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -178,6 +187,7 @@ impl Inner {
             events,
             next_session: AtomicU64::new(1),
             sessions: AtomicUsize::new(0),
+            statistics: Statistics::default(),
             process: std::process::id(),
             setup: Mutex::default(),
         })

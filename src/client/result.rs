@@ -8,6 +8,7 @@ use super::row::Row;
 use crate::error::{Error, Result};
 use crate::session::{Column, Event};
 use crate::wire::frame::{command_tag, rows_affected};
+use crate::wire::row::Rows;
 
 /// What one statement returned.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +62,13 @@ impl Collector {
         Self { text, ..Self::default() }
     }
 
+    /// Collects rows in a list that has been used before.
+    pub fn reuse(text: bool, rows: Vec<Row>) -> Self {
+        let mut collector = Self::new(text);
+        collector.results.last.rows = rows;
+        collector
+    }
+
     /// The result in hand; what was there before is complete.
     fn open(&mut self) -> &mut QueryResult {
         let results = &mut self.results;
@@ -72,6 +80,29 @@ impl Collector {
 
     /// Takes an event; the results when it was the request's last.
     pub fn take(&mut self, event: Event) -> Option<Result<Results>> {
+        let done = self.add(event);
+        done.then(|| std::mem::replace(self, Self::new(self.text)).finish())
+    }
+
+    /// What the request has come to.
+    pub fn finish(self) -> Result<Results> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.results),
+        }
+    }
+
+    /// Takes rows that have arrived together.
+    pub fn add_rows(&mut self, rows: Rows) {
+        let text = self.text;
+        let open = self.open();
+        let columns = &open.columns;
+        open.rows.extend(rows.map(|body| Row::new(Arc::clone(columns), body, text)));
+    }
+
+    /// Takes an event; whether it was the request's last.
+    #[inline]
+    pub fn add(&mut self, event: Event) -> bool {
         match event {
             Event::Columns(columns) => self.open().columns = columns,
             Event::Row(body) => {
@@ -85,15 +116,9 @@ impl Collector {
             }
             Event::Restarted => *self = Self::new(self.text),
             Event::Error(error) => self.error = Some(error),
-            Event::Ready(_) => {
-                let results = std::mem::take(&mut self.results);
-                return Some(match self.error.take() {
-                    Some(error) => Err(error),
-                    None => Ok(results),
-                });
-            }
+            Event::Ready(_) => return true,
             _ => {}
         }
-        None
+        false
     }
 }

@@ -30,6 +30,10 @@ pub struct Session {
     statements: NumberMap<u64, Arc<Statement>>,
     /// The types of the parameters in hand.
     oids: Vec<u32>,
+    /// The formats of the columns in hand; empty where all come alike.
+    pub(super) result_formats: Vec<i16>,
+    /// An empty list that has held a row, so that single rows need no new one each.
+    row_list: Vec<Row>,
     pub(super) savepoints: u32,
 }
 
@@ -133,7 +137,15 @@ impl Session {
         let mut driver = Driver::new(inner, core, id, options.writes);
         driver.set_interrupt(interrupt);
         driver.ready()?;
-        Ok(Self { driver, statements: NumberMap::default(), oids: Vec::new(), savepoints: 0 })
+        driver.core.counters().sessions_opened.add(1);
+        Ok(Self {
+            driver,
+            statements: NumberMap::default(),
+            oids: Vec::new(),
+            result_formats: Vec::new(),
+            row_list: Vec::new(),
+            savepoints: 0,
+        })
     }
 
     /// Executes a statement; the number of rows that it affected or returned.
@@ -156,11 +168,14 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Option<Row>> {
-        let mut rows = self.query(query, params)?;
+        let list = std::mem::take(&mut self.row_list);
+        let mut rows = self.run_into(list, query, params, false)?.last.rows;
         if rows.len() > 1 {
             return Err(self.row_count_error("at most one row was expected", rows.len()));
         }
-        Ok(rows.pop())
+        let row = rows.pop();
+        self.row_list = rows;
+        Ok(row)
     }
 
     /// Executes a statement that returns exactly one row.
@@ -211,14 +226,28 @@ impl Session {
         params: &[&dyn ToSql],
         text: bool,
     ) -> Result<Results> {
+        self.run_into(Vec::new(), query, params, text)
+    }
+
+    /// As `run`, with a list for the rows.
+    fn run_into<Q: Query + ?Sized>(
+        &mut self,
+        list: Vec<Row>,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+    ) -> Result<Results> {
         self.driver.ready()?;
         let several = self.request(query, params, text, false)?;
-        let mut collector = Collector::new(text || several);
+        let mut collector = Collector::reuse(text || several, list);
         loop {
+            if let Some(rows) = self.driver.core.poll_rows() {
+                collector.add_rows(rows);
+            }
             let event = self.driver.next()?;
             self.refuse_copy(&event)?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }
@@ -247,7 +276,11 @@ impl Session {
                     params.len()
                 )));
             }
-            let encoder = Encoder { values: params, oids: &prepared.param_oids };
+            let encoder = Encoder {
+                values: params,
+                oids: &prepared.param_oids,
+                result_formats: &self.result_formats,
+            };
             self.driver.core.execute(Execute {
                 statement: &prepared.statement,
                 parameters: &encoder,
@@ -259,7 +292,11 @@ impl Session {
         self.oids.clear();
         self.oids.extend(params.iter().map(|value| value.type_oid()));
         let statement = self.statement(query.text())?;
-        let encoder = Encoder { values: params, oids: &self.oids };
+        let encoder = Encoder {
+            values: params,
+            oids: &self.oids,
+            result_formats: &self.result_formats,
+        };
         self.driver.core.execute(Execute {
             statement: &statement,
             parameters: &encoder,
@@ -391,8 +428,8 @@ impl Session {
         let mut collector = Collector::new(false);
         loop {
             let event = self.driver.next()?;
-            if let Some(done) = collector.take(event) {
-                return done;
+            if collector.add(event) {
+                return collector.finish();
             }
         }
     }

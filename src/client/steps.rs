@@ -22,6 +22,7 @@ use super::transaction::TransactionOptions;
 use crate::error::Result;
 use crate::session::{BeginOptions, Event, Statement};
 use crate::wire::frame::Status;
+use crate::wire::row::Rows;
 
 /// Data of COPY is sent once so much of it has gathered.
 const COPY_BATCH: usize = 64 * 1024;
@@ -58,15 +59,20 @@ impl Session {
     }
 
     /// Requests that a statement be executed. Values come as text if `text`, or if it is a string of
-    /// several statements, which is what is returned.
+    /// several statements, which is what is returned. With `result_formats`, of which there are none or
+    /// one for each column, columns come as these say: 0 as text, 1 in binary.
     pub fn start<Q: Query + ?Sized>(
         &mut self,
         query: &Q,
         params: &[&dyn ToSql],
         text: bool,
+        result_formats: &[i16],
         streamed: bool,
     ) -> Result<bool> {
-        Ok(self.request(query, params, text, streamed)? || text)
+        self.result_formats.extend_from_slice(result_formats);
+        let several = self.request(query, params, text, streamed);
+        self.result_formats.clear();
+        Ok(several? || text)
     }
 
     /// Requests that a statement be prepared.
@@ -119,6 +125,26 @@ impl Session {
     /// The next event that has been received already. Asks the socket for nothing.
     pub fn received_event(&mut self) -> Option<Event> {
         self.driver.poll()
+    }
+
+    /// The rows that have been received and come next, all that have arrived together; `None` if it is
+    /// not a row that comes next. For those who want no event for each of them.
+    pub fn received_rows(&mut self) -> Option<Rows> {
+        self.driver.core.poll_rows()
+    }
+
+    /// Brings a lost link back while a request is under way; ready also when an event has to be looked
+    /// at first.
+    pub fn poll_restored(&mut self) -> Progress<()> {
+        while !self.driver.is_live()
+            && !self.driver.core.is_settled()
+            && !self.driver.core.has_events()
+        {
+            if let Some(wants) = self.driver.try_step() {
+                return wants;
+            }
+        }
+        Progress::Ready(())
     }
 
     /// Does what a `poll_*` call wanted help with: waits for another link, or for the backup.

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use postgres_protocol::message::frontend;
 
 use super::internals::LedgerAccess;
+use super::ledger::{SQLSTATE_FENCED, SQLSTATE_NO_ROW};
 use super::loss::FATAL_STATEMENT;
 use super::replay::Finish;
 use super::seals::LedgerRow;
@@ -192,8 +193,10 @@ impl Session {
                     .with_server_error(error),
                 );
             }
-            // An earlier fence has passed this number already, which is as good.
-            Some(Step::Fence) if error.code == super::ledger::SQLSTATE_FENCED => {}
+            // An earlier fence has passed this number already, which is as good; and in a row that this
+            // server never had, no attempt can have been made here.
+            Some(Step::Fence)
+                if [SQLSTATE_FENCED, SQLSTATE_NO_ROW].contains(&error.code.as_str()) => {}
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.
@@ -211,7 +214,10 @@ impl Session {
         }
         let adoption = std::mem::take(adoption);
         self.returned |= self.zombies.iter().any(|zombie| zombie.server == self.link.server);
-        self.zombies.retain(|zombie| zombie.server != self.link.server);
+        // One that could not be ended is remembered until the fence stands.
+        if !(adoption.zombie_lives && self.has_undecided_seals()) {
+            self.zombies.retain(|zombie| zombie.server != self.link.server);
+        }
         self.adopted(adoption);
     }
 
@@ -353,13 +359,18 @@ impl Session {
                 behind.any(|later| later.row == row.id && row.has(later.number))
             });
             let unit = &mut self.units[index];
-            if unit.losses == 0 || unit.verdict.is_some() {
+            if unit.verdict.is_some() {
                 continue;
             }
-            if unit.copy == CopyIn::Open {
-                // Its end, and so its seal, was never sent.
-                if !unit.kept && !blocked {
+            if unit.losses == 0 || unit.copy == CopyIn::Open {
+                // Its seal was never sent, or was rolled back, so that any number will do. That of a
+                // row which never reached this server is none, nor is one below a fence.
+                if unit.copy == CopyIn::Open && !unit.kept && !blocked {
                     unit.verdict = Some(Verdict::Failed(copy_not_kept()));
+                } else if self.seals.enabled
+                    && row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
+                {
+                    unit.seal = Some(self.seals.allot(seal.guarded));
                 }
                 continue;
             }

@@ -71,3 +71,21 @@ pub enum Event {
         statement: usize,
     },
 }
+
+impl Event {
+    /// Whether it is part of the reply to a request, and for whoever has made the request.
+    pub fn is_reply(&self) -> bool {
+        matches!(
+            self,
+            Self::Columns(_)
+                | Self::Row(_)
+                | Self::Complete(_)
+                | Self::CopyIn
+                | Self::CopyOut
+                | Self::CopyData(_)
+                | Self::Error(_)
+                | Self::Ready(_)
+                | Self::Restarted
+        )
+    }
+}

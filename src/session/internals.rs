@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::ledger;
 use super::seals::LedgerRow;
 use super::unit::Seal;
-use crate::wire::Malformed;
 use crate::wire::row::Values;
+use crate::wire::{Malformed, execution};
 
 /// What may be sealed with on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -204,19 +204,10 @@ fn parse(name: &str, sql: &str, types: &[u32], out: &mut BytesMut) {
 }
 
 fn bind(name: &str, values: &[&[u8]], out: &mut BytesMut) {
-    let written = frontend::bind(
-        "",
-        name,
-        [1],
-        values,
-        |value, out| {
-            out.put_slice(value);
-            Ok(IsNull::No)
-        },
-        [1],
-        out,
-    );
-    debug_assert!(written.is_ok());
-    let written = frontend::execute("", 0, out);
+    let encode = |index: usize, out: &mut BytesMut| {
+        out.put_slice(values[index]);
+        Ok(IsNull::No)
+    };
+    let written = execution::write(name, values.iter().map(|_| 1), encode, &[1], out);
     debug_assert!(written.is_ok());
 }

@@ -19,12 +19,14 @@
 
 mod adoption;
 pub mod classify;
+mod counters;
 pub mod event;
 pub mod internals;
 pub mod ledger;
 mod loss;
 mod number_hash;
 mod prepared;
+mod queue;
 mod reapply;
 mod replay;
 mod reply;
@@ -39,10 +41,12 @@ mod unit;
 mod verdict;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use uuid::Uuid;
 
+pub use counters::{Counter, Counters};
 pub use event::Event;
 pub use internals::LedgerAccess;
 pub(crate) use number_hash::NumberMap;
@@ -50,10 +54,12 @@ pub use request::{Execute, NoParameters, Parameters};
 pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;
 
-use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
+use crate::wire::row::Rows;
 use adoption::Adoption;
 use prepared::Prepared;
+use queue::Queue;
 use reapply::Reapply;
 use replay::Finish;
 use seals::Seals;
@@ -142,9 +148,10 @@ pub struct Session {
     settings: Settings,
     seals: Seals,
     reapply: Reapply,
-    events: VecDeque<Event>,
+    events: Queue,
+    counters: Arc<Counters>,
     /// The error of the unit in front, told once its transaction's status is known.
-    unit_error: Option<ServerError>,
+    unit_error: Option<Box<ServerError>>,
     seal_missing: bool,
     /// The seal of the unit in front has written its number.
     sealed: bool,
@@ -193,7 +200,8 @@ impl Session {
             settings: Settings::default(),
             seals,
             reapply: Reapply::default(),
-            events: VecDeque::new(),
+            events: Queue::default(),
+            counters: Arc::default(),
             unit_error: None,
             seal_missing: false,
             sealed: false,
@@ -221,7 +229,13 @@ impl Session {
 
     /// The next thing to tell the application.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// The rows that have to be told next, all that have arrived together; `None` if it is not a row
+    /// that comes next. For drivers that want no event for each of them.
+    pub fn poll_rows(&mut self) -> Option<Rows> {
+        self.events.pop_rows()
     }
 
     /// What to send next.
@@ -336,8 +350,18 @@ impl Session {
         self.last_words.as_ref()
     }
 
+    /// What the session counts of its doings.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     fn emit(&mut self, event: Event) {
-        self.events.push_back(event);
+        if let Event::Error(error) = &event {
+            if error.outcome() == Outcome::Unknown {
+                self.counters.outcomes_unknown.add(1);
+            }
+        }
+        self.events.push(event);
     }
 
     fn check_live(&self) -> Result<()> {

@@ -71,7 +71,7 @@ impl Session {
         let mut unmatched = false;
         for index in self.front..self.units.len() {
             let unit = &self.units[index];
-            if unit.purpose == Purpose::Commit && unmatched {
+            if unit.may_commit() && unmatched {
                 return;
             }
             unmatched |= unit.replayed.is_some();
@@ -189,8 +189,10 @@ impl Session {
 
     /// From here on replies are passed over until the link is quiet.
     pub(super) fn begin_discarding(&mut self, finish: Finish) {
-        self.discards = self.units.range(self.front..).filter(|unit| unit.sent).count();
-        if self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open && unit.sent) {
+        // What has a verdict was sent on an earlier link only.
+        let comes = |unit: &Unit| unit.sent && unit.verdict.is_none();
+        self.discards = self.units.range(self.front..).filter(|unit| comes(unit)).count();
+        if self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open && comes(unit)) {
             let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);
             frontend::sync(&mut self.output);
         }

@@ -13,16 +13,14 @@ use super::unit::{CopyIn, Purpose, Steps, Track};
 use super::{Event, Phase, Session, internals, ledger};
 use crate::error::{Error, ErrorKind, ServerError};
 use crate::wire::frame::{self, Frame, Status, command_tag};
-use crate::wire::row::Values;
+use crate::wire::row::{Rows, Values};
 use crate::wire::{Malformed, error_fields, row};
 
 impl Session {
     /// Takes what has arrived. On an error the link must be treated as lost.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
-        while let Some((tag, length)) = frame::peek(input, self.options.message_bytes_max)? {
-            if input.len() < length {
-                break;
-            }
+        let limit = self.options.message_bytes_max;
+        while let Some((tag, length)) = frame::peek_whole(input, limit)? {
             match (tag, &self.phase) {
                 // What comes with every statement is read where it stands.
                 (b'2' | b'Z', Phase::Live | Phase::Replaying) => {
@@ -31,12 +29,8 @@ impl Session {
                     input.advance(length);
                     self.handle_brief(status)?;
                 }
-                _ => {
-                    let Some(frame) = Frame::take(input, self.options.message_bytes_max)? else {
-                        break;
-                    };
-                    self.handle_frame(frame)?;
-                }
+                (b'D', Phase::Live) if self.takes_new_rows() => self.handle_rows(input)?,
+                _ => self.handle_frame(Frame::cut(tag, length, input))?,
             }
             if self.give_up_link || self.awaiting.is_some() {
                 break;
@@ -163,7 +157,9 @@ impl Session {
                     value.is_some_and(|value| !matches!(value, [0, 0, 0, 0, 0, 0, 0, 0] | b"0"));
                 Ok(())
             }
-            b'D' if step == Steps::USER => self.handle_row(frame.into_body()),
+            b'D' if step == Steps::USER && unit.purpose.is_users() => {
+                self.handle_row(frame.into_body())
+            }
             b'T' | b'D' if step == Steps::SEAL || !unit.purpose.is_users() => Ok(()),
             b'C' | b'I' => self.handle_complete(frame),
             b'd' if step == Steps::USER => {
@@ -182,7 +178,7 @@ impl Session {
                         let text = "COPY FROM STDIN must be the only statement of its request";
                         let _ = frontend::copy_fail(text, &mut self.output);
                     }
-                    _ if !unit.told => self.tell(Event::CopyIn),
+                    _ if !unit.told && !unit.answered => self.tell(Event::CopyIn),
                     _ => {}
                 }
                 Ok(())
@@ -229,17 +225,56 @@ impl Session {
         unit.steps.advance();
     }
 
+    /// Whether a row that comes now is the application's, and nothing that it has seen before.
+    fn takes_new_rows(&self) -> bool {
+        self.units.get(self.front).is_some_and(|unit| {
+            unit.sent
+                && unit.purpose.is_users()
+                && unit.steps.current() == Steps::USER
+                && !unit.in_seal
+                && unit.replayed.is_none()
+                && unit.diverged.is_none()
+        })
+    }
+
+    /// All the rows that stand one behind the other in `input`: checked and tracked one by one, told
+    /// together.
+    fn handle_rows(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
+        let unit = &mut self.units[self.front];
+        let columns = unit.description.as_ref().map(|description| description.columns.len());
+        let (mut count, mut end) = (0, 0);
+        let read = loop {
+            match frame::peek_whole(&input[end..], self.options.message_bytes_max) {
+                Ok(Some((b'D', length))) => {
+                    let body = &input[end + frame::HEADER..end + length];
+                    if let Err(malformed) = row::check(body, columns) {
+                        break Err(malformed);
+                    }
+                    unit.track(b'D', body);
+                    count += 1;
+                    end += length;
+                }
+                Ok(_) => break Ok(()),
+                Err(malformed) => break Err(malformed),
+            }
+        };
+        // What has been tracked is told, even if it ends in the middle of nonsense.
+        if count > 0 {
+            self.tell_columns();
+            self.events.push_rows(Rows::cut(count, end, input));
+        }
+        read
+    }
+
+    /// A row that the application may have seen before.
     fn handle_row(&mut self, body: Bytes) -> Result<(), Malformed> {
         let unit = &mut self.units[self.front];
         let columns = unit.description.as_ref().map(|description| description.columns.len());
-        if !unit.purpose.is_users() {
-            return Ok(());
-        }
         row::check(&body, columns)?;
         match unit.track(b'D', &body) {
             Track::New => {
                 self.tell_columns();
-                self.events.push_back(Event::Row(body));
+                self.emit(Event::Row(body));
             }
             Track::Seen => {}
             Track::Diverged => self.diverge(),
@@ -257,7 +292,7 @@ impl Session {
         unit.columns_told = true;
         if let Some(description) = &unit.description {
             if !description.columns.is_empty() {
-                self.events.push_back(Event::Columns(Arc::clone(&description.columns)));
+                self.events.push(Event::Columns(Arc::clone(&description.columns)));
             }
         }
     }
@@ -308,7 +343,7 @@ impl Session {
         match self.units[self.front].track(b'C', &body) {
             Track::New => {
                 self.tell_columns();
-                self.events.push_back(Event::Complete(body));
+                self.emit(Event::Complete(body));
             }
             Track::Seen => {}
             Track::Diverged => self.diverge(),
@@ -346,7 +381,7 @@ impl Session {
             let track = if unit.has_caught_up() { track } else { Track::Diverged };
             match track {
                 Track::Diverged => {
-                    self.unit_error = Some(error);
+                    self.unit_error = Some(Box::new(error));
                     self.diverge();
                     return Ok(());
                 }
@@ -355,7 +390,7 @@ impl Session {
                 Track::Seen | Track::New => {}
             }
         }
-        self.unit_error = Some(error);
+        self.unit_error = Some(Box::new(error));
         Ok(())
     }
 

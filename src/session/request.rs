@@ -7,12 +7,13 @@ use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend::{self, BindError};
 
-use super::classify::{Effect, StatementKind};
+use super::classify::{Classified, Effect, StatementKind};
 use super::statement::Statement;
 use super::transaction::{BeginOptions, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals, seals};
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::execution;
 use crate::wire::frame::Status;
 
 /// The values of a statement's parameters, encoded one by one.
@@ -26,6 +27,12 @@ pub trait Parameters {
         index: usize,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Send + Sync>>;
+
+    /// How each column is to come, 0 for text and 1 for binary, where they are not all to come as
+    /// [`Execute::text_results`] says. There must be as many as the statement has columns.
+    fn result_formats(&self) -> &[i16] {
+        &[]
+    }
 }
 
 /// For statements without parameters.
@@ -65,7 +72,7 @@ impl Session {
     pub fn accepts_requests(&self) -> bool {
         let mut sealed = 0;
         for unit in self.units.range(self.front..) {
-            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) {
+            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) || !unit.sent {
                 return false;
             }
             // If it does not parse, the transaction has not begun, and what follows must not run.
@@ -169,7 +176,7 @@ impl Session {
                 let mut unit = self.new_unit(Purpose::Commit, 0, false);
                 if let Transaction::Open(open) = &mut self.transaction {
                     open.chain = chain;
-                    if self.seals.enabled && open.effect > Effect::Reads {
+                    if self.seals.enabled && open.effect > Effect::Reads && !open.unsealable {
                         // Even a transaction declared READ ONLY may have been made writable since.
                         let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
                         unit.seal = Some(self.seals.allot(guarded));
@@ -239,6 +246,13 @@ impl Session {
         let unit = &mut self.units[index];
         unit.end = self.journal_base + self.journal.len();
         unit.copy = CopyIn::Done;
+        if unit.unprotected == Some(NO_LEDGER) && self.seals.enabled && self.seals.is_confirmed() {
+            // It began on a server whose ledger could not be used, and ends on another.
+            unit.unprotected = None;
+            unit.seal = Some(self.seals.allot(false));
+            unit.all_steps |= Steps::SEAL;
+            unit.steps.expect_seal();
+        }
         if unit.all_steps & Steps::SEAL != 0 {
             if let Some(seal) = unit.seal {
                 internals::write_seal(seal, &mut self.output);
@@ -282,8 +296,7 @@ impl Session {
                 write_parse(statement, out)?;
                 frontend::describe(b'S', "", out).map_err(nul)?;
             }
-            write_bind(statement, request, out)?;
-            frontend::execute("", 0, out).map_err(nul)
+            write_execution(statement, request, out)
         })?;
         unit.statement = Some(Arc::clone(statement));
         unit.effect = class.effect;
@@ -294,7 +307,7 @@ impl Session {
         if unit.autocommit && class.effect > Effect::Reads {
             self.seal_or_say_why_not(&mut unit, class.outside_transaction.then_some(OUTSIDE));
         }
-        self.enlist(unit);
+        self.enlist(unit, class);
         Ok(())
     }
 
@@ -334,7 +347,7 @@ impl Session {
         } else if controls {
             self.lose_protection(&mut unit, CONTROLS);
         }
-        self.enlist(unit);
+        self.enlist(unit, class);
         Ok(())
     }
 
@@ -352,17 +365,16 @@ impl Session {
     }
 
     /// A statement of the application's goes on its way.
-    fn enlist(&mut self, mut unit: Unit) {
-        if let Some(statement) = unit.statement.clone() {
-            let class = &statement.class;
-            if let Transaction::Open(open) = &mut self.transaction {
-                open.effect = open.effect.max(class.effect);
-                open.sets_mode |= matches!(&class.kind,
-                    StatementKind::Set { name, .. } if name.starts_with("transaction"));
+    fn enlist(&mut self, mut unit: Unit, class: &Classified) {
+        self.counters.statements.add(1);
+        if let Transaction::Open(open) = &mut self.transaction {
+            open.note(class);
+            if open.unsealable {
+                self.lose_protection(&mut unit, MODE_SET_LATE);
             }
-            if let Some(reason) = class.unprotected {
-                self.lose_protection(&mut unit, reason);
-            }
+        }
+        if let Some(reason) = class.unprotected {
+            self.lose_protection(&mut unit, reason);
         }
         self.push(unit);
         self.enforce_journal_limit();
@@ -421,6 +433,8 @@ pub(super) const OUTSIDE: &str =
     "the statement does not run inside a transaction, or may commit inside itself";
 pub(super) const CONTROLS: &str =
     "the string of several statements controls the transaction itself";
+pub(super) const MODE_SET_LATE: &str = "its mode was set by SET TRANSACTION after it may have written: if it is READ ONLY now, its commit \
+     cannot be recorded";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
 
 fn no_transaction() -> Error {
@@ -440,19 +454,22 @@ fn write_parse(statement: &Statement, out: &mut BytesMut) -> Result<()> {
         .map_err(nul)
 }
 
-fn write_bind(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
+fn write_execution(statement: &Statement, request: &Execute<'_>, out: &mut BytesMut) -> Result<()> {
     let parameters = request.parameters;
     let count = parameters.count();
     if count > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Usage, "more than 65535 parameters; nothing was sent"));
     }
-    frontend::bind(
-        "",
+    let all: &[i16] = if request.text_results { &[0] } else { &[1] };
+    let results = match parameters.result_formats() {
+        [] => all,
+        each => each,
+    };
+    execution::write(
         &statement.name,
         (0..count).map(|index| parameters.format(index)),
-        0..count,
         |index, out| parameters.encode(index, out),
-        [i16::from(!request.text_results)],
+        results,
         out,
     )
     .map_err(|error| match error {

@@ -2,7 +2,8 @@
 //! which were acknowledged.
 //!
 //! Invariants: a number is used for one transaction only, however often that is tried; a row is
-//! retired only by the opening of the next but one, when no outcome that it decides is unresolved.
+//! retired only by the opening of the next but one, when no outcome that it decides is unresolved, and
+//! never if a fence stands in it.
 
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
@@ -40,6 +41,15 @@ pub(super) struct Row {
     /// The highest number whose commit was acknowledged.
     pub acknowledged: u64,
     next: u64,
+    /// A fence stands in it against an attempt that may still be running: it is never deleted, for an
+    /// UPDATE of a row that is gone stops nobody.
+    fenced: bool,
+}
+
+impl Row {
+    fn new(id: Uuid) -> Self {
+        Self { id, acknowledged: 0, next: 1, fenced: false }
+    }
 }
 
 /// Commits that were acknowledged and are not there any more.
@@ -74,7 +84,7 @@ impl Seals {
             generated: 0,
             rotate_commits: u64::from(rotate_commits.max(1)),
             enabled: false,
-            current: Row { id: Uuid::nil(), acknowledged: 0, next: 1 },
+            current: Row::new(Uuid::nil()),
             previous: None,
             retired: None,
             opening: None,
@@ -106,6 +116,7 @@ impl Seals {
             let known = [Some(&mut self.current), self.previous.as_mut()];
             let number = match known.into_iter().flatten().find(|row| row.id == seal.row) {
                 Some(row) => {
+                    row.fenced = true;
                     row.next += 1;
                     row.next - 1
                 }
@@ -145,7 +156,8 @@ impl Seals {
     pub fn open(&mut self) -> (Uuid, Uuid) {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
-        let retire = if self.confirmed { self.previous.map(|row| row.id) } else { None };
+        let retired = self.previous.filter(|row| self.confirmed && !row.fenced);
+        let retire = retired.map(|row| row.id);
         self.retired = retire.or(self.retired);
         (id, retire.unwrap_or(Uuid::nil()))
     }
@@ -156,7 +168,7 @@ impl Seals {
         };
         if id != self.current.id {
             self.previous = Some(self.current);
-            self.current = Row { id, acknowledged: 0, next: 1 };
+            self.current = Row::new(id);
         }
         self.confirmed = true;
     }
@@ -168,7 +180,7 @@ impl Seals {
             // A fresh name: the numbers of the old one may yet be decided by another server.
             self.previous = Some(self.current);
             let id = self.generate();
-            self.current = Row { id, acknowledged: 0, next: 1 };
+            self.current = Row::new(id);
             self.confirmed = false;
         }
     }
@@ -269,6 +281,21 @@ mod tests {
         seals.allot(false);
         seals.allot(false);
         assert_eq!(seals.open().1, first);
+    }
+
+    /// The row in which a fence stood was deleted when the next but one was opened; the attempt that it
+    /// was to stop found no row to update, and committed as well (simulation, seed 34253).
+    #[test]
+    fn a_row_with_a_fence_is_not_retired() {
+        let mut seals = opened();
+        let seal = seals.allot(false);
+        seals.open();
+        seals.opened();
+        assert_eq!(seals.fences(&[seal]).len(), 1);
+        assert_eq!(seals.open().1, Uuid::nil());
+        let second = seals.row();
+        seals.opened();
+        assert_eq!(seals.open().1, second, "the others are");
     }
 
     /// The link was lost while a row was being opened: its predecessor had been deleted by the same

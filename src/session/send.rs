@@ -9,6 +9,7 @@ use super::transaction::{Open, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals};
 use crate::error::Result;
+use crate::wire::execution::SYNC;
 use crate::wire::frame::Status;
 
 impl Session {
@@ -107,8 +108,15 @@ impl Session {
 
     pub(super) fn push(&mut self, mut unit: Unit) {
         unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
+        // What may commit waits for the comparison of what is run again ahead of it, and what follows
+        // waits for its turn.
+        let ahead = self.units.range(self.front..);
+        let waits = ahead.clone().next_back().is_some_and(|last| !last.sent)
+            || (unit.may_commit() && ahead.clone().any(|ahead| ahead.replayed.is_some()));
         self.units.push_back(unit);
-        self.send(self.units.len() - 1);
+        if !waits {
+            self.send(self.units.len() - 1);
+        }
     }
 
     /// Puts a unit on the wire, in the form that the present link needs.
@@ -128,12 +136,12 @@ impl Session {
         match unit.purpose {
             Purpose::Internals => {
                 internals::write_internals(self.ledger_access, out);
-                frontend::sync(out);
+                out.extend_from_slice(SYNC);
             }
             Purpose::OpenRow => {
                 let (open, retire) = self.seals.open();
                 internals::write_open(open, retire, out);
-                frontend::sync(out);
+                out.extend_from_slice(SYNC);
             }
             Purpose::Simple => {
                 let begin = match &self.transaction {
@@ -170,7 +178,7 @@ impl Session {
                     // It has failed, and must fail again before its end is reached.
                     CopyIn::Failed => {
                         let _ = frontend::copy_fail("it has failed before", out);
-                        frontend::sync(out);
+                        out.extend_from_slice(SYNC);
                     }
                     _ => {
                         if let Some(seal) = unit.seal {
@@ -181,7 +189,7 @@ impl Session {
                             }
                             internals::write_seal(seal, out);
                         }
-                        frontend::sync(out);
+                        out.extend_from_slice(SYNC);
                     }
                 }
             }
@@ -190,12 +198,12 @@ impl Session {
                     internals::write_seal(seal, out);
                 }
                 internals::write_call(internals::COMMIT, out);
-                frontend::sync(out);
+                out.extend_from_slice(SYNC);
             }
             Purpose::Rollback => {
                 if self.internals_ready {
                     internals::write_call(internals::ROLLBACK, out);
-                    frontend::sync(out);
+                    out.extend_from_slice(SYNC);
                 } else {
                     // Nothing can be prepared in a failed transaction.
                     let _ = frontend::query("ROLLBACK", out);

@@ -7,7 +7,7 @@ use super::classify::{Classified, Discard, Effect, StatementKind, split};
 use super::replay::Finish;
 use super::request::{CONTROLS, OUTSIDE};
 use super::transaction::{Open, Transaction};
-use super::unit::{Purpose, Seal, Steps};
+use super::unit::{Purpose, Seal, Steps, Unit};
 use super::{BeginOptions, Event, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
@@ -74,7 +74,7 @@ impl Session {
         self.settle_unit(status, None);
     }
 
-    fn settle_unit(&mut self, status: Status, error: Option<ServerError>) {
+    fn settle_unit(&mut self, status: Status, error: Option<Box<ServerError>>) {
         match self.units[self.front].purpose {
             Purpose::User | Purpose::Simple => self.end_users(status, error),
             Purpose::Commit => self.end_commit(status, error),
@@ -94,7 +94,7 @@ impl Session {
         self.sealed = false;
     }
 
-    fn end_users(&mut self, status: Status, error: Option<ServerError>) {
+    fn end_users(&mut self, status: Status, error: Option<Box<ServerError>>) {
         let failed = error.is_some();
         let unit = &mut self.units[self.front];
         let autocommit = unit.autocommit;
@@ -124,7 +124,7 @@ impl Session {
                 // Of what does not run inside one transaction, a part may stand.
                 let whole = !matches!(unit.unprotected, Some(OUTSIDE | CONTROLS));
                 let outcome = if whole { Outcome::NotCommitted } else { Outcome::Unknown };
-                Error::server(error, outcome)
+                Error::server(*error, outcome)
             };
             if !autocommit && status == Status::Idle {
                 if let Transaction::Open(_) = self.transaction {
@@ -178,9 +178,8 @@ impl Session {
     /// The user's statement has succeeded: what does it change in the session?
     pub(super) fn note_success(&mut self) {
         let unit = &self.units[self.front];
-        let Some(statement) = unit.statement.clone() else {
-            return;
-        };
+        let noted = unit.statement.as_ref().filter(|statement| statement.class.changes_session());
+        let Some(statement) = noted.cloned() else { return };
         if unit.all_steps & Steps::USER == 0 {
             return;
         }
@@ -251,7 +250,7 @@ impl Session {
         }
     }
 
-    fn end_commit(&mut self, status: Status, error: Option<ServerError>) {
+    fn end_commit(&mut self, status: Status, error: Option<Box<ServerError>>) {
         let unit = &self.units[self.front];
         if self.reapply.is_running()
             && (self.rolled_back || (error.is_some() && status == Status::Idle))
@@ -264,13 +263,14 @@ impl Session {
             Some(error) if status != Status::Idle => {
                 // The seal or COMMIT has failed inside the transaction, which must still be ended.
                 let outcome = Outcome::NotCommitted;
-                self.begin_discarding(Finish::Fail(Error::server(error, outcome)));
+                self.begin_discarding(Finish::Fail(Error::server(*error, outcome)));
                 self.passed_over(status);
             }
             Some(error) => {
                 self.settings.roll_back();
+                self.counters.transactions_rolled_back.add(1);
                 self.end_transaction();
-                self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+                self.emit(Event::Error(Error::server(*error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
             }
             None if self.reapply.is_running() => self.reapplied(),
@@ -295,6 +295,11 @@ impl Session {
 
     /// The transaction has ended as the application wished, or has failed earlier.
     pub(super) fn finish_transaction(&mut self, committed: bool) {
+        if committed {
+            self.counters.transactions_committed.add(1);
+        } else {
+            self.counters.transactions_rolled_back.add(1);
+        }
         let (chain, begin, unrestorable) = match &mut self.transaction {
             Transaction::Open(open) => {
                 (open.chain, std::mem::take(&mut open.begin), open.unrestorable)
@@ -313,13 +318,14 @@ impl Session {
         self.emit(Event::Ready(if chain { Status::Open } else { Status::Idle }));
     }
 
-    fn end_rollback(&mut self, error: Option<ServerError>) {
+    fn end_rollback(&mut self, error: Option<Box<ServerError>>) {
         self.settings.roll_back();
         match error {
             None => self.finish_transaction(false),
             Some(error) => {
+                self.counters.transactions_rolled_back.add(1);
                 self.end_transaction();
-                self.emit(Event::Error(Error::server(error, Outcome::NotCommitted)));
+                self.emit(Event::Error(Error::server(*error, Outcome::NotCommitted)));
                 self.emit(Event::Ready(Status::Idle));
             }
         }
@@ -363,19 +369,22 @@ impl Session {
 
     /// Lets go of what need not be kept any longer.
     pub(super) fn compact(&mut self) {
-        let kept = |transaction: &Transaction| matches!(transaction, Transaction::Open(open) if open.unprotected.is_none());
-        while let Some(unit) = self.units.front() {
-            if !unit.answered || (!unit.autocommit && kept(&self.transaction)) {
-                return;
-            }
-            let used = unit.end.max(self.journal_base) - self.journal_base;
-            let used_here = used.min(self.journal.len());
-            self.journal.advance(used_here);
-            self.journal_base += used;
-            self.units.pop_front();
-            self.front = self.front.saturating_sub(1);
+        let kept =
+            matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_none());
+        let spent = |unit: &&Unit| unit.answered && (unit.autocommit || !kept);
+        let count = self.units.iter().take_while(spent).count();
+        if count == self.units.len() {
+            self.units.clear();
+            self.front = 0;
+            self.clear_journal();
+            return;
         }
-        self.clear_journal();
+        let Some(last) = self.units.range(..count).last() else { return };
+        let used = last.end.max(self.journal_base) - self.journal_base;
+        self.journal.advance(used.min(self.journal.len()));
+        self.journal_base += used;
+        self.units.drain(..count);
+        self.front = self.front.saturating_sub(count);
     }
 
     pub(super) fn clear_journal(&mut self) {

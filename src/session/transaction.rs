@@ -1,6 +1,6 @@
 //! The transaction that a session is in, as the application sees it.
 
-use super::classify::Effect;
+use super::classify::{Classified, Effect, StatementKind};
 use crate::error::Error;
 
 /// How a transaction is to begin.
@@ -35,6 +35,8 @@ pub(super) struct Open {
     pub unrestorable: Option<&'static str>,
     /// SET TRANSACTION was used: it may be read only by the application's own wish.
     pub sets_mode: bool,
+    /// That was done when it may have written already: a seal behind it could not be written.
+    pub unsealable: bool,
     /// Savepoints and where the pending settings stood when each was made.
     pub savepoints: Vec<(String, usize)>,
     /// COMMIT AND CHAIN or ROLLBACK AND CHAIN: another of the same kind follows.
@@ -49,8 +51,22 @@ impl Open {
             unprotected: None,
             unrestorable: None,
             sets_mode: false,
+            unsealable: false,
             savepoints: Vec::new(),
             chain: false,
         }
+    }
+
+    /// A statement of it goes on its way.
+    pub fn note(&mut self, class: &Classified) {
+        if let StatementKind::Several(parts) = &class.kind {
+            parts.iter().for_each(|part| self.note(part));
+        }
+        if matches!(&class.kind, StatementKind::Set { name, .. } if name.starts_with("transaction"))
+        {
+            self.sets_mode = true;
+            self.unsealable |= self.effect > Effect::Reads;
+        }
+        self.effect = self.effect.max(class.effect);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::classify::Effect;
+use super::classify::{Effect, StatementKind};
 use super::statement::{Description, Statement};
 use crate::error::Error;
 
@@ -59,6 +59,13 @@ impl Steps {
 
     pub fn advance(&mut self) {
         self.0 &= self.0 - 1;
+    }
+
+    /// A seal follows the user's part after all.
+    pub fn expect_seal(&mut self) {
+        if self.current() != Self::SYNC {
+            self.0 |= Self::SEAL;
+        }
     }
 
     /// An error skips everything up to the Sync.
@@ -204,6 +211,14 @@ impl Unit {
         let mut unit = Self::new(purpose, Steps::USER, at);
         unit.autocommit = true;
         unit
+    }
+
+    /// Whether it ends the open transaction, so that what is ahead of it can be taken back no more.
+    pub fn may_commit(&self) -> bool {
+        let class = self.statement.as_ref().map(|statement| &statement.class.kind);
+        let controls = self.purpose == Purpose::Simple
+            && class.is_some_and(StatementKind::controls_transaction);
+        self.purpose == Purpose::Commit || (controls && !self.autocommit)
     }
 
     /// Makes it ready to be sent again. What the application has not been given piece by piece need

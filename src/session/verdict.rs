@@ -18,6 +18,7 @@ impl Session {
             let several = unit.losses > 1;
             match verdict {
                 Verdict::Committed => {
+                    self.counters.commits_found.add(1);
                     if let Some(seal) = seal {
                         self.seals.acknowledge(seal);
                     }
@@ -34,6 +35,9 @@ impl Session {
                     self.emit(Event::Ready(Status::Idle));
                 }
                 Verdict::Failed(error) => {
+                    if commit && error.outcome() == Outcome::NotCommitted {
+                        self.counters.transactions_rolled_back.add(1);
+                    }
                     self.emit(Event::Error(error));
                     self.emit(Event::Ready(Status::Idle));
                     self.settings.roll_back();
@@ -77,7 +81,11 @@ impl Session {
     pub(super) fn fail_outstanding(&mut self, error: &Error) {
         self.settings.roll_back();
         let mut told = false;
-        let mut ended = !matches!(self.transaction, Transaction::Open(_));
+        let open = matches!(self.transaction, Transaction::Open(_));
+        if open && error.outcome() == Outcome::NotCommitted && !self.commit_is_decided() {
+            self.counters.transactions_rolled_back.add(1);
+        }
+        let mut ended = !open;
         while let Some(unit) = self.units.get_mut(self.front) {
             let waiting = unit.purpose.is_users() && !unit.answered;
             let autocommit = unit.autocommit;

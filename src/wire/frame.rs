@@ -3,7 +3,7 @@
 //! The messages of the hot path are told apart by their tag alone and never copied; the seldom
 //! ones are handed to `postgres-protocol` ([`Frame::parse`]).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::message::backend::Message;
 
 use super::Malformed;
@@ -11,9 +11,12 @@ use super::Malformed;
 /// The tag, and the length that counts itself but not the tag.
 pub const HEADER: usize = 5;
 
-/// One whole message of a server, header included.
+/// One whole message of a server.
 #[derive(Debug, Clone)]
-pub struct Frame(Bytes);
+pub struct Frame {
+    tag: u8,
+    body: Bytes,
+}
 
 impl Frame {
     /// Takes the next whole message off the front of `buf`, or `None` until it has arrived.
@@ -21,29 +24,38 @@ impl Frame {
     /// A message longer than `limit` is refused before it is awaited, so that a hostile length
     /// cannot make the buffer grow without bound.
     pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<Self>, Malformed> {
-        match peek(buf, limit)? {
-            Some((_, total)) if buf.len() >= total => Ok(Some(Self(buf.split_to(total).freeze()))),
-            _ => Ok(None),
-        }
+        let found = peek_whole(buf, limit)?;
+        Ok(found.map(|(tag, total)| Self::cut(tag, total, buf)))
+    }
+
+    /// Takes off the message that [`peek_whole`] has found.
+    pub fn cut(tag: u8, total: usize, buf: &mut BytesMut) -> Self {
+        let mut body = buf.split_to(total).freeze();
+        body.advance(HEADER);
+        Self { tag, body }
     }
 
     pub fn tag(&self) -> u8 {
-        self.0[0]
+        self.tag
     }
 
     /// What follows the header.
     pub fn body(&self) -> &[u8] {
-        &self.0[HEADER..]
+        &self.body
     }
 
-    /// What follows the header, sharing the frame's memory.
+    /// What follows the header.
     pub fn into_body(self) -> Bytes {
-        self.0.slice(HEADER..)
+        self.body
     }
 
     /// The message in full, by `postgres-protocol`: for what is seldom and has structure.
     pub fn parse(&self) -> Result<Message, Malformed> {
-        let mut copy = BytesMut::from(&self.0[..]);
+        let length = u32::try_from(self.body.len() + HEADER - 1);
+        let mut copy = BytesMut::with_capacity(HEADER + self.body.len());
+        copy.put_u8(self.tag);
+        copy.put_u32(length.map_err(|_| Malformed("a length that does not fit"))?);
+        copy.put_slice(&self.body);
         Message::parse(&mut copy)?.ok_or(Malformed("a message ends before its body does"))
     }
 }
@@ -61,6 +73,11 @@ pub fn peek(buf: &[u8], limit: usize) -> Result<Option<(u8, usize)>, Malformed> 
         return Err(Malformed("a message longer than message_bytes_max"));
     }
     Ok(Some((tag, length + 1)))
+}
+
+/// As [`peek`], but only once the message is there in full.
+pub fn peek_whole(buf: &[u8], limit: usize) -> Result<Option<(u8, usize)>, Malformed> {
+    Ok(peek(buf, limit)?.filter(|(_, total)| buf.len() >= *total))
 }
 
 /// The text of a CommandComplete's body.

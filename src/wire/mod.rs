@@ -2,9 +2,11 @@
 //!
 //! Nothing here does I/O. [`frame`] cuts the stream of a server's bytes into messages and checks
 //! their outer shape; whatever does not fit is [`Malformed`], which every caller treats as the
-//! loss of the link. [`row`] reads the values of one DataRow, [`error_fields`] a server's complaint.
+//! loss of the link. [`row`] reads rows and their values, [`error_fields`] a server's complaint;
+//! [`execution`] writes what executes a statement.
 
 pub mod error_fields;
+pub mod execution;
 pub mod frame;
 pub mod row;
 

@@ -1,6 +1,43 @@
-//! The values of one DataRow, without copying them.
+//! The rows of a result and the values of one of them, without copying them.
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::Malformed;
+use super::frame::HEADER;
+
+/// Rows that have arrived together: DataRow messages one behind the other, each of them checked.
+#[derive(Debug)]
+pub struct Rows {
+    messages: Bytes,
+    count: usize,
+}
+
+impl Rows {
+    /// Takes off the front of `buf` what are `count` whole messages of so many bytes in all.
+    pub fn cut(count: usize, length: usize, buf: &mut BytesMut) -> Self {
+        Self { messages: buf.split_to(length).freeze(), count }
+    }
+}
+
+/// Gives the bodies of the messages.
+impl Iterator for Rows {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let (&[_, a, b, c, d], _) = self.messages.split_first_chunk::<HEADER>()?;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
+        let mut message = self.messages.split_to(length);
+        message.advance(HEADER);
+        self.count -= 1;
+        Some(message)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Rows {}
 
 /// Walks the values of a DataRow's body, in the order of its columns.
 ///
@@ -49,14 +86,19 @@ impl<'a> Iterator for Values<'a> {
 /// Checks that a DataRow's body is whole and has as many values as there are columns, so that
 /// whoever reads it later need not.
 pub fn check(body: &[u8], columns: Option<usize>) -> Result<(), Malformed> {
-    let mut values = Values::new(body)?;
-    if columns.is_some_and(|n| n != usize::from(values.left)) {
+    let Values { mut rest, left } = Values::new(body)?;
+    if columns.is_some_and(|n| n != usize::from(left)) {
         return Err(Malformed("a row with another number of columns than described"));
     }
-    for value in values.by_ref() {
-        value?;
+    for _ in 0..left {
+        let value = rest.split_first_chunk::<4>().and_then(|(&length, behind)| {
+            // NULL has a negative length, and no bytes.
+            let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(0);
+            behind.get(length..)
+        });
+        rest = value.ok_or(Malformed("a row shorter than its lengths say"))?;
     }
-    if !values.rest.is_empty() {
+    if !rest.is_empty() {
         return Err(Malformed("a row longer than its lengths say"));
     }
     Ok(())
@@ -72,6 +114,17 @@ mod tests {
         check(body, Some(3)).unwrap();
         let values: Vec<_> = Values::new(body).unwrap().map(Result::unwrap).collect();
         assert_eq!(values, [Some(&b"ab"[..]), None, Some(&b""[..])]);
+    }
+
+    #[test]
+    fn takes_rows_that_arrived_together_apart() {
+        let mut buf = BytesMut::from(&b"D\0\0\0\x06\0\0D\0\0\0\x0a\0\x01\xff\xff\xff\xffC"[..]);
+        let mut rows = Rows::cut(2, 18, &mut buf);
+        assert_eq!(&buf[..], b"C");
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows.next().as_deref(), Some(&b"\0\0"[..]));
+        assert_eq!(rows.next().as_deref(), Some(&b"\0\x01\xff\xff\xff\xff"[..]));
+        assert_eq!((rows.next(), rows.len()), (None, 0));
     }
 
     #[test]

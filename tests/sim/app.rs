@@ -79,6 +79,9 @@ pub struct Transaction {
     pub reply_lost: bool,
     /// A statement failed, and nothing has been rolled back since.
     pub failed: bool,
+    /// A string failed that had made a savepoint, so that rolling back to one may bring back more, or
+    /// less, than is kept account of here: if it commits, nothing is expected of what it wrote.
+    unsure: bool,
     /// It was ended by something else than the server.
     pub doomed: bool,
     savepoints: Vec<(String, usize, Session)>,
@@ -312,8 +315,14 @@ impl App {
                 self.change_in_transaction(&request.sql, &mut tx);
             }
             Some(error) => {
-                tx.gone.extend(&request.ids);
                 tx.failed = true;
+                tx.gone.extend(&request.ids);
+                if request.sql.contains("; SAVEPOINT") || request.sql.starts_with("SAVEPOINT") {
+                    // What a string has done up to a savepoint of its own stands if that is rolled
+                    // back to, and so does what an older one of that name had been made for.
+                    self.settings_unknown = true;
+                    tx.unsure = true;
+                }
                 if error.kind() == ErrorKind::Server {
                     let end = error.sqlstate().to_owned();
                     tx.seen.push(Reply { rows: Vec::new(), end });
@@ -340,8 +349,11 @@ impl App {
             (None, Some("ROLLBACK")) => Outcome::NotCommitted,
             _ => return Err(format!("COMMIT is answered with {tag:?}")),
         };
-        self.mark(tx.gone.iter(), Expect::Never);
+        if outcome == Outcome::NotCommitted || !tx.unsure {
+            self.mark(tx.gone.iter(), Expect::Never);
+        }
         match outcome {
+            _ if tx.unsure && outcome != Outcome::NotCommitted => self.session.local.clear(),
             Outcome::Committed => {
                 if tx.doomed || (tx.failed && !tx.reply_lost) {
                     return Err("a transaction that has failed is committed".into());

@@ -185,9 +185,9 @@ impl Backend {
         self.send(&message(b'C', &body));
     }
 
-    fn begin_implicitly(&mut self) {
+    pub fn begin_implicitly(&mut self, read_only: bool) {
         if self.tx.is_none() {
-            self.tx = Some(Tx::default());
+            self.tx = Some(Tx { read_only, ..Tx::default() });
             self.before = self.session.clone();
             self.explicit = false;
         }
@@ -367,8 +367,8 @@ impl World {
                 }
                 reader.take(1);
                 let name = reader.text().ok_or_else(malformed)?;
+                self.begin_implicitly(me);
                 let backend = &mut self.backends[me];
-                backend.begin_implicitly();
                 match backend.prepared.get(name).cloned() {
                     None => backend.fail("26000", true),
                     Some((stmt, _)) if backend.failed && !stmt.columns().is_empty() => {
@@ -429,8 +429,8 @@ impl World {
     }
 
     pub fn parse_message(&mut self, me: usize, name: String, sql: String) {
+        self.begin_implicitly(me);
         let backend = &mut self.backends[me];
-        backend.begin_implicitly();
         let Some(stmt) = sql::parse(&sql) else { return backend.fail("42601", true) };
         if backend.failed && !Backend::is_exit(&stmt) {
             return backend.fail("25P02", !stmt.is_internal());
@@ -443,8 +443,8 @@ impl World {
     }
 
     fn bind_message(&mut self, me: usize, name: &str, params: Vec<Vec<u8>>) {
+        self.begin_implicitly(me);
         let backend = &mut self.backends[me];
-        backend.begin_implicitly();
         let Some((stmt, sql)) = backend.prepared.get(name).cloned() else {
             return backend.fail("26000", true);
         };
@@ -460,7 +460,7 @@ impl World {
             self.backends[me].fail("34000", true);
             return Ok(true);
         };
-        self.backends[me].begin_implicitly();
+        self.begin_implicitly(me);
         let done = self.run(me, &stmt, &sql, &params, false)?;
         if done {
             self.backends[me].portal = None;
@@ -609,7 +609,7 @@ impl World {
                 );
             }
             Stmt::CopyInLog | Stmt::CopyInT => {
-                if self.servers[self.backends[me].server].read_only {
+                if self.is_read_only(me) {
                     self.backends[me].fail("25006", of_user);
                     return Ok(true);
                 }
@@ -744,7 +744,7 @@ impl World {
             backend.ready();
             return Ok(true);
         };
-        self.backends[me].begin_implicitly();
+        self.begin_implicitly(me);
         self.run(me, stmt, "", &[], true)
     }
 

@@ -22,6 +22,8 @@ pub enum Lock {
 pub struct Tx {
     pub ops: Vec<Op>,
     pub locks: Vec<Lock>,
+    /// The server was read-only when it began: that holds to its end, and so does the contrary.
+    pub read_only: bool,
     pub savepoints: Vec<(String, usize, Session)>,
     /// It has a transaction id.
     pub has_xid: bool,
@@ -268,6 +270,18 @@ impl World {
         state
     }
 
+    /// Whether the backend's transaction can only read, as `transaction_read_only` says it.
+    pub fn is_read_only(&self, me: usize) -> bool {
+        let backend = &self.backends[me];
+        let server = &self.servers[backend.server];
+        backend.tx.as_ref().map_or(server.read_only, |tx| tx.read_only)
+    }
+
+    pub fn begin_implicitly(&mut self, me: usize) {
+        let read_only = self.servers[self.backends[me].server].read_only;
+        self.backends[me].begin_implicitly(read_only);
+    }
+
     fn op(&mut self, me: usize, op: Op) {
         if let Some(tx) = &mut self.backends[me].tx {
             tx.ops.push(op);
@@ -282,8 +296,7 @@ impl World {
     }
 
     fn try_execute(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Result<Exec, Exec> {
-        let server = self.backends[me].server;
-        if self.servers[server].read_only && stmt.writes() {
+        if self.is_read_only(me) && stmt.writes() {
             return Err(Exec::Error("25006"));
         }
         let uuid = |index: usize| {
@@ -441,8 +454,7 @@ impl World {
         number: i64,
     ) -> Result<i64, Exec> {
         let has_xid = self.backends[me].tx.as_ref().is_some_and(|tx| tx.has_xid);
-        let read_only = self.servers[self.backends[me].server].read_only;
-        if *stmt == Stmt::SealGuarded && (!has_xid || read_only) {
+        if *stmt == Stmt::SealGuarded && (!has_xid || self.is_read_only(me)) {
             return Ok(0);
         }
         match self.seal(me, session, number)? {

@@ -123,13 +123,19 @@ impl<'py> Context<'py> {
 
     /// Year, month and day of a day counted from 2000-01-01.
     fn civil(&self, days: i64, name: &str) -> PyResult<(u16, u8, u8)> {
-        if (FIRST_DAY..=LAST_DAY).contains(&days) { Ok(civil(days)) } else { Err(self.out_of_range(name)) }
+        if (FIRST_DAY..=LAST_DAY).contains(&days) {
+            Ok(civil(days))
+        } else {
+            Err(self.out_of_range(name))
+        }
     }
 
     pub(super) fn infinite(&self, name: &str, value: &str) -> PyErr {
         errors::data(
             self.py,
-            format!("{name} {value} cannot be a Python object; select it as text, or use isfinite()"),
+            format!(
+                "{name} {value} cannot be a Python object; select it as text, or use isfinite()"
+            ),
         )
     }
 

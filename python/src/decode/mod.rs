@@ -26,23 +26,31 @@ pub struct Decoders {
     pub kinds: Box<[Kind]>,
     /// The state of the type map that `kinds` was made from.
     pub epoch: u64,
-    /// All values come as text, because one of the types has no binary form that is known here.
-    pub text: bool,
+    /// Those columns that come as text, where not all come in binary.
+    texts: Box<[bool]>,
 }
 
 impl Decoders {
-    /// For a statement that is to be executed.
+    /// For a statement that is to be executed: what has no binary form that is known here comes as text.
     pub fn new(columns: Arc<[Column]>, types: &TypeMap) -> Self {
         let mut decoders = Self::of_received(columns, types, false);
-        decoders.text = decoders.kinds.iter().any(|kind| !kind.is_binary());
+        if decoders.kinds.iter().any(|kind| !kind.is_binary()) {
+            decoders.texts = decoders.kinds.iter().map(|kind| !kind.is_binary()).collect();
+        }
         decoders
     }
 
     /// For a result that has come as text, or in binary.
     pub fn of_received(columns: Arc<[Column]>, types: &TypeMap, text: bool) -> Self {
         let epoch = types.epoch();
-        let kinds = columns.iter().map(|column| types.kind(column.type_oid)).collect();
-        Self { columns, kinds, epoch, text }
+        let kinds: Box<[Kind]> = columns.iter().map(|column| types.kind(column.type_oid)).collect();
+        let texts = if text { vec![true; kinds.len()].into() } else { Box::default() };
+        Self { columns, kinds, epoch, texts }
+    }
+
+    /// How each column is to come; empty if all come in binary.
+    pub fn formats(&self) -> Vec<i16> {
+        self.texts.iter().map(|text| i16::from(!text)).collect()
     }
 }
 
@@ -60,8 +68,10 @@ impl<'py> Context<'py> {
     /// One row as a tuple.
     pub fn row(&self, decoders: &Decoders, body: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
         let mut values = Values::new(body).into_iter().flatten();
-        let columns = decoders.kinds.iter().map(|kind| match values.next() {
-            Some(Ok(Some(value))) if decoders.text => self.text(kind, value),
+        let columns = decoders.kinds.iter().enumerate().map(|(at, kind)| match values.next() {
+            Some(Ok(Some(value))) if decoders.texts.get(at) == Some(&true) => {
+                self.text(kind, value)
+            }
             Some(Ok(Some(value))) => self.binary(kind, value),
             _ => Ok(self.none()),
         });
@@ -183,13 +193,12 @@ impl<'py> Context<'py> {
         }
     }
 
-    fn custom(
-        &self,
-        custom: &crate::types::Custom,
-        value: &[u8],
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let value =
-            if custom.binary { PyBytes::new(self.py, value).into_any() } else { self.string(value)? };
+    fn custom(&self, custom: &crate::types::Custom, value: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        let value = if custom.binary {
+            PyBytes::new(self.py, value).into_any()
+        } else {
+            self.string(value)?
+        };
         custom.loads.bind(self.py).call1((value,))
     }
 }

@@ -82,7 +82,8 @@ impl<'py> Context<'py> {
                 let mut literal = Literal { rest: text, delimiter: ',' };
                 while !literal.rest.is_empty() {
                     let key = literal.hstore_item().ok_or_else(|| self.malformed())?;
-                    literal.rest = literal.rest.strip_prefix("=>").ok_or_else(|| self.malformed())?;
+                    literal.rest =
+                        literal.rest.strip_prefix("=>").ok_or_else(|| self.malformed())?;
                     let value = literal.hstore_item().ok_or_else(|| self.malformed())?;
                     dict.set_item(key.0, value.1.then_some(value.0))?;
                     literal.eat(',');
@@ -100,7 +101,12 @@ impl<'py> Context<'py> {
     fn bytea_text(&self, text: &str) -> PyResult<Vec<u8>> {
         if let Some(hex) = text.strip_prefix("\\x") {
             let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-            return hex.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(|| self.malformed());
+            return hex
+                .as_bytes()
+                .chunks(2)
+                .map(pair)
+                .collect::<Option<_>>()
+                .ok_or_else(|| self.malformed());
         }
         // bytea_output = escape
         let mut bytes = Vec::with_capacity(text.len());
@@ -385,4 +391,3 @@ impl Literal<'_> {
         None
     }
 }
-

@@ -102,7 +102,10 @@ impl<'py> Encoder<'py> {
             inner = list.get_item(0)?;
         }
         if lengths.len() > DIMENSIONS_MAX {
-            return Err(errors::data(self.py, "a list of more than 6 dimensions; nothing was sent"));
+            return Err(errors::data(
+                self.py,
+                "a list of more than 6 dimensions; nothing was sent",
+            ));
         }
         let mut values = Vec::new();
         self.flatten(list, &lengths, &mut values)?;
@@ -131,7 +134,11 @@ impl<'py> Encoder<'py> {
         }
     }
 
-    pub(super) fn array_literal(&self, list: &Bound<'py, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(super) fn array_literal(
+        &self,
+        list: &Bound<'py, PyAny>,
+        out: &mut Vec<u8>,
+    ) -> PyResult<()> {
         out.push(b'{');
         for (index, item) in list.try_iter()?.enumerate() {
             let item = item?;

@@ -178,7 +178,8 @@ fn table(py: Python<'_>) -> PyResult<&Table> {
             (class(&ipaddress, "IPv4Network")?, Dumper::Shown(CIDR)),
             (class(&ipaddress, "IPv6Network")?, Dumper::Shown(CIDR)),
         ];
-        let entries = known.into_iter().map(|(class, dumper)| (address(class.bind(py)), (class, dumper)));
+        let entries =
+            known.into_iter().map(|(class, dumper)| (address(class.bind(py)), (class, dumper)));
         Ok(RwLock::new(entries.collect()))
     })
 }
@@ -261,7 +262,12 @@ impl<'py> Encoder<'py> {
         then(&base)
     }
 
-    fn dump(&self, dumper: &Dumper, value: &Bound<'py, PyAny>, out: &mut Vec<u8>) -> PyResult<Form> {
+    fn dump(
+        &self,
+        dumper: &Dumper,
+        value: &Bound<'py, PyAny>,
+        out: &mut Vec<u8>,
+    ) -> PyResult<Form> {
         let py = self.py;
         Ok(match dumper {
             Dumper::None => Form::Null,
@@ -347,7 +353,10 @@ impl<'py> Encoder<'py> {
 
     fn string(&self, value: &Bound<'py, PyString>, out: &mut Vec<u8>) -> PyResult<Form> {
         let Ok(text) = value.to_str() else {
-            return Err(errors::data(self.py, "a str with surrogates is not text; nothing was sent"));
+            return Err(errors::data(
+                self.py,
+                "a str with surrogates is not text; nothing was sent",
+            ));
         };
         if text.as_bytes().contains(&0) {
             return Err(errors::data(

@@ -149,6 +149,12 @@ impl Classified {
         }
     }
 
+    /// Whether the session has to take note of it once it has succeeded.
+    pub fn changes_session(&self) -> bool {
+        let plain = matches!(self.kind, StatementKind::Other | StatementKind::Empty);
+        !plain || self.sets_config || self.unrestorable.is_some()
+    }
+
     fn outside_transaction(mut self) -> Self {
         self.outside_transaction = true;
         self
