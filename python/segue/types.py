@@ -360,7 +360,7 @@ def register_dumper(
 def _row_type(name: str, fields: str) -> Callable[..., Any]:
     """Make the named tuple for a composite type; called by the native module."""
     names = [
-        field if field.isidentifier() and not field.startswith("_") else f"f_{re.sub(r'W', '_', field)}"
+        field if field.isidentifier() and field[0] != "_" else "f_" + re.sub(r"\W", "_", field)
         for field in fields.split("\x1f")
         if field
     ]
