@@ -5,6 +5,7 @@ Names with an underscore are between the two halves.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final
+
 from typing_extensions import Self, disjoint_base
 
 __all__ = ["Connection", "Cursor", "Operation", "__version__", "register_dumper"]
