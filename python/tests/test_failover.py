@@ -306,3 +306,93 @@ def test_there_and_back_again(segue_cluster: Cluster) -> None:
             segue_cluster.start(old)
             conn.commit()
     assert ids(segue_cluster.primary) == [1, 2, 3]
+
+
+def test_a_pipeline_outlives_its_server(segue_cluster: Cluster) -> None:
+    prepared(segue_cluster)
+    with segue.connect(segue_cluster.uri) as conn:
+        with conn.pipeline() as pipeline:
+            early = [conn.execute("INSERT INTO work VALUES (%s)", (id,)) for id in range(50)]
+            pipeline.sync()
+            segue_cluster.failover()
+            late = [conn.execute("INSERT INTO work VALUES (%s)", (id,)) for id in range(50, 100)]
+        assert [cur.rowcount for cur in early + late] == [1] * 100
+    assert ids(segue_cluster.primary) == list(range(100))
+
+
+def test_autocommitted_statements_of_a_pipeline_are_applied_once(segue_cluster: Cluster) -> None:
+    prepared(segue_cluster)
+    with segue.connect(segue_cluster.uri, autocommit=True) as conn:
+        killer = Worker(segue_cluster.failover)
+        sent = 0
+        while killer.is_alive() or sent < 200:
+            with conn.pipeline():
+                for _ in range(10):
+                    conn.execute("INSERT INTO work VALUES (%s)", (sent,))
+                    sent += 1
+        killer.result()
+    assert ids(segue_cluster.primary) == list(range(sent))
+
+
+def test_threads_that_share_a_connection_outlive_its_server(segue_cluster: Cluster) -> None:
+    prepared(segue_cluster)
+    with segue.connect(segue_cluster.uri, autocommit=True) as conn:
+        killer = Worker(segue_cluster.failover)
+        done: dict[int, int] = dict.fromkeys(range(4), 0)
+
+        def work(number: int) -> None:
+            while killer.is_alive() or done[number] < 50:
+                conn.execute("INSERT INTO work VALUES (%s)", (done[number] * 4 + number,))
+                done[number] += 1
+
+        for worker in [Worker(functools.partial(work, number)) for number in range(4)]:
+            worker.result()
+        killer.result()
+    expected = sorted(n * 4 + number for number, count in done.items() for n in range(count))
+    assert ids(segue_cluster.primary) == expected
+
+
+def test_a_session_that_reads_goes_on_reading(segue_cluster: Cluster) -> None:
+    prepared(segue_cluster)
+    with segue.connect(segue_cluster.uri, autocommit=True, writes=False) as conn:
+        assert conn.execute("SELECT count(*) FROM work").fetchone() == (0,)
+        segue_cluster.failover()
+        for _ in range(20):
+            assert conn.execute("SELECT count(*) FROM work").fetchone() == (0,)
+
+
+def test_an_open_result_is_not_lost_with_its_server(segue_cluster: Cluster) -> None:
+    with segue.connect(segue_cluster.uri) as conn:
+        cur = conn.execute("SELECT generate_series(1, 1000)")
+        assert cur.fetchone() == (1,)
+        segue_cluster.kill_primary()
+        assert len(cur.fetchall()) == 999
+        segue_cluster.promote()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_no_thread_or_socket_is_left_behind(segue_cluster: Cluster) -> None:
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with segue.connect(segue_cluster.uri) as conn:
+            conn.execute("SELECT 1")
+    # Segue's own thread is none of Python's.
+    assert set(threading.enumerate()) == before
+    segue_cluster.primary.wait_for(
+        "SELECT count(*) < 6 FROM pg_stat_activity WHERE application_name = 'segue'"
+    )
+
+
+@pytest.mark.segue_cluster(1, replication="async")
+def test_commits_that_a_promotion_has_lost_are_not_hidden(segue_cluster: Cluster) -> None:
+    """The standby never gets what the primary acknowledged; whoever reads again sees that."""
+    prepared(segue_cluster)
+    segue_cluster.wait_for_standbys()
+    with segue.connect(segue_cluster.uri, autocommit=True) as conn:
+        with segue_cluster.paused(1):
+            segue_cluster.primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+            conn.execute("INSERT INTO work VALUES (1)")
+            segue_cluster.kill_primary()
+        new = segue_cluster.promote()
+        there = conn.execute("SELECT id FROM work").fetchall()
+        assert there == [(id,) for id in ids(new)]
