@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -80,16 +80,15 @@ class Connection(_segue.Connection):
     ProgrammingError = _errors.ProgrammingError
     NotSupportedError = _errors.NotSupportedError
 
-    def cursor(
-        self, *, row_factory: Any = ..., binary: bool = True
-    ) -> Cursor:
-        """Make a cursor; its rows are made by the connection's row factory unless it has its own."""
+    def cursor(self, *, row_factory: Any = ..., binary: bool = True) -> Cursor:
+        """Make a cursor; the connection's row factory makes its rows unless it has its own."""
         if self.closed:
             raise InterfaceError("the connection is closed")
         return self.cursor_factory(self, self.row_factory if row_factory is ... else row_factory)
 
-    def execute(self, query: Any, params: Any = None, *, prepare: bool | None = None,
-                binary: bool = False) -> Cursor:
+    def execute(
+        self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool = False
+    ) -> Cursor:
         """Execute a statement with a new cursor, and return that."""
         return self.cursor_factory(self, self.row_factory).execute(query, params)
 
@@ -114,10 +113,8 @@ class Connection(_segue.Connection):
 
     def _rollback_quietly(self) -> None:
         # The exception that is on its way says more than another that follows from it.
-        try:
+        with suppress(_errors.Error):
             self.rollback()
-        except _errors.Error:
-            pass
 
     # Settings of transactions.
 
@@ -362,10 +359,8 @@ class Pipeline:
             raise first
 
     def _drop(self) -> None:
-        try:
+        with suppress(_errors.Error):
             self.sync()
-        except _errors.Error:
-            pass
 
 
 class ConnectionInfo:
@@ -415,7 +410,8 @@ def connect(
 
     `writes=False` is for a connection that only reads, on whatever server there is.
     """
-    connection = Connection(make_conninfo(conninfo, **options), autocommit=autocommit, writes=writes)
+    full = make_conninfo(conninfo, **options)
+    connection = Connection(full, autocommit=autocommit, writes=writes)
     connection.row_factory = row_factory
     if cursor_factory is not None:
         connection.cursor_factory = cursor_factory
@@ -441,5 +437,3 @@ def _text(value: Any) -> str:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-

@@ -53,7 +53,7 @@ class Copy:
         return self._ticket
 
     def write(self, data: bytes | bytearray | memoryview | str) -> None:
-        """Send a piece of data, in the format of the statement; it need not end where a row does."""
+        """Send a piece of data in the statement's format; it need not end where a row does."""
         ticket = self._open(True)
         if isinstance(data, str):
             data = data.encode()

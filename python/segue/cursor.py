@@ -32,8 +32,9 @@ class Cursor(_segue.Cursor):
     ) -> Generator[Any, None, None]:
         """Execute a statement and give its rows as they arrive, in bounded memory.
 
-        A failover in the middle goes on with the next row. What is left when the iterator is closed is
-        read and thrown away. `size` is for users of psycopg: rows that arrive together are read together.
+        A failover in the middle goes on with the next row. What is left when the iterator is
+        closed is read and thrown away. `size` is for users of psycopg: rows that arrive together
+        are read together.
         """
         ticket = self._stream_start(query, params)
         done = False

@@ -249,7 +249,14 @@ class TypeInfo:
             return None
         oid, array, kind, typname, labels, names, types, bound, multi = row
         return cls(
-            typname, oid, array, kind, tuple(labels), tuple(zip(names, types, strict=True)), bound, multi
+            typname,
+            oid,
+            array,
+            kind,
+            tuple(labels),
+            tuple(zip(names, types, strict=True)),
+            bound,
+            multi,
         )
 
 
@@ -285,8 +292,8 @@ def register_enum(
 ) -> TypeInfo:
     """Have an enum type read as members of a Python enum, and these sent as it.
 
-    A member's label is its name, or its value if that is one of the type's labels, or what `mapping`
-    says. Holds for all connections to this database.
+    A member's label is its name, or its value if that is one of the type's labels, or what
+    `mapping` says. Holds for all connections to this database.
     """
     info = _fetched(connection, name)
     labels: dict[Enum, str] = {}
@@ -297,7 +304,9 @@ def register_enum(
             labels[member] = member.name
         elif isinstance(member.value, str) and member.value in info.labels:
             labels[member] = member.value
-    connection._register_enum(info.oid, info.array_oid, [(l, m) for m, l in labels.items()])
+    connection._register_enum(
+        info.oid, info.array_oid, [(label, member) for member, label in labels.items()]
+    )
     from segue import _segue
 
     _segue.register_dumper(enum, info.oid, labels)
@@ -322,7 +331,7 @@ def register_composite(
 
 
 def register_range(connection: Connection, name: str | TypeInfo) -> TypeInfo:
-    """Have a range type of the database's own, and its multirange, read as `Range` and `Multirange`."""
+    """Have a range type of the database's own, and its multirange, read as `Range`s."""
     info = _fetched(connection, name)
     connection._register_range(info.oid, info.multirange_oid, info.bound_oid)
     return info
@@ -343,9 +352,7 @@ def register_loader(
     connection._register_loader(oid, loads, binary)
 
 
-def register_dumper(
-    cls: type, oid: int, dumps: Callable[[Any], str | bytes | None]
-) -> None:
+def register_dumper(cls: type, oid: int, dumps: Callable[[Any], str | bytes | None]) -> None:
     """Have values of a class sent as a type, 0 for what the server infers.
 
     `dumps` gives a str in the text form, bytes in the binary form, or None for NULL. Holds for all
@@ -366,5 +373,3 @@ def _row_type(name: str, fields: str) -> Callable[..., Any]:
     ]
     title = re.sub(r"\W", "_", name)
     return namedtuple(title if title.isidentifier() else "Row", names, rename=True)
-
-
