@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use segue::client::Progress;
 use segue::wire::frame::Status;
 use segue::{CancelHandle, Client, IsolationLevel, TransactionOptions};
@@ -139,11 +140,13 @@ impl Connection {
     /// The server has told of another time zone.
     fn note_zone(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
         let name = core.session.parameter("TimeZone").unwrap_or_default();
-        let mut zone = lock(&self.zone);
-        if zone.name != name {
+        if lock(&self.zone).name != name {
+            // Not under the lock: Python may let another thread run meanwhile.
             let found = objects::time_zone(py, name)?;
             let utc = found.is(Objects::get(py)?.utc.bind(py));
-            *zone = Zone { name: name.to_owned(), zone: (!utc).then(|| found.unbind()) };
+            let new = Zone { name: name.to_owned(), zone: (!utc).then(|| found.unbind()) };
+            let old = std::mem::replace(&mut *lock(&self.zone), new);
+            drop(old);
         }
         Ok(())
     }
@@ -232,7 +235,7 @@ impl Connection {
         if let Some(params) = params {
             fill(&self.encoder(query.py())?, &plan, given, params, &mut args)?;
         }
-        Ok(Request { plan, args, purpose })
+        Ok(Request { plan, args, more: Vec::new(), purpose })
     }
 
     /// How the transaction begins that a statement needs; `None` with autocommit.
@@ -254,8 +257,27 @@ impl Connection {
         let mut making = self.making(request);
         self.wait(py, |core| {
             let ticket = waited(core.make(&mut making, Io::Wait)?);
-            waited(core.reply(ticket, Io::Wait)?)
+            core.reply_meanwhile(ticket, |received| self.make_rows(received))?
         })
+    }
+
+    /// Converts rows while the server is at work on more. What cannot be converted is left to whoever
+    /// fetches it, who is then told why. No Python code of the application's runs here.
+    fn make_rows(&self, received: &mut Received) {
+        let Some(decoders) = received.decoders.clone().filter(|decoders| decoders.is_plain())
+        else {
+            return;
+        };
+        Python::attach(|py| {
+            let Ok(context) = self.context(py) else { return };
+            let _paused = GcPaused::new(py);
+            let Received { rows, made, .. } = received;
+            for body in &mut rows[made.len()..] {
+                let Ok(row) = context.row(&decoders, body) else { return };
+                made.push(row.unbind());
+                *body = Bytes::new();
+            }
+        });
     }
 
     /// Executes a statement with each of many sets of parameters, without waiting for each reply. Outside
@@ -289,28 +311,32 @@ impl Connection {
             }
         };
         let mut begin = Some(options);
-        for params in sets.try_iter()? {
-            let made = params
-                .and_then(|params| self.request(query, Some(&params), Purpose::Whole))
-                .and_then(|request| {
-                    if own && request.plan.controls_transaction {
-                        return Err(errors::programming(
-                            py,
-                            "executemany() takes no statements that begin or end transactions",
-                        ));
-                    }
-                    let mut making = Making::new(request, None);
-                    if own || !lock(&self.settings).autocommit {
-                        making.begin = begin.take();
-                    }
-                    self.many_step(py, making)
-                });
-            match made {
-                Ok(ticket) => tickets.push_back(ticket),
+        let mut chunks = Chunks::new(sets.try_iter()?, self, query, !keep);
+        while failed.is_none() {
+            let request = match chunks.next_chunk() {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
                 Err(error) => {
                     failed = Some(error);
                     break;
                 }
+            };
+            if own && request.plan.controls_transaction {
+                failed = Some(errors::programming(
+                    py,
+                    "executemany() takes no statements that begin or end transactions",
+                ));
+                break;
+            }
+            let mut making = Making::new(request, None);
+            // One request is a transaction anyway.
+            let alone = own && begin.is_some() && chunks.is_at_end();
+            if !alone && (own || !lock(&self.settings).autocommit) {
+                making.begin = begin.take();
+            }
+            match self.many_step(py, making) {
+                Ok(ticket) => tickets.push_back(ticket),
+                Err(error) => failed = Some(error),
             }
             // What has been answered is taken off, so that memory stays bounded.
             while let Some(ticket) = tickets.front() {
@@ -319,9 +345,6 @@ impl Connection {
                 };
                 tickets.pop_front();
                 take(reply, &mut failed);
-            }
-            if failed.is_some() {
-                break;
             }
         }
         for ticket in tickets {
@@ -429,6 +452,101 @@ impl Connection {
         let connection = slf.get();
         let making = connection.making(connection.request(query, params, purpose)?);
         Ok(Operation::new(slf.clone().unbind(), work(Box::new(making))))
+    }
+}
+
+/// Sets of parameters, as many to a request as may be.
+struct Chunks<'a, 'py> {
+    sets: Bound<'py, PyIterator>,
+    connection: &'a Connection,
+    query: &'a Bound<'py, PyAny>,
+    /// Sets may share a request.
+    together: bool,
+    /// The first set of the next request.
+    next: Option<Request>,
+    error: Option<PyErr>,
+    begun: bool,
+}
+
+impl<'a, 'py> Chunks<'a, 'py> {
+    fn new(
+        sets: Bound<'py, PyIterator>,
+        connection: &'a Connection,
+        query: &'a Bound<'py, PyAny>,
+        together: bool,
+    ) -> Self {
+        Self { sets, connection, query, together, next: None, error: None, begun: false }
+    }
+
+    fn read(&mut self) {
+        self.next = match self.sets.next() {
+            Some(params) => params
+                .and_then(|params| {
+                    self.connection.request(self.query, Some(&params), Purpose::Whole)
+                })
+                .map_err(|error| self.error = Some(error))
+                .ok(),
+            None => None,
+        };
+    }
+
+    fn next_chunk(&mut self) -> PyResult<Option<Request>> {
+        const SETS: usize = 1000;
+        const BYTES: usize = 256 * 1024;
+        if !std::mem::replace(&mut self.begun, true) {
+            self.read();
+        }
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let Some(mut chunk) = self.next.take() else { return Ok(None) };
+        self.read();
+        let mut bytes = chunk.args.len();
+        let together = self.together && chunk.plan.repeatable;
+        while let Some(next) = self.next.take_if(|next| {
+            bytes += next.args.len();
+            together
+                && chunk.more.len() + 1 < SETS
+                && bytes < BYTES
+                && Arc::ptr_eq(&next.plan, &chunk.plan)
+                && next.args.same_types(&chunk.args)
+        }) {
+            chunk.more.push(next.args);
+            self.read();
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Whether there is nothing behind the request that was given last.
+    fn is_at_end(&self) -> bool {
+        self.next.is_none() && self.error.is_none()
+    }
+}
+
+/// Keeps the garbage collector from looking, again and again, at rows that are being made: none of them
+/// is garbage.
+pub struct GcPaused<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> GcPaused<'py> {
+    pub fn new(py: Python<'py>) -> Self {
+        let pause = || -> PyResult<Option<Bound<'py, PyAny>>> {
+            let gc = py.import("gc")?;
+            if !gc.call_method0("isenabled")?.is_truthy()? {
+                return Ok(None);
+            }
+            gc.call_method0("disable")?;
+            Ok(Some(gc.getattr("enable")?))
+        };
+        Self(pause().ok().flatten())
+    }
+}
+
+impl Drop for GcPaused<'_> {
+    fn drop(&mut self) {
+        if let Some(enable) = &self.0 {
+            // It takes nothing and has nothing to fail at.
+            let _ = enable.call0();
+        }
     }
 }
 
@@ -672,8 +790,13 @@ impl Connection {
 
     fn _set_json(&self, loads: Option<Py<PyAny>>, dumps: Option<Py<PyAny>>) {
         let mut settings = lock(&self.settings);
-        settings.json_loads = loads;
-        settings.json_dumps = dumps;
+        let old = (
+            std::mem::replace(&mut settings.json_loads, loads),
+            std::mem::replace(&mut settings.json_dumps, dumps),
+        );
+        drop(settings);
+        // What these end may run Python code.
+        drop(old);
     }
 
     /// A setting that the server reports.
@@ -780,15 +903,17 @@ impl Connection {
         let idle = connection.at_once(slf.py(), |core| core.status() == Status::Idle)?;
         let mut many = Many { keep: returning, own: autocommit && idle, ..Many::default() };
         let mut begin = Some(lock(&connection.settings).options());
-        for params in params_seq.try_iter()? {
-            let request = connection.request(query, Some(&params?), Purpose::Whole)?;
+        let mut chunks = Chunks::new(params_seq.try_iter()?, connection, query, !returning);
+        while let Some(request) = chunks.next_chunk()? {
             if many.own && request.plan.controls_transaction {
                 return Err(errors::programming(
                     slf.py(),
                     "executemany() takes no statements that begin or end transactions",
                 ));
             }
-            let begin = if idle { begin.take() } else { None };
+            // One request is a transaction anyway.
+            let alone = many.own && many.makings.is_empty() && chunks.is_at_end();
+            let begin = if idle && !alone { begin.take() } else { None };
             many.makings.push_back(Making::new(request, begin));
         }
         Ok(Operation::new(slf.clone().unbind(), Work::Many(Box::new(many))))

@@ -9,6 +9,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pyo3::Py;
+use pyo3::types::PyTuple;
 use segue::client::Progress;
 use segue::session::{Column, Event};
 use segue::wire::frame::{Status, command_tag, rows_affected};
@@ -22,6 +24,8 @@ use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
+/// Once so many rows have come they are converted, if more are expected.
+const EAGER: usize = 1000;
 /// The same for the data of COPY.
 const COPY_BATCH: usize = 64 * 1024;
 
@@ -50,6 +54,8 @@ pub struct Received {
     /// `None` for a statement that returns no rows.
     pub decoders: Option<Arc<Decoders>>,
     pub rows: Vec<Bytes>,
+    /// The first rows, converted already while the rest was on its way.
+    pub made: Vec<Py<PyTuple>>,
     pub tag: Bytes,
 }
 
@@ -124,6 +130,8 @@ impl Collector {
 pub struct Request {
     pub plan: Arc<Plan>,
     pub args: Args,
+    /// Further sets of parameters, of the same types.
+    pub more: Vec<Args>,
     pub purpose: Purpose,
 }
 
@@ -227,6 +235,10 @@ impl Core {
                 Stage::Execute(variant) => {
                     let variant = variant.take();
                     let request = &making.request;
+                    if !request.more.is_empty() {
+                        self.start_sets(request, variant.as_deref())?;
+                        return Ok(Progress::Ready(self.enqueue(Purpose::Whole, false, None)));
+                    }
                     let streamed = request.purpose != Purpose::Whole;
                     let raw = request.args.raw();
                     let params: SmallVec<[&dyn ToSql; 8]> =
@@ -245,6 +257,18 @@ impl Core {
                     return Ok(Progress::Ready(self.enqueue(request.purpose, text, expected)));
                 }
             }
+        }
+    }
+
+    fn start_sets(&mut self, request: &Request, variant: Option<&Variant>) -> Result<()> {
+        let raw: Vec<_> =
+            std::iter::once(&request.args).chain(&request.more).map(Args::raw).collect();
+        let sets: Vec<SmallVec<[&dyn ToSql; 8]>> =
+            raw.iter().map(|set| set.iter().map(|raw| raw as &dyn ToSql).collect()).collect();
+        let sets: Vec<&[&dyn ToSql]> = sets.iter().map(|set| &set[..]).collect();
+        match variant {
+            Some(variant) => self.session.start_sets(&variant.prepared, &sets),
+            None => self.session.start_sets(&*request.plan.sql, &sets),
         }
     }
 
@@ -404,6 +428,32 @@ impl Core {
         }
     }
 
+    /// As `reply` with `Io::Wait`; calls `meanwhile` with results of which many rows have come, and more
+    /// are expected.
+    pub fn reply_meanwhile(
+        &mut self,
+        ticket: Ticket,
+        mut meanwhile: impl FnMut(&mut Received),
+    ) -> Result<Result<Vec<Received>>> {
+        loop {
+            if let Some(reply) = self.finished.remove(&ticket) {
+                return Ok(reply);
+            }
+            if self.queue.is_empty() {
+                return Err(Error::new(ErrorKind::Usage, "the reply was taken before"));
+            }
+            self.pump(Io::Wait)?;
+            self.take_received()?;
+            if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
+                if let Some(last) = front.results.last_mut() {
+                    if last.rows.len() >= last.made.len() + EAGER {
+                        meanwhile(last);
+                    }
+                }
+            }
+        }
+    }
+
     /// The reply to a request, if it has been received.
     pub fn take_finished(&mut self, ticket: Ticket) -> Option<Result<Vec<Received>>> {
         self.finished.remove(&ticket)
@@ -479,7 +529,7 @@ impl Core {
                     return Ok(Progress::Ready(Some(Received {
                         decoders,
                         rows,
-                        tag: Bytes::new(),
+                        ..Received::default()
                     })));
                 }
             }

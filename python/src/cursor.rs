@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::connection::{Connection, waited};
+use crate::connection::{Connection, GcPaused, waited};
 use crate::core::{Io, Purpose, Received, Ticket, lock};
 use crate::decode::{Context, Decoders};
 use crate::errors;
@@ -74,7 +74,10 @@ struct Rows<'py> {
 
 impl<'py> Rows<'py> {
     fn row(&self, at: usize) -> PyResult<Bound<'py, PyAny>> {
-        let values = self.context.row(&self.decoders, &self.result.rows[at])?;
+        let values = match self.result.made.get(at) {
+            Some(made) => made.bind(self.context.py).clone(),
+            None => self.context.row(&self.decoders, &self.result.rows[at])?,
+        };
         make(self.context.py, &self.maker, values)
     }
 }
@@ -194,6 +197,7 @@ impl Cursor {
     fn fetch<'py>(slf: &'py Bound<'py, Self>, count: usize) -> PyResult<Bound<'py, PyList>> {
         let rows = Self::rows(slf)?;
         let range = slf.get().advance(count, rows.result.rows.len());
+        let _paused = (range.len() >= 1000).then(|| GcPaused::new(slf.py()));
         let list = crate::objects::list(slf.py(), range.map(|at| rows.row(at)))?;
         Ok(list)
     }
@@ -397,7 +401,7 @@ impl Cursor {
 
     /// PostgreSQL has no such thing.
     #[getter]
-    fn lastrowid(&self) -> Option<u32> {
+    fn lastrowid(&self) -> Option<i64> {
         None
     }
 

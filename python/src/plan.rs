@@ -38,6 +38,8 @@ pub struct Plan {
     pub several: bool,
     /// It may return rows, so that its columns have to be known before it is executed.
     pub may_return_rows: bool,
+    /// It may be executed with several sets of parameters at once.
+    pub repeatable: bool,
     pub copy_in: bool,
     pub copy_out: bool,
     pub controls_transaction: bool,
@@ -73,6 +75,9 @@ impl Plan {
                 && class.kind == StatementKind::Other
                 && class.effect > Effect::None
                 && may_return_rows(&sql),
+            repeatable: class.kind == StatementKind::Other
+                && !class.outside_transaction
+                && class.effect > Effect::None,
             sql,
             places,
             several,

@@ -75,6 +75,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Whether converting it runs no Python code but the standard library's.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            Self::Custom(_) | Self::Json | Self::Jsonb | Self::Composite(_) | Self::Record => false,
+            Self::Array(inner) | Self::Range(inner) | Self::Multirange(inner) => inner.is_plain(),
+            _ => true,
+        }
+    }
+}
+
 /// OID, OID of the array, kind.
 const BUILT_IN: &[(u32, u32, Kind)] = &[
     (16, 1000, Kind::Bool),
@@ -107,6 +118,33 @@ const BUILT_IN: &[(u32, u32, Kind)] = &[
     (2278, 0, Kind::Text),
     (2950, 2951, Kind::Uuid),
     (3802, 3807, Kind::Jsonb),
+    (1790, 2201, Kind::Text),
+    // For the sake of their arrays.
+    (22, 1006, Kind::Unknown),
+    (24, 1008, Kind::Unknown),
+    (27, 1010, Kind::Unknown),
+    (28, 1011, Kind::Unknown),
+    (29, 1012, Kind::Unknown),
+    (30, 1013, Kind::Unknown),
+    (600, 1017, Kind::Unknown),
+    (601, 1018, Kind::Unknown),
+    (602, 1019, Kind::Unknown),
+    (604, 1027, Kind::Unknown),
+    (628, 629, Kind::Unknown),
+    (718, 719, Kind::Unknown),
+    (774, 775, Kind::Unknown),
+    (790, 791, Kind::Unknown),
+    (829, 1040, Kind::Unknown),
+    (1033, 1034, Kind::Unknown),
+    (1560, 1561, Kind::Unknown),
+    (1562, 1563, Kind::Unknown),
+    (2202, 2207, Kind::Unknown),
+    (2205, 2210, Kind::Unknown),
+    (2206, 2211, Kind::Unknown),
+    (3220, 3221, Kind::Unknown),
+    (3614, 3643, Kind::Unknown),
+    (3615, 3645, Kind::Unknown),
+    (4072, 4073, Kind::Unknown),
 ];
 
 /// Range, its array, multirange, its array, and the OID of the bounds' type.

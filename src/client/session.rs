@@ -292,11 +292,8 @@ impl Session {
         self.oids.clear();
         self.oids.extend(params.iter().map(|value| value.type_oid()));
         let statement = self.statement(query.text())?;
-        let encoder = Encoder {
-            values: params,
-            oids: &self.oids,
-            result_formats: &self.result_formats,
-        };
+        let encoder =
+            Encoder { values: params, oids: &self.oids, result_formats: &self.result_formats };
         self.driver.core.execute(Execute {
             statement: &statement,
             parameters: &encoder,
@@ -304,6 +301,20 @@ impl Session {
             streamed,
         })?;
         Ok(statement.is_several())
+    }
+
+    /// The statement of a query, and the types that its parameters are encoded for.
+    pub(super) fn find<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        oids: Vec<u32>,
+    ) -> Result<(Arc<Statement>, Vec<u32>)> {
+        if let Some(prepared) = query.prepared() {
+            return Ok((Arc::clone(&prepared.statement), prepared.param_oids.clone()));
+        }
+        self.oids.clear();
+        self.oids.extend_from_slice(&oids);
+        Ok((self.statement(query.text())?, oids))
     }
 
     pub(super) fn controls_transaction<Q: Query + ?Sized>(

@@ -15,12 +15,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::driver::{Interrupt, Notification, Progress};
-use super::parameter::ToSql;
+use super::driver::{Interrupt, Notification, Progress, usage};
+use super::parameter::{Encoder, ToSql};
 use super::session::{Prepared, Query, Session};
 use super::transaction::TransactionOptions;
 use crate::error::Result;
-use crate::session::{BeginOptions, Event, Statement};
+use crate::session::{BeginOptions, Event, Parameters, Statement};
 use crate::wire::frame::Status;
 use crate::wire::row::Rows;
 
@@ -75,6 +75,30 @@ impl Session {
         Ok(several? || text)
     }
 
+    /// Requests that a statement be executed with several sets of parameters of the same types, as one
+    /// request: all of them or, if one fails, none, unless a transaction is open. There is one
+    /// `Event::Complete` for each set; rows come without their columns.
+    pub fn start_sets<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        sets: &[&[&dyn ToSql]],
+    ) -> Result<()> {
+        let first = sets.first().copied().unwrap_or_default();
+        let types = |set: &[&dyn ToSql]| set.iter().map(|v| v.type_oid()).collect::<Vec<_>>();
+        let oids = types(first);
+        if sets.iter().any(|set| types(set) != oids) {
+            return Err(usage("the sets of parameters are not all of the same types"));
+        }
+        let (statement, oids) = self.find(query, oids)?;
+        let encoders: Vec<_> = sets
+            .iter()
+            .map(|set| Encoder { values: set, oids: &oids, result_formats: &[] })
+            .collect();
+        let encoders: Vec<&dyn Parameters> =
+            encoders.iter().map(|encoder| encoder as &dyn Parameters).collect();
+        self.driver.core.execute_sets(&statement, &encoders)
+    }
+
     /// Requests that a statement be prepared.
     pub fn start_prepare(&mut self, sql: &str, param_oids: &[u32]) -> Result<Preparing> {
         self.request_prepare(sql, param_oids).map(Preparing)
@@ -82,9 +106,7 @@ impl Session {
 
     /// Begins a transaction, whose BEGIN travels with its first statement.
     pub fn start_begin(&mut self, options: &TransactionOptions) -> Result<()> {
-        self.driver
-            .core
-            .begin(BeginOptions { sql: options.sql(), read_only: options.read_only })
+        self.driver.core.begin(BeginOptions { sql: options.sql(), read_only: options.read_only })
     }
 
     /// Requests COMMIT. Where it was no COMMIT in the end, the tag says ROLLBACK.

@@ -59,14 +59,7 @@ impl Link {
         info: LinkInfo,
         pending: BytesMut,
     ) -> Self {
-        Self {
-            fd: Arc::new(fd),
-            tls,
-            info,
-            pending,
-            scratch: Vec::new(),
-            interruptible: false,
-        }
+        Self { fd: Arc::new(fd), tls, info, pending, scratch: Vec::new(), interruptible: false }
     }
 
     pub fn info(&self) -> &LinkInfo {

@@ -103,8 +103,34 @@ impl Session {
                 "a string of several statements takes no parameters; nothing was sent",
             )),
             StatementKind::Several(_) => self.execute_several(&request),
-            _ => self.execute_one(&request),
+            _ => self.execute_one(&request, &[]),
         }
+    }
+
+    /// Executes a statement with several sets of parameters, as one request: all of them or, if one
+    /// fails, none, unless a transaction is open. There is one `Complete` for each set.
+    ///
+    /// Not for statements that control the transaction, COPY, or strings of several statements.
+    pub fn execute_sets(
+        &mut self,
+        statement: &Arc<Statement>,
+        sets: &[&dyn Parameters],
+    ) -> Result<()> {
+        self.check_live()?;
+        let class = &statement.class;
+        let Some((first, more)) = sets.split_first() else {
+            return Err(Error::new(ErrorKind::Usage, "no set of parameters; nothing was sent"));
+        };
+        if class.kind != StatementKind::Other || class.outside_transaction {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the statement cannot be executed with several sets of parameters at once; nothing was \
+                 sent",
+            ));
+        }
+        let request =
+            Execute { statement, parameters: *first, text_results: false, streamed: false };
+        self.execute_one(&request, more)
     }
 
     /// Has a statement prepared and described, without running it.
@@ -274,7 +300,7 @@ impl Session {
         self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open)
     }
 
-    fn execute_one(&mut self, request: &Execute<'_>) -> Result<()> {
+    fn execute_one(&mut self, request: &Execute<'_>, more: &[&dyn Parameters]) -> Result<()> {
         if self.refuse_if_doomed() {
             return Ok(());
         }
@@ -296,8 +322,12 @@ impl Session {
                 write_parse(statement, out)?;
                 frontend::describe(b'S', "", out).map_err(nul)?;
             }
-            write_execution(statement, request, out)
+            write_execution(statement, request, out)?;
+            more.iter().try_for_each(|parameters| {
+                write_execution(statement, &Execute { parameters: *parameters, ..*request }, out)
+            })
         })?;
+        unit.repeats = more.len();
         unit.statement = Some(Arc::clone(statement));
         unit.effect = class.effect;
         if class.kind == StatementKind::CopyIn {

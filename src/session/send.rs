@@ -123,6 +123,7 @@ impl Session {
     pub(super) fn send(&mut self, index: usize) {
         let unit = &mut self.units[index];
         unit.sent = true;
+        unit.repeats_left = unit.repeats;
         let needs_internals = matches!(unit.purpose, Purpose::User | Purpose::Commit);
         if needs_internals && !self.internals_ready && self.status != Status::Failed {
             // A replay brings no unit of its own for them behind the statement that dropped them.

@@ -48,6 +48,11 @@ impl Decoders {
         Self { columns, kinds, epoch, texts }
     }
 
+    /// Whether converting a row runs no Python code but the standard library's.
+    pub fn is_plain(&self) -> bool {
+        self.kinds.iter().all(Kind::is_plain)
+    }
+
     /// How each column is to come; empty if all come in binary.
     pub fn formats(&self) -> Vec<i16> {
         self.texts.iter().map(|text| i16::from(!text)).collect()
@@ -83,8 +88,8 @@ impl<'py> Context<'py> {
     }
 
     fn string(&self, value: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-        match std::str::from_utf8(value) {
-            Ok(text) => Ok(PyString::new(self.py, text).into_any()),
+        match PyString::from_bytes(self.py, value) {
+            Ok(text) => Ok(text.into_any()),
             Err(_) => Err(errors::data(self.py, "text from the server that is not UTF-8")),
         }
     }

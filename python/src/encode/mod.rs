@@ -71,9 +71,14 @@ impl Args {
         Ok(())
     }
 
-    pub fn clear(&mut self) {
-        self.buf.clear();
-        self.items.clear();
+    /// So many bytes the values take.
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    pub fn same_types(&self, other: &Self) -> bool {
+        self.items.len() == other.items.len()
+            && self.items.iter().zip(&other.items).all(|((a, _), (b, _))| a.oid() == b.oid())
     }
 
     pub fn oids(&self) -> SmallVec<[u32; 8]> {

@@ -215,10 +215,12 @@ impl<'py> Encoder<'py> {
         Ok(())
     }
 
-    /// The type of a range, or of a multirange, by its bounds; 0 leaves it to the server.
+    /// The type of a range, or of a multirange, by its bounds. 0 leaves it to the server: ints may be
+    /// meant for any of three, and there is no cast from one to another.
     pub(super) fn range_oid(&self, value: &Bound<'py, PyAny>) -> PyResult<u32> {
         let multi = value.is_instance(self.objects.multirange.bind(self.py))?;
         let mut widest = 0;
+        let mut bound_seen = false;
         let mut look = |range: &Bound<'py, PyAny>| -> PyResult<()> {
             for name in ["lower", "upper"] {
                 let bound = range.getattr(name)?;
@@ -227,10 +229,11 @@ impl<'py> Encoder<'py> {
                 }
                 let oid = self.value(&bound, &mut Vec::new())?.oid();
                 widest = match (widest, oid) {
-                    (INT8, INT4) => INT8,
-                    (NUMERIC, INT4 | INT8) => NUMERIC,
+                    (_, INT4 | INT8) => 0,
+                    (0, NUMERIC) if bound_seen => 0,
                     _ => oid,
                 };
+                bound_seen = true;
             }
             Ok(())
         };
