@@ -379,9 +379,11 @@ def _plugin_is_installed() -> bool:
 
 
 def test_signals_reach_every_process(pair: Cluster) -> None:
-    standby = pair.standbys[0]
-    with pair.paused(standby):
-        pids = _processes.standing_in(standby.data)
-        assert len(pids) > 3
-        for pid in pids:
-            assert _processes.wait_until(lambda pid=pid: _processes._field(pid, 0) == "T", 5)
+    data = pair.standbys[0].data
+    with pair.paused(pair.standbys[0]):
+        assert len(_processes.standing_in(data)) > 3
+
+        def all_stopped() -> bool:
+            return {_processes._field(pid, 0) for pid in _processes.standing_in(data)} == {"T"}
+
+        assert _processes.wait_until(all_stopped, timeout=5)

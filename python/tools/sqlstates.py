@@ -10,6 +10,7 @@ with an older server changes nothing, and a test can demand that it changes noth
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -153,13 +154,15 @@ def merged(current: str, errcodes: Iterable[str]) -> str:
 def installed() -> list[Path]:
     """The errcodes.txt of the servers on this machine."""
     found = sorted(Path("/usr/share/postgresql").glob("*/errcodes.txt"))
-    try:
-        share = subprocess.run(["pg_config", "--sharedir"], capture_output=True, text=True)
-    except OSError:
-        return found
-    of_config = Path(share.stdout.strip()) / "errcodes.txt"
-    if share.returncode == 0 and of_config.is_file() and of_config not in found:
-        found.append(of_config)
+    named = os.environ.get("SEGUE_PG_BIN")
+    for program in ([f"{named}/pg_config"] if named else []) + ["pg_config"]:
+        try:
+            share = subprocess.run([program, "--sharedir"], capture_output=True, text=True)
+        except OSError:
+            continue
+        of_config = Path(share.stdout.strip()) / "errcodes.txt"
+        if share.returncode == 0 and of_config.is_file() and of_config not in found:
+            found.append(of_config)
     return found
 
 

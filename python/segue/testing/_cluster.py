@@ -35,8 +35,8 @@ SETTINGS = {
     "fsync": "off",
     "max_connections": "200",
     "shared_buffers": "32MB",
-    "max_wal_size": "1GB",
-    "wal_keep_size": "256MB",
+    "max_wal_size": "256MB",
+    "wal_keep_size": "128MB",
     "checkpoint_timeout": "30min",
     # pg_rewind needs it.
     "wal_log_hints": "on",

@@ -34,6 +34,9 @@ FORMAT = 1
 SOCKET_PATH_MAX = 107
 """What a Unix socket's path may measure, without its closing zero."""
 SECONDS_A_DAY = 86_400
+MEMORY = Path("/dev/shm")
+MEMORY_MIN = 2 << 30
+"""So much has to be free in memory for data to go there; a container's 64 MiB will not do."""
 
 _numbers = itertools.count()
 
@@ -43,23 +46,41 @@ def make(owner: Owner) -> Path:
     top = base(owner)
     number = next(_numbers)
     if number == 0:
-        _sweep(top)
+        for place in _bases():
+            _sweep(place)
     pid = os.getpid()
     path = top / f"{PREFIX}{pid}-{_processes.start_time(pid) or 0}-{number}"
     owner.make_directory(path)
     return path
 
 
-def base(owner: Owner) -> Path:
-    """TMPDIR, or /tmp where the owner cannot reach that or a socket's path would be too long."""
+def base(owner: Owner, *, for_programs: bool = False) -> Path:
+    """Where directories are made: TMPDIR where that is set, else in memory, else in /tmp.
+
+    In memory because copying a thousand small files takes a loaded disk seconds; not for programs,
+    which may be forbidden to run there.
+    """
     longest = f"/{PREFIX}4194304-18446744073709551615-999/s99/.s.PGSQL.65535"
-    for candidate in (tempfile.gettempdir(), "/tmp"):
-        path = Path(candidate).resolve()
+    for path in _bases():
+        if path == MEMORY and (for_programs or _free(path) < MEMORY_MIN):
+            continue
         if len(str(path)) + len(longest) <= SOCKET_PATH_MAX and reachable(path, owner):
             return path
     raise ClusterError(
         "no temporary directory that the servers' user can reach: neither TMPDIR nor /tmp"
     )
+
+
+def _bases() -> list[Path]:
+    own = os.environ.get("TMPDIR")
+    return ([Path(own).resolve()] if own else []) + [MEMORY, Path("/tmp").resolve()]
+
+
+def _free(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
 
 
 def reachable(path: Path, owner: Owner) -> bool:
@@ -129,7 +150,8 @@ def usable_by(owner: Owner, binaries: Binaries) -> Binaries:
         return binaries
     key = hashlib.sha256(f"{binaries.root} {binaries.version}".encode()).hexdigest()[:16]
     day = int(time.time()) // SECONDS_A_DAY
-    path = base(owner) / f"{TEMPLATE_PREFIX}{owner.uid}-programs-{key}-{day}"
+    top = base(owner, for_programs=True)
+    path = top / f"{TEMPLATE_PREFIX}{owner.uid}-programs-{key}-{day}"
     moved = path / "wheel" / binaries.root.name
     if not _is_owners(path, owner):
         draft = path.with_name(f"{TEMPLATE_PREFIX}{owner.uid}-draft-{secrets.token_hex(8)}")
