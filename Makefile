@@ -3,12 +3,13 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-c test-packaging bench lint clean build header install uninstall
+.PHONY: help setup demo test test-c test-packaging test-python bench lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
 	@echo "make test    lint, then every test suite, against real servers"
 	@echo "make test-c  the C and C++ suites alone: plain, under valgrind, with sanitizers"
+	@echo "make test-python   the Python wheel's suite alone"
 	@echo "make bench   the benchmarks"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
@@ -27,9 +28,13 @@ test: setup lint
 	$(CARGO) test --workspace
 	CARGO="$(CARGO)" sh scripts/ctest.sh
 	CARGO="$(CARGO)" bash scripts/packaging-test.sh
+	sh scripts/python.sh
 
 test-c: setup
 	CARGO="$(CARGO)" sh scripts/ctest.sh
+
+test-python: setup
+	sh scripts/python.sh
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all

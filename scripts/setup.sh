@@ -30,6 +30,11 @@ has_postgres() {
     return 1
 }
 
+# The venv module may be there without ensurepip, which Debian packages apart.
+has_python() {
+    python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
 # The packaged server would otherwise start a cluster of its own on installation.
 no_cluster_of_its_own() {
     if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
@@ -51,6 +56,7 @@ need iptables iptables
 need setpriv util-linux
 need cmake cmake
 need valgrind valgrind
+has_python || missing="$missing python3 python3-venv"
 pkg-config --exists libpq 2>/dev/null || missing="$missing libpq-dev"
 # shellcheck disable=SC2086 # a list of packages
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
@@ -81,6 +87,10 @@ if [ -n "${missing% }" ]; then
     if ! has_postgres; then
         echo "setup: the packaged PostgreSQL is older than $oldest_postgres; install a newer one" >&2
         echo "setup: (https://www.postgresql.org/download/) or name its bin directory in SEGUE_PG_BIN" >&2
+        exit 1
+    fi
+    if ! has_python; then
+        echo "setup: the packaged Python is older than 3.10; install a newer one" >&2
         exit 1
     fi
 fi

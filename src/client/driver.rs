@@ -22,6 +22,22 @@ const LAST_WORDS: Duration = Duration::from_millis(5);
 /// More than this is sent while reading, lest both sides wait for each other.
 const SEND_ALONE: usize = 8 * 1024;
 
+/// Asked, on the thread that waits, whether what it waits for is to be cancelled: whenever a signal
+/// has interrupted a wait for a reply, and now and then while a server is sought.
+pub type Interrupt = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What a session that is driven step by step has come to.
+#[derive(Debug)]
+pub enum Progress<T> {
+    Ready(T),
+    /// Go on when the link's socket can be read.
+    WantsRead,
+    /// Go on when it can be read or written.
+    WantsWrite,
+    /// Call [`Session::help`](super::Session::help), which blocks, on a thread that may wait.
+    WantsHelp,
+}
+
 /// A message of NOTIFY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -38,6 +54,11 @@ pub(super) struct Driver {
     pub id: u64,
     link: Option<Link>,
     input: BytesMut,
+    /// So much of the session's output is on the wire.
+    sent: usize,
+    /// The commit whose arrival on the backup has to be waited for.
+    awaited: Option<(Uuid, u64)>,
+    interrupt: Option<Interrupt>,
     pub notifications: VecDeque<Notification>,
     /// When the link was lost that has not been replaced yet.
     lost_at: Option<Instant>,
@@ -67,6 +88,9 @@ impl Driver {
             id,
             link: None,
             input: BytesMut::with_capacity(8 * 1024),
+            sent: 0,
+            awaited: None,
+            interrupt: None,
             notifications: VecDeque::new(),
             lost_at: None,
             seeking_since: None,
@@ -157,6 +181,10 @@ impl Driver {
         if self.core.is_live() {
             self.seeking_since = None;
         }
+        if let Some((ledger_row, number)) = self.awaited.take() {
+            self.await_backup(ledger_row, number);
+            return Ok(());
+        }
         if self.core.gives_up_link() {
             self.lose_link();
             return Ok(());
@@ -169,14 +197,17 @@ impl Driver {
             return Ok(());
         };
         if !self.core.output().is_empty() {
-            let output = self.core.output();
+            let output = &self.core.output()[self.sent..];
             let sent = if output.len() <= SEND_ALONE {
                 link.send(output)
             } else {
                 link.exchange(output, &mut self.input)
             };
             match sent {
-                Ok(()) => self.core.handle_sent(),
+                Ok(()) => {
+                    self.sent = 0;
+                    self.core.handle_sent();
+                }
                 Err(_) => {
                     self.lose_link();
                     return Ok(());
@@ -195,10 +226,103 @@ impl Driver {
             },
         };
         match received {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.interrupted(),
             Ok(0) | Err(_) => self.lose_link(),
             Ok(_) => self.take_input(),
         }
         Ok(())
+    }
+
+    /// A signal has interrupted the wait for a reply. It goes on in any case: the statement is over
+    /// when the server says so.
+    fn interrupted(&self) {
+        if self.interrupt.as_ref().is_some_and(|interrupt| interrupt()) {
+            // If the server cannot be asked, it is lost, and that is found out by others.
+            let _ = self.cancel_handle().cancel();
+        }
+    }
+
+    pub fn set_interrupt(&mut self, interrupt: Option<Interrupt>) {
+        if let Some(link) = self.link.as_mut() {
+            link.set_interruptible(interrupt.is_some());
+        }
+        self.interrupt = interrupt;
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.core.is_live()
+    }
+
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// The next event that concerns the request in hand, without waiting for it.
+    pub fn try_next(&mut self) -> Progress<Event> {
+        loop {
+            if let Some(event) = self.poll() {
+                return Progress::Ready(event);
+            }
+            if let Some(wants) = self.try_step() {
+                return wants;
+            }
+        }
+    }
+
+    /// As `step`, but waits for nothing: what it would have to wait for.
+    pub fn try_step<T>(&mut self) -> Option<Progress<T>> {
+        if self.core.is_live() {
+            self.seeking_since = None;
+        }
+        if self.awaited.is_some() {
+            return Some(Progress::WantsHelp);
+        }
+        if self.core.gives_up_link() {
+            self.lose_link();
+            return None;
+        }
+        if self.core.wants_link() {
+            return Some(Progress::WantsHelp);
+        }
+        let Some(link) = self.link.as_mut() else {
+            self.core.handle_link_lost();
+            return None;
+        };
+        let mut wants = Progress::WantsRead;
+        if !self.core.output().is_empty() {
+            let output = self.core.output();
+            let mut rest = &output[self.sent..];
+            let sent = link.try_send(&mut rest);
+            self.sent = output.len() - rest.len();
+            match sent {
+                Ok(true) => {
+                    self.sent = 0;
+                    self.core.handle_sent();
+                    // The answer takes its time: asking the socket at once would be in vain.
+                    if !link.may_hold_input() {
+                        return Some(wants);
+                    }
+                }
+                Ok(false) => wants = Progress::WantsWrite,
+                Err(_) => {
+                    self.lose_link();
+                    return None;
+                }
+            }
+        }
+        match link.try_recv(&mut self.input) {
+            Ok(None) => return Some(wants),
+            // Whoever does not wait asks about signals himself.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Some(wants),
+            Ok(Some(0)) | Err(_) => self.lose_link(),
+            Ok(Some(_)) => self.take_input(),
+        }
+        None
+    }
+
+    /// Takes the step that has to be waited for.
+    pub fn help(&mut self) -> Result<()> {
+        if self.awaited.is_some() || self.core.wants_link() { self.step(None) } else { Ok(()) }
     }
 
     /// Sends what there is without waiting for a reply, for data that the server only takes in.
@@ -213,8 +337,9 @@ impl Driver {
     /// Puts what has gathered on the wire, and takes in what has arrived meanwhile.
     pub fn send_while_reading(&mut self) {
         let Some(link) = self.link.as_mut() else { return };
-        match link.exchange(self.core.output(), &mut self.input) {
+        match link.exchange(&self.core.output()[self.sent..], &mut self.input) {
             Ok(()) => {
+                self.sent = 0;
                 self.core.handle_sent();
                 self.take_input();
             }
@@ -261,6 +386,7 @@ impl Driver {
             let code = self.core.last_words().map(|words| words.code.as_str()).unwrap_or_default();
             tracing::debug!(session = self.id, server = self.core.server(), code, "link lost");
         }
+        self.sent = 0;
         self.lost_at.get_or_insert_with(Instant::now);
         self.core.handle_link_lost();
     }
@@ -278,7 +404,13 @@ impl Driver {
             lost: self.lost,
             deadline: since + self.timeout,
         };
-        let taken = self.inner.cluster.acquire(&want).and_then(|handover| self.take_link(handover));
+        let interrupt = self.interrupt.clone();
+        let mut interrupted = || interrupt.as_ref().is_some_and(|interrupt| interrupt());
+        let taken = self
+            .inner
+            .cluster
+            .acquire(&want, &mut interrupted)
+            .and_then(|handover| self.take_link(handover));
         match taken {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -292,7 +424,8 @@ impl Driver {
     }
 
     fn take_link(&mut self, handover: Handover) -> Result<()> {
-        let Handover { link, server, facts, prepared } = handover;
+        let Handover { mut link, server, facts, prepared } = handover;
+        link.set_interruptible(self.interrupt.is_some());
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;
         if usable
@@ -336,7 +469,8 @@ impl Driver {
                 return;
             }
             Event::AwaitBackup { ledger_row, number } => {
-                self.await_backup(ledger_row, number);
+                // With the next step: whoever only polls must not wait.
+                self.awaited = Some((ledger_row, number));
                 return;
             }
             Event::Notice(notice) => ClientEvent::Notice { session, notice },

@@ -17,6 +17,7 @@ mod session;
 mod setup;
 mod statistics;
 mod status;
+mod steps;
 mod stream;
 mod transaction;
 
@@ -28,7 +29,7 @@ use bytes::BytesMut;
 
 pub use cancel::CancelHandle;
 pub use copy::{CopyIn, CopyOut, CopyWriter};
-pub use driver::Notification;
+pub use driver::{Interrupt, Notification, Progress};
 pub use event::{ClientEvent, Subscription};
 pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
@@ -41,6 +42,7 @@ pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
 pub use statistics::ClientStatistics;
 pub use status::{ClientStatus, SessionStatus};
+pub use steps::Preparing;
 pub use stream::RowStream;
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
@@ -117,6 +119,16 @@ impl Client {
 
     pub fn session_with(&self, options: &SessionOptions) -> Result<Session> {
         Session::open(Arc::clone(&self.0), options.clone())
+    }
+
+    /// As [`session_with`](Self::session_with), for a session that asks `interrupt` from the start: see
+    /// [`Session::set_interrupt`].
+    pub fn session_with_interrupt(
+        &self,
+        options: &SessionOptions,
+        interrupt: Interrupt,
+    ) -> Result<Session> {
+        Session::open_interruptible(Arc::clone(&self.0), options.clone(), Some(interrupt))
     }
 
     /// Calls `callback` for every event, on the thread where it happens, until the subscription is

@@ -300,6 +300,8 @@ pub(super) struct Encoder<'a> {
     pub values: &'a [&'a dyn ToSql],
     /// The types of the statement's parameters.
     pub oids: &'a [u32],
+    /// How each column is to come; empty where all come alike.
+    pub result_formats: &'a [i16],
 }
 
 impl Parameters for Encoder<'_> {
@@ -318,6 +320,10 @@ impl Parameters for Encoder<'_> {
             Some(oid) => *oid,
         };
         value.encode(oid, out)
+    }
+
+    fn result_formats(&self) -> &[i16] {
+        self.result_formats
     }
 }
 

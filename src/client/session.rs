@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::CancelHandle;
 use super::copy::{CopyIn, CopyOut};
-use super::driver::{Driver, Notification, usage};
+use super::driver::{Driver, Interrupt, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
@@ -30,6 +30,8 @@ pub struct Session {
     statements: NumberMap<u64, Arc<Statement>>,
     /// The types of the parameters in hand.
     oids: Vec<u32>,
+    /// The formats of the columns in hand; empty where all come alike.
+    pub(super) result_formats: Vec<i16>,
     /// An empty list that has held a row, so that single rows need no new one each.
     row_list: Vec<Row>,
     pub(super) savepoints: u32,
@@ -44,6 +46,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// A statement as a server has just described it.
+    pub(super) fn described(statement: Arc<Statement>) -> Self {
+        let description = statement.description().unwrap_or_default();
+        Self {
+            param_oids: description.param_oids.clone(),
+            columns: Arc::clone(&description.columns),
+            statement,
+        }
+    }
+
     pub fn sql(&self) -> &str {
         &self.statement.sql
     }
@@ -55,6 +67,11 @@ impl Prepared {
 
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// The columns, as a share in what every execution returns.
+    pub fn shared_columns(&self) -> Arc<[Column]> {
+        Arc::clone(&self.columns)
     }
 }
 
@@ -92,6 +109,14 @@ impl Query for Prepared {
 
 impl Session {
     pub(super) fn open(inner: Arc<Inner>, options: SessionOptions) -> Result<Self> {
+        Self::open_interruptible(inner, options, None)
+    }
+
+    pub(super) fn open_interruptible(
+        inner: Arc<Inner>,
+        options: SessionOptions,
+        interrupt: Option<Interrupt>,
+    ) -> Result<Self> {
         inner.check_process()?;
         let config = &inner.config;
         let core = session::Session::new(
@@ -110,12 +135,14 @@ impl Session {
         );
         let id = inner.next_session.fetch_add(1, Ordering::Relaxed);
         let mut driver = Driver::new(inner, core, id, options.writes);
+        driver.set_interrupt(interrupt);
         driver.ready()?;
         driver.core.counters().sessions_opened.add(1);
         Ok(Self {
             driver,
             statements: NumberMap::default(),
             oids: Vec::new(),
+            result_formats: Vec::new(),
             row_list: Vec::new(),
             savepoints: 0,
         })
@@ -259,7 +286,11 @@ impl Session {
                     params.len()
                 )));
             }
-            let encoder = Encoder { values: params, oids: &prepared.param_oids };
+            let encoder = Encoder {
+                values: params,
+                oids: &prepared.param_oids,
+                result_formats: &self.result_formats,
+            };
             self.driver.core.execute(Execute {
                 statement: &prepared.statement,
                 parameters: &encoder,
@@ -271,7 +302,8 @@ impl Session {
         self.oids.clear();
         self.oids.extend(params.iter().map(|value| value.type_oid()));
         let statement = self.statement(query.text())?;
-        let encoder = Encoder { values: params, oids: &self.oids };
+        let encoder =
+            Encoder { values: params, oids: &self.oids, result_formats: &self.result_formats };
         self.driver.core.execute(Execute {
             statement: &statement,
             parameters: &encoder,
@@ -279,6 +311,20 @@ impl Session {
             streamed,
         })?;
         Ok(statement.is_several())
+    }
+
+    /// The statement of a query, and the types that its parameters are encoded for.
+    pub(super) fn find<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        oids: Vec<u32>,
+    ) -> Result<(Arc<Statement>, Vec<u32>)> {
+        if let Some(prepared) = query.prepared() {
+            return Ok((Arc::clone(&prepared.statement), prepared.param_oids.clone()));
+        }
+        self.oids.clear();
+        self.oids.extend_from_slice(&oids);
+        Ok((self.statement(query.text())?, oids))
     }
 
     pub(super) fn controls_transaction<Q: Query + ?Sized>(
@@ -322,6 +368,16 @@ impl Session {
     /// As [`prepare`](Self::prepare), with the types of the first parameters given as OIDs.
     pub fn prepare_typed(&mut self, sql: &str, param_oids: &[u32]) -> Result<Prepared> {
         self.driver.ready()?;
+        let statement = self.request_prepare(sql, param_oids)?;
+        self.finish()?;
+        Ok(Prepared::described(statement))
+    }
+
+    pub(super) fn request_prepare(
+        &mut self,
+        sql: &str,
+        param_oids: &[u32],
+    ) -> Result<Arc<Statement>> {
         self.oids.clear();
         self.oids.extend_from_slice(param_oids);
         let statement = self.statement(sql)?;
@@ -331,13 +387,7 @@ impl Session {
             ));
         }
         self.driver.core.prepare(&statement)?;
-        self.finish()?;
-        let description = statement.description().unwrap_or_default();
-        Ok(Prepared {
-            param_oids: description.param_oids.clone(),
-            columns: Arc::clone(&description.columns),
-            statement,
-        })
+        Ok(statement)
     }
 
     /// Begins a transaction. Dropping it rolls it back.

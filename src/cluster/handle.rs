@@ -29,6 +29,8 @@ pub type EventSink = Arc<dyn Fn(ClusterEvent) + Send + Sync>;
 /// The background thread keeps deadlines itself; a caller gives it this much longer before it
 /// concludes that the thread is stuck in a callback.
 const GRACE: Duration = Duration::from_secs(2);
+/// A wait asks so often whether it has been interrupted.
+const ATTENTION: Duration = Duration::from_millis(50);
 
 /// How long closing waits for a thread that is stuck in a callback.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -97,9 +99,12 @@ impl Cluster {
     }
 
     /// Blocks until there is a link that satisfies `want`, or its deadline has passed.
-    pub fn acquire(&self, want: &Want) -> Result<Handover> {
+    ///
+    /// `interrupted` is asked every now and then; once it says yes, the wait ends with an error.
+    pub fn acquire(&self, want: &Want, interrupted: &mut dyn FnMut() -> bool) -> Result<Handover> {
         let (reply, answer) = bounded(1);
-        self.ask(Command::Acquire { want: want.clone(), reply }, &answer, want.deadline)
+        let command = Command::Acquire { want: want.clone(), reply };
+        self.ask_unless(command, &answer, want.deadline, interrupted)
     }
 
     /// Runs a string of statements on the primary, on a link of its own, and asks the server anew
@@ -176,6 +181,16 @@ impl Cluster {
         answer: &Receiver<Result<T>>,
         deadline: Instant,
     ) -> Result<T> {
+        self.ask_unless(command, answer, deadline, &mut || false)
+    }
+
+    fn ask_unless<T>(
+        &self,
+        command: Command,
+        answer: &Receiver<Result<T>>,
+        deadline: Instant,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<T> {
         let closed = || Error::new(ErrorKind::Closed, "the client was closed");
         if thread::current().id() == self.thread_id {
             return Err(Error::new(
@@ -184,13 +199,25 @@ impl Cluster {
             ));
         }
         self.commands.send(command).map_err(|_| closed())?;
-        match answer.recv_deadline(deadline + GRACE) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Disconnected) => Err(closed()),
-            Err(RecvTimeoutError::Timeout) => Err(Error::new(
-                ErrorKind::FailoverTimeout,
-                "the background thread does not answer; a callback seems to block it",
-            )),
+        let deadline = deadline + GRACE;
+        loop {
+            match answer.recv_deadline(deadline.min(Instant::now() + ATTENTION)) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(closed()),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    return Err(Error::new(
+                        ErrorKind::FailoverTimeout,
+                        "the background thread does not answer; a callback seems to block it",
+                    ));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if interrupted() {
+                return Err(Error::new(
+                    ErrorKind::FailoverTimeout,
+                    "the wait for a server was interrupted",
+                ));
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Link {
     /// Where the kernel puts what it has; empty between calls. Made at the first read, so that
     /// a link that only waits costs nothing.
     scratch: Vec<u8>,
+    /// Whether a signal ends a wait to receive, instead of being passed over.
+    interruptible: bool,
 }
 
 /// What a read came to.
@@ -57,11 +59,17 @@ impl Link {
         info: LinkInfo,
         pending: BytesMut,
     ) -> Self {
-        Self { fd: Arc::new(fd), tls, info, pending, scratch: Vec::new() }
+        Self { fd: Arc::new(fd), tls, info, pending, scratch: Vec::new(), interruptible: false }
     }
 
     pub fn info(&self) -> &LinkInfo {
         &self.info
+    }
+
+    /// Has [`recv`](Self::recv) and [`recv_deadline`](Self::recv_deadline) end with
+    /// `ErrorKind::Interrupted` when a signal handler has run meanwhile; the link is as good as before.
+    pub fn set_interruptible(&mut self, interruptible: bool) {
+        self.interruptible = interruptible;
     }
 
     /// Sends all of `bytes`. Only for what surely fits the socket's buffers while nothing is
@@ -91,7 +99,11 @@ impl Link {
             if self.push(&mut rest)? {
                 return Ok(());
             }
-            let ready = self.wait(PollFlags::IN | PollFlags::OUT, None)?;
+            let ready = match self.wait(PollFlags::IN | PollFlags::OUT, None) {
+                // Half a message cannot be left at that.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                ready => ready?,
+            };
             if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
                 && matches!(self.read(buf, RecvFlags::DONTWAIT)?, Read::End)
             {
@@ -101,6 +113,12 @@ impl Link {
                 ));
             }
         }
+    }
+
+    /// Sends of `rest` what there is room for, without waiting; true when all is on its way. With TLS
+    /// nothing may be left of `rest` and something to send all the same: call again when there is room.
+    pub fn try_send(&mut self, rest: &mut &[u8]) -> io::Result<bool> {
+        self.push(rest)
     }
 
     /// Writes of `rest` what there is room for; true when all is written.
@@ -185,6 +203,7 @@ impl Link {
         let now = Instant::now();
         let deadline = now.checked_add(patience).unwrap_or(now + DRAIN_PATIENCE_MAX);
         let mut left = DRAIN_MAX;
+        self.interruptible = false;
         while let Ok(n @ 1..) = self.recv_deadline(buf, deadline) {
             left = left.saturating_sub(n);
             if left == 0 {
@@ -219,6 +238,11 @@ impl Link {
         }
     }
 
+    /// Whether something may be received although the socket shows nothing.
+    pub fn may_hold_input(&self) -> bool {
+        self.tls.is_some() || !self.pending.is_empty()
+    }
+
     /// What has arrived but was not asked for yet; `Some(0)` for an end that TLS has announced.
     fn take_ready(&mut self, buf: &mut BytesMut) -> io::Result<Option<usize>> {
         if !self.pending.is_empty() {
@@ -243,7 +267,7 @@ impl Link {
         let received = loop {
             match rustix::net::recv(&self.fd, spare_capacity(&mut self.scratch), flags) {
                 Ok((n, _)) => break n,
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) if !self.interruptible => {}
                 Err(Errno::AGAIN) => return Ok(Read::Nothing),
                 Err(e) => return Err(e.into()),
             }
@@ -279,7 +303,7 @@ impl Link {
             });
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
                 Ok(_) => return Ok(fds[0].revents()),
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) if !self.interruptible => {}
                 Err(e) => return Err(e.into()),
             }
         }

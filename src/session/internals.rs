@@ -208,6 +208,6 @@ fn bind(name: &str, values: &[&[u8]], out: &mut BytesMut) {
         out.put_slice(values[index]);
         Ok(IsNull::No)
     };
-    let written = execution::write(name, values.iter().map(|_| 1), encode, false, out);
+    let written = execution::write(name, values.iter().map(|_| 1), encode, &[1], out);
     debug_assert!(written.is_ok());
 }

@@ -323,7 +323,9 @@ impl Session {
                 if unit.in_seal {
                     return Ok(());
                 }
-                if !simple {
+                if unit.repeats_left > 0 {
+                    unit.repeats_left -= 1;
+                } else if !simple {
                     unit.steps.advance();
                     unit.user_done = true;
                 }

@@ -27,6 +27,12 @@ pub trait Parameters {
         index: usize,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Send + Sync>>;
+
+    /// How each column is to come, 0 for text and 1 for binary, where they are not all to come as
+    /// [`Execute::text_results`] says. There must be as many as the statement has columns.
+    fn result_formats(&self) -> &[i16] {
+        &[]
+    }
 }
 
 /// For statements without parameters.
@@ -97,8 +103,34 @@ impl Session {
                 "a string of several statements takes no parameters; nothing was sent",
             )),
             StatementKind::Several(_) => self.execute_several(&request),
-            _ => self.execute_one(&request),
+            _ => self.execute_one(&request, &[]),
         }
+    }
+
+    /// Executes a statement with several sets of parameters, as one request: all of them or, if one
+    /// fails, none, unless a transaction is open. There is one `Complete` for each set.
+    ///
+    /// Not for statements that control the transaction, COPY, or strings of several statements.
+    pub fn execute_sets(
+        &mut self,
+        statement: &Arc<Statement>,
+        sets: &[&dyn Parameters],
+    ) -> Result<()> {
+        self.check_live()?;
+        let class = &statement.class;
+        let Some((first, more)) = sets.split_first() else {
+            return Err(Error::new(ErrorKind::Usage, "no set of parameters; nothing was sent"));
+        };
+        if class.kind != StatementKind::Other || class.outside_transaction {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the statement cannot be executed with several sets of parameters at once; nothing was \
+                 sent",
+            ));
+        }
+        let request =
+            Execute { statement, parameters: *first, text_results: false, streamed: false };
+        self.execute_one(&request, more)
     }
 
     /// Has a statement prepared and described, without running it.
@@ -268,7 +300,7 @@ impl Session {
         self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open)
     }
 
-    fn execute_one(&mut self, request: &Execute<'_>) -> Result<()> {
+    fn execute_one(&mut self, request: &Execute<'_>, more: &[&dyn Parameters]) -> Result<()> {
         if self.refuse_if_doomed() {
             return Ok(());
         }
@@ -290,8 +322,12 @@ impl Session {
                 write_parse(statement, out)?;
                 frontend::describe(b'S', "", out).map_err(nul)?;
             }
-            write_execution(statement, request, out)
+            write_execution(statement, request, out)?;
+            more.iter().try_for_each(|parameters| {
+                write_execution(statement, &Execute { parameters: *parameters, ..*request }, out)
+            })
         })?;
+        unit.repeats = more.len();
         unit.statement = Some(Arc::clone(statement));
         unit.effect = class.effect;
         if class.kind == StatementKind::CopyIn {
@@ -454,11 +490,16 @@ fn write_execution(statement: &Statement, request: &Execute<'_>, out: &mut Bytes
     if count > usize::from(u16::MAX) {
         return Err(Error::new(ErrorKind::Usage, "more than 65535 parameters; nothing was sent"));
     }
+    let all: &[i16] = if request.text_results { &[0] } else { &[1] };
+    let results = match parameters.result_formats() {
+        [] => all,
+        each => each,
+    };
     execution::write(
         &statement.name,
         (0..count).map(|index| parameters.format(index)),
         |index, out| parameters.encode(index, out),
-        request.text_results,
+        results,
         out,
     )
     .map_err(|error| match error {

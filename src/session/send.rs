@@ -156,6 +156,7 @@ impl Session {
         self.sync_owed = waits_with_sync;
         let unit = &mut self.units[index];
         unit.sent = true;
+        unit.repeats_left = unit.repeats;
         let needs_internals = matches!(unit.purpose, Purpose::User | Purpose::Commit);
         if needs_internals && !self.internals_ready && self.status != Status::Failed {
             // A replay brings no unit of its own for them behind the statement that dropped them.

@@ -131,6 +131,10 @@ pub(super) struct Unit {
     /// The steps it consists of whatever the link, and those still unanswered on this one.
     pub all_steps: u8,
     pub steps: Steps,
+    /// So many times the user's part is executed again, with other parameters; and so many of these
+    /// are unanswered on this link.
+    pub repeats: usize,
+    pub repeats_left: usize,
     pub seal: Option<Seal>,
     /// A later number of its row was committed and its own was not: it failed, or wrote nothing, and
     /// its seal can never succeed any more.
@@ -194,6 +198,8 @@ impl Unit {
             end: start,
             all_steps: steps,
             steps: Steps::new(steps),
+            repeats: 0,
+            repeats_left: 0,
             seal: None,
             passed_over: false,
             autocommit: false,

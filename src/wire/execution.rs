@@ -12,13 +12,13 @@ pub const SYNC: &[u8] = b"S\0\0\0\x04";
 /// Appends Bind of a statement to the unnamed portal, and Execute of that portal to its end.
 ///
 /// There is one format for each parameter, and `encode` appends the value of the one with the index
-/// given. The statement's name must contain no NUL byte. After an error, what has been appended is
+/// given. `results` has one format for all columns, or one for each. The statement's name must contain no NUL byte. After an error, what has been appended is
 /// of no use.
 pub fn write(
     statement: &str,
     formats: impl ExactSizeIterator<Item = i16>,
     mut encode: impl FnMut(usize, &mut BytesMut) -> Result<IsNull, Box<dyn Error + Send + Sync>>,
-    text_results: bool,
+    results: &[i16],
     out: &mut BytesMut,
 ) -> Result<(), BindError> {
     let start = out.len();
@@ -37,7 +37,8 @@ pub fn write(
             set_length(at, out.len() - at - 4, out)?;
         }
     }
-    out.put_slice(if text_results { b"\0\x01\0\0" } else { b"\0\x01\0\x01" });
+    out.put_u16(u16::try_from(results.len()).map_err(|_| too_large())?);
+    results.iter().for_each(|format| out.put_i16(*format));
     set_length(start + 1, out.len() - start - 1, out)?;
     // Tag, length, the portal's empty name, no limit of rows.
     out.put_slice(b"E\0\0\0\x09\0\0\0\0\0");
@@ -74,11 +75,11 @@ mod tests {
     #[test]
     fn writes_what_postgres_protocol_writes() {
         for count in 0..=3 {
-            for text in [false, true] {
+            for results in [&[0][..], &[1], &[1, 0, 1]] {
                 let formats = || [0, 1, 1].into_iter().take(count);
                 let (mut ours, mut theirs) = (BytesMut::from("x"), BytesMut::from("x"));
-                write("segue_7", formats(), encode, text, &mut ours).ok().unwrap();
-                let results = [i16::from(!text)];
+                write("segue_7", formats(), encode, results, &mut ours).ok().unwrap();
+                let results = results.iter().copied();
                 frontend::bind("", "segue_7", formats(), 0..count, encode, results, &mut theirs)
                     .ok()
                     .unwrap();
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn tells_that_a_value_could_not_be_encoded() {
         let failing = |_: usize, _: &mut BytesMut| Err("no".into());
-        let written = write("", [1].into_iter(), failing, false, &mut BytesMut::new());
+        let written = write("", [1].into_iter(), failing, &[1], &mut BytesMut::new());
         assert!(matches!(written, Err(BindError::Conversion(_))));
     }
 }

@@ -138,3 +138,29 @@ fn a_statement_that_has_to_be_parsed_begins_a_batch_and_commit_is_in_none() {
     let told = play.told();
     assert_eq!(told.last().map(String::as_str), Some("ready Idle"), "{told:?}");
 }
+
+#[test]
+fn several_sets_of_parameters_are_one_request_with_one_seal() {
+    let mut play = Play::start();
+    let statement = play.statement("INSERT INTO t VALUES (1)");
+    let set: &dyn Parameters = &NoParameters;
+    play.session.execute_sets(&statement, &[set, set, set]).unwrap();
+    play.flush();
+    assert!(play.sends("segue_seal") && !play.sends("segue_begin"));
+    let repeated = [message(b'2', b""), complete("INSERT 0 1")].concat();
+    play.receive(&[no_columns(), complete("INSERT 0 1"), repeated.clone()].concat());
+    // The first of three was answered, and the second: all are run again, once.
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    let seal = [message(b'2', b""), complete("UPDATE 1")].concat();
+    let all = [no_columns(), complete("INSERT 0 1"), repeated.clone(), repeated, seal].concat();
+    play.receive(&[all, ready(b'I')].concat());
+    let told = play.told();
+    assert_eq!(told.iter().filter(|event| *event == "restarted").count(), 1, "{told:?}");
+    let after = told.iter().position(|event| event == "restarted").unwrap();
+    assert_eq!(told[after + 1..], ["INSERT 0 1", "INSERT 0 1", "INSERT 0 1", "ready Idle"]);
+    let begin = play.statement("BEGIN");
+    assert!(play.session.execute_sets(&begin, &[set]).is_err());
+    assert!(play.session.execute_sets(&statement, &[]).is_err());
+}

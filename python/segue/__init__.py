@@ -1,0 +1,102 @@
+"""A PostgreSQL driver whose transactions outlive their server.
+
+    with segue.connect("host=db1,db2 dbname=bank") as conn:
+        conn.execute("UPDATE account SET balance = balance - %s WHERE id = %s", (5, 1))
+
+DB-API 2.0, in the manner of psycopg 3.
+"""
+
+from __future__ import annotations
+
+from segue import errors
+from segue._column import Column
+from segue._segue import __version__
+from segue.connection import (
+    Connection,
+    IsolationLevel,
+    Notify,
+    Rollback,
+    Transaction,
+    TransactionStatus,
+    connect,
+)
+from segue.copy import Copy
+from segue.cursor import Cursor
+from segue.errors import (
+    DatabaseError,
+    DataError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    Outcome,
+    OutcomeUnknown,
+    ProgrammingError,
+    ProtectionLost,
+    ReplayDiverged,
+    Warning,
+)
+from segue.types import (
+    BINARY,
+    DATETIME,
+    NUMBER,
+    ROWID,
+    STRING,
+    Binary,
+    Date,
+    DateFromTicks,
+    Time,
+    TimeFromTicks,
+    Timestamp,
+    TimestampFromTicks,
+)
+
+apilevel = "2.0"
+threadsafety = 2
+paramstyle = "pyformat"
+
+__all__ = [
+    "BINARY",
+    "DATETIME",
+    "NUMBER",
+    "ROWID",
+    "STRING",
+    "Binary",
+    "Column",
+    "Connection",
+    "Copy",
+    "Cursor",
+    "DataError",
+    "DatabaseError",
+    "Date",
+    "DateFromTicks",
+    "Error",
+    "IntegrityError",
+    "InterfaceError",
+    "InternalError",
+    "IsolationLevel",
+    "NotSupportedError",
+    "Notify",
+    "OperationalError",
+    "Outcome",
+    "OutcomeUnknown",
+    "ProgrammingError",
+    "ProtectionLost",
+    "ReplayDiverged",
+    "Rollback",
+    "Time",
+    "TimeFromTicks",
+    "Timestamp",
+    "TimestampFromTicks",
+    "Transaction",
+    "TransactionStatus",
+    "Warning",
+    "__version__",
+    "apilevel",
+    "connect",
+    "errors",
+    "paramstyle",
+    "threadsafety",
+]

@@ -1,0 +1,101 @@
+"""COPY, in and out, as a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from segue.errors import InterfaceError, ProgrammingError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from segue.cursor import Cursor
+
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+
+
+class Copy:
+    """A COPY under way. Leaving its block ends it; an exception makes a COPY FROM STDIN fail."""
+
+    def __init__(self, cursor: Cursor, statement: Any) -> None:
+        self._cursor = cursor
+        self._statement = statement
+        self._ticket: int | None = None
+        self._takes_data = False
+
+    def __enter__(self) -> Self:
+        self._ticket, self._takes_data = self._cursor._copy_start(self._statement)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            return
+        if self._takes_data and error is None:
+            self._cursor._copy_end(ticket)
+        else:
+            self._cursor._abandon(ticket)
+
+    def _open(self, takes_data: bool) -> int:
+        if self._ticket is None:
+            raise InterfaceError("the COPY has ended, or its block was not entered")
+        if self._takes_data != takes_data:
+            raise ProgrammingError(
+                "this COPY takes data" if self._takes_data else "this COPY gives data"
+            )
+        return self._ticket
+
+    def write(self, data: bytes | bytearray | memoryview | str) -> None:
+        """Send a piece of data, in the statement's format; it need not end where a row does."""
+        ticket = self._open(True)
+        if isinstance(data, str):
+            data = data.encode()
+        elif not isinstance(data, bytes):
+            data = bytes(data)
+        self._cursor._copy_send(ticket, data)
+
+    def write_row(self, row: Sequence[Any]) -> None:
+        """Send a row of Python values; the statement must be in the text format."""
+        self._cursor._copy_send(self._open(True), self._cursor.connection._copy_row(row))
+
+    def read(self) -> bytes:
+        """Give the next piece of data, b"" at the end; in the text formats a piece is a row."""
+        if self._ticket is None and not self._takes_data:
+            return b""
+        piece = self._cursor._copy_piece(self._open(False))
+        if piece is None:
+            self._ticket = None
+            return b""
+        return piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self.read():
+            yield piece
+
+    def rows(self) -> Iterator[tuple[str | None, ...]]:
+        """Give the rows of a statement in the text format, as str and None."""
+        for piece in self:
+            yield tuple(_field(field) for field in piece.decode().rstrip("\n").split("\t"))
+
+    def read_row(self) -> tuple[str | None, ...] | None:
+        """Give the next row, as `rows`; None at the end."""
+        return next(self.rows(), None)
+
+
+def _field(field: str) -> str | None:
+    if field == "\\N":
+        return None
+    if "\\" not in field:
+        return field
+    parts = iter(field)
+    return "".join(
+        _ESCAPES.get(following := next(parts), following) if part == "\\" else part
+        for part in parts
+    )

@@ -1,0 +1,73 @@
+"""Cursors: what is seldom called, around the native class."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from segue import _segue
+from segue.copy import Copy
+from segue.errors import NotSupportedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Cursor(_segue.Cursor):
+    """Executes statements and holds what they return."""
+
+    def callproc(self, procname: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
+        """Not supported, as the DB-API allows: write CALL or SELECT."""
+        raise NotSupportedError("callproc() is not supported: execute a CALL or a SELECT")
+
+    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        """Do nothing, as the DB-API allows."""
+
+    def setoutputsize(self, size: int, column: int | None = None) -> None:
+        """Do nothing, as the DB-API allows."""
+
+    def stream(
+        self, query: Any, params: Any = None, *, size: int = 1
+    ) -> Generator[Any, None, None]:
+        """Execute a statement and give its rows as they arrive, in bounded memory.
+
+        A failover in the middle goes on with the next row. What is left when the iterator is closed
+        is read and thrown away. `size` is for users of psycopg: rows that arrive together are read
+        together.
+        """
+        ticket = self._stream_start(query, params)
+        done = False
+        try:
+            while (rows := self._stream_next(ticket)) is not None:
+                yield from rows
+            done = True
+        finally:
+            if not done:
+                self._abandon(ticket)
+
+    def copy(self, statement: Any) -> Copy:
+        """Start a COPY ... FROM STDIN or a COPY ... TO STDOUT, for a `with` statement."""
+        return Copy(self, statement)
+
+    def results(self) -> Iterator[Self]:
+        """Give the cursor once for each result of a string of several statements."""
+        while True:
+            yield self
+            if not self.nextset():
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else (self.statusmessage or "idle")
+        return f"<{type(self).__module__}.{type(self).__qualname__} [{state}]>"

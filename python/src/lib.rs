@@ -1,0 +1,42 @@
+//! `segue._segue`: the native half of the Python package `segue`, on the Rust core.
+//!
+//! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
+//! * `core`: a session and its requests, without Python; waits or polls.
+//! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
+//! * `operation`: what an event loop polls.
+//! * `signals`: Ctrl-C; `errors`: exceptions; `objects`: Python's own classes.
+//!
+//! Every wait is without the GIL. Nothing here panics on what a server or an application gives it.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod core;
+mod cursor;
+mod decode;
+mod encode;
+mod errors;
+mod introspect;
+mod objects;
+mod operation;
+mod plan;
+mod signals;
+mod types;
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// Registers how the values of a class are written.
+#[pyfunction]
+fn register_dumper(class: &Bound<'_, PyType>, oid: u32, dumps: Py<PyAny>) -> PyResult<()> {
+    encode::register(class, oid, dumps)
+}
+
+#[pymodule]
+fn _segue(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<cursor::Cursor>()?;
+    module.add_class::<operation::Operation>()?;
+    module.add_function(wrap_pyfunction!(register_dumper, module)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

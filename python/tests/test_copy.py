@@ -1,0 +1,170 @@
+"""COPY in and out: pieces, rows, formats, and every way to stop in the middle."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Iterator
+
+import pytest
+
+import segue
+from segue import errors
+
+ROWS = [
+    (1, "plain"),
+    (2, "tab\tnew\nline\\back\rslash"),
+    (3, None),
+    (4, ""),
+    (5, "\\N"),
+    (6, "Ærø€😀"),
+]
+
+
+@pytest.fixture
+def cur(uri: str) -> Iterator[segue.Cursor]:
+    with segue.connect(uri, autocommit=True) as conn:
+        conn.execute("CREATE TEMP TABLE seen (id int, note text)")
+        yield conn.cursor()
+
+
+def rows(cur: segue.Cursor) -> list[tuple[object, ...]]:
+    return cur.execute("SELECT id, note FROM seen ORDER BY id").fetchall()
+
+
+def test_rows_in(cur: segue.Cursor) -> None:
+    with cur.copy("COPY seen FROM STDIN") as copy:
+        for row in ROWS:
+            copy.write_row(row)
+    assert cur.rowcount == len(ROWS)
+    assert rows(cur) == ROWS
+
+
+def test_rows_out(cur: segue.Cursor) -> None:
+    cur.executemany("INSERT INTO seen VALUES (%s, %s)", ROWS)
+    with cur.copy("COPY (SELECT * FROM seen ORDER BY id) TO STDOUT") as copy:
+        got = list(copy.rows())
+    assert got == [(str(id), note) for id, note in ROWS]
+
+
+def test_pieces_need_not_end_where_rows_do(cur: segue.Cursor) -> None:
+    text = "1,a\n2,b\n3,c\n"
+    with cur.copy("COPY seen FROM STDIN (FORMAT csv)") as copy:
+        for letter in text:
+            copy.write(letter)
+    with cur.copy("COPY seen FROM STDIN (FORMAT csv)") as copy:
+        copy.write(bytearray(b"4,d\n"))
+        copy.write(memoryview(b"5,e\n"))
+        copy.write("6,ä\n".encode())
+    assert [row[1] for row in rows(cur)] == ["a", "b", "c", "d", "e", "ä"]
+
+
+def test_binary_out_and_in(cur: segue.Cursor) -> None:
+    cur.execute("INSERT INTO seen SELECT id, 'x' FROM generate_series(1, 1000) id")
+    with cur.copy("COPY seen TO STDOUT (FORMAT binary)") as copy:
+        data = b"".join(copy)
+    assert data.startswith(b"PGCOPY\n\xff\r\n\0")
+    cur.execute("TRUNCATE seen")
+    with cur.copy("COPY seen FROM STDIN (FORMAT binary)") as copy:
+        copy.write(data)
+    assert len(rows(cur)) == 1000
+
+
+def test_read_and_read_row(cur: segue.Cursor) -> None:
+    cur.executemany("INSERT INTO seen VALUES (%s, %s)", [(1, "a"), (2, None)])
+    with cur.copy("COPY (SELECT * FROM seen ORDER BY id) TO STDOUT") as copy:
+        assert copy.read_row() == ("1", "a")
+        assert copy.read() == b"2\t\\N\n"
+        assert copy.read() == b""
+        assert copy.read() == b""
+
+
+def test_much_data(cur: segue.Cursor) -> None:
+    with cur.copy("COPY seen FROM STDIN") as copy:
+        for id in range(20_000):
+            copy.write_row((id, "x" * 200))
+    assert cur.rowcount == 20_000
+    with cur.copy("COPY seen TO STDOUT") as copy:
+        assert sum(len(piece) for piece in copy) > 20_000 * 200
+
+
+def test_values_are_written_as_the_server_reads_them(cur: segue.Cursor) -> None:
+    values = (
+        True,
+        decimal.Decimal("1.50"),
+        datetime.date(2024, 2, 29),
+        datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc),
+        b"\x00\xff\\",
+        [1, None, 3],
+        ["a b", '"', "\\", None],
+    )
+    cur.execute(
+        "CREATE TEMP TABLE kinds "
+        "(a bool, b numeric, c date, d timestamptz, e bytea, f int[], g text[])"
+    )
+    with cur.copy("COPY kinds FROM STDIN") as copy:
+        copy.write_row(values)
+    assert cur.execute("SELECT * FROM kinds").fetchone() == values
+
+
+def test_an_exception_in_the_block_takes_it_all_back(cur: segue.Cursor) -> None:
+    with pytest.raises(ZeroDivisionError), cur.copy("COPY seen FROM STDIN") as copy:
+        copy.write_row((1, "a"))
+        raise ZeroDivisionError
+    assert rows(cur) == []
+
+
+def test_bad_data_is_the_servers_error(cur: segue.Cursor) -> None:
+    with pytest.raises(errors.InvalidTextRepresentation), cur.copy("COPY seen FROM STDIN") as copy:
+        copy.write("not a number\tx\n")
+    assert rows(cur) == []
+    with pytest.raises(errors.BadCopyFileFormat), cur.copy("COPY seen FROM STDIN") as copy:
+        copy.write("1\n")
+    assert rows(cur) == []
+
+
+def test_bad_data_ends_a_long_copy(cur: segue.Cursor) -> None:
+    with pytest.raises(segue.DataError), cur.copy("COPY seen FROM STDIN") as copy:
+        copy.write("not a number\tx\n")
+        for id in range(200_000):
+            copy.write_row((id, "x" * 100))
+    assert rows(cur) == []
+
+
+def test_leaving_early(cur: segue.Cursor) -> None:
+    with cur.copy("COPY (SELECT * FROM generate_series(1, 100000)) TO STDOUT") as copy:
+        assert copy.read() == b"1\n"
+    assert cur.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_copy_of_nothing(cur: segue.Cursor) -> None:
+    with cur.copy("COPY seen FROM STDIN"):
+        pass
+    assert rows(cur) == []
+    with cur.copy("COPY seen TO STDOUT") as copy:
+        assert list(copy) == []
+
+
+def test_misuse(cur: segue.Cursor) -> None:
+    with cur.copy("COPY seen FROM STDIN") as copy, pytest.raises(segue.ProgrammingError):
+        copy.read()
+    with cur.copy("COPY seen TO STDOUT") as copy, pytest.raises(segue.ProgrammingError):
+        copy.write(b"1")
+    with pytest.raises(segue.InterfaceError):
+        copy.write(b"1")
+    with pytest.raises(segue.ProgrammingError), cur.copy("SELECT 1"):
+        pass
+    with pytest.raises(segue.ProgrammingError), cur.copy("COPY no_such FROM STDIN"):
+        pass
+    with pytest.raises(segue.Error):
+        cur.execute("COPY seen FROM STDIN")
+    assert cur.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_copy_in_a_transaction(cur: segue.Cursor) -> None:
+    with pytest.raises(ZeroDivisionError), cur.connection.transaction():
+        with cur.copy("COPY seen FROM STDIN") as copy:
+            copy.write_row((1, "a"))
+        assert rows(cur) == [(1, "a")]
+        raise ZeroDivisionError
+    assert rows(cur) == []

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Builds the Python wheel, installs it into target/venv, and runs everything that judges it: ruff,
+# mypy --strict, stubtest, pytest. Arguments go to pytest.
+#
+# The wheel is installed rather than linked to its source, so that what is tested is what is shipped.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+target=${CARGO_TARGET_DIR:-$root/target}
+export CARGO_TARGET_DIR="$target"
+export PATH="$HOME/.cargo/bin:$PATH"
+venv=$target/venv
+python=${PYTHON:-python3}
+
+if [ ! -x "$venv/bin/python" ]; then
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+        echo "python: $python is older than 3.10; name a newer one in PYTHON" >&2
+        exit 1
+    }
+    "$python" -m venv "$venv"
+fi
+# What is installed already is not asked for again: without a network the tests still run.
+requirements=$root/python/requirements-test.txt
+if ! cmp -s "$requirements" "$venv/requirements-test.txt"; then
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/requirements-test.txt"
+fi
+
+wheels=$target/wheels
+rm -rf "$wheels"
+"$venv/bin/maturin" build --quiet --release --locked --interpreter "$venv/bin/python" \
+    --manifest-path python/Cargo.toml --out "$wheels"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index \
+    --force-reinstall "$wheels"/segue-*.whl
+
+cd python
+# Not `python -m`, which would put this directory, without the native module, before the wheel.
+"$venv/bin/ruff" format --check --quiet .
+"$venv/bin/ruff" check --quiet .
+"$venv/bin/mypy"
+"$venv/bin/stubtest" segue._segue
+exec "$venv/bin/pytest" "$@"
