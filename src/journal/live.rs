@@ -2,7 +2,7 @@
 //!
 //! Pure. Takes part in no I/O and knows no record's content. Some 100 bytes for each owner alive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::found::Index;
 use super::frame::frame_bytes;
@@ -70,6 +70,22 @@ impl Batch {
 
     pub fn payload(&self, entry: &Entry) -> &[u8] {
         &self.bytes[entry.at..entry.at + entry.len]
+    }
+
+    /// Takes out all records of those that begin in it.
+    pub fn split_beginners(&mut self) -> Self {
+        let begun = self.entries.iter().filter(|entry| entry.begins());
+        let begun: HashSet<u64> = begun.map(|entry| entry.owner).collect();
+        let mut beginners = Self::default();
+        let Self { entries, bytes } = self;
+        entries.retain(|entry| {
+            let goes = begun.contains(&entry.owner);
+            if goes {
+                beginners.push_copy(*entry, &bytes[entry.at..entry.at + entry.len]);
+            }
+            !goes
+        });
+        beginners
     }
 
     /// What it takes up in a file.

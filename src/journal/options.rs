@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::crypt::{Cipher, Key};
+use super::header::RECORDS_AT;
 
 /// When a record counts as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +71,10 @@ impl Geometry {
         let (segment_bytes, ahead_bytes) =
             options.geometry.unwrap_or((usual, (usual / 4).clamp(16 << 10, 256 << 10)));
         let bytes_max = if options.geometry.is_some() { options.bytes_max } else { bytes_max };
-        let live_max = (bytes_max - bytes_max / 4).saturating_sub(2 * segment_bytes);
+        // A segment's header holds no records.
+        let room = segment_bytes.saturating_sub(RECORDS_AT);
+        let all = bytes_max / segment_bytes.max(1) * room;
+        let live_max = (all - all / 4).saturating_sub(2 * room);
         Self { bytes_max, segment_bytes, ahead_bytes, live_max }
     }
 }

@@ -4,6 +4,7 @@
 //! A crash at any point loses nothing: a copy has the owner and the ordinal of its original, so that
 //! two of them are one; and the original goes only when the copy is on the disk.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::error::{JournalError, Reason, Result};
@@ -28,14 +29,6 @@ impl Writer {
             return Err(self.full(need));
         }
         self.make_room_for(need)
-    }
-
-    /// For what is left of a batch once those that begin in it have been refused.
-    pub(super) fn make_room_for_others(&mut self, batch: &Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.make_room_for(batch.file_bytes(self.sealed()))
     }
 
     fn make_room_for(&mut self, need: u64) -> Result<()> {
@@ -119,6 +112,11 @@ impl Writer {
         } else {
             self.dir.remove(&oldest.name)
         };
+        // It may have gone before the directory's sync failed.
+        let gone = gone.or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
         // The next one must not go before this one has.
         gone.and_then(|()| self.dir.sync()).map_err(|error| {
             JournalError::io(&self.dir.name(), "removing a file", error)
@@ -139,7 +137,7 @@ impl Writer {
             // It was told when the journal was opened; nothing of it can be copied.
             Ok(_) => return Ok(()),
             Err(OpenError::Io(error)) => return Err(failed(error)),
-            Err(OpenError::Header(_)) => return Err(failed(std::io::ErrorKind::InvalidData.into())),
+            Err(OpenError::Header(_)) => return Err(failed(ErrorKind::InvalidData.into())),
         };
         let mut walk = segment.walk(Some(file.end));
         let mut batch = Batch::default();

@@ -97,13 +97,13 @@ impl Segment {
 
     /// Walks over the records. `end` is where a later segment says that this one ends.
     pub fn walk(&self, end: Option<u64>) -> Walk<'_> {
-        let short = end.filter(|end| *end > self.size).map(|end| {
-            let from = self.size.max(RECORDS_AT);
-            finding(self, from, end.saturating_sub(from), What::Damaged { owner: None })
+        let holds = self.size.max(RECORDS_AT);
+        let short = end.filter(|end| *end > holds).map(|end| {
+            finding(self, holds, end - holds, What::Damaged { owner: None })
         });
         Walk {
             segment: self,
-            window: Window::default(),
+            window: Window { size: self.size, ..Window::default() },
             at: RECORDS_AT,
             end: end.unwrap_or(self.size).min(self.size),
             end_is_known: end.is_some(),
@@ -286,6 +286,8 @@ fn finding(segment: &Segment, position: u64, bytes: u64, what: What) -> Finding 
 /// A piece of a file.
 #[derive(Default)]
 struct Window {
+    /// The file's size: there is no use in room for more.
+    size: u64,
     start: u64,
     buffer: Vec<u8>,
     len: usize,
@@ -299,9 +301,13 @@ impl Window {
             (offset.checked_add(len)? <= held).then_some(offset)
         };
         if inside(self.start, self.len).is_none() {
-            let wanted = len.max(WINDOW_BYTES);
-            if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0);
+            let left = self.size.saturating_sub(position);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            if left < len {
+                return Ok(None);
+            }
+            if self.buffer.len() < len.max(left.min(WINDOW_BYTES)) {
+                self.buffer = vec![0; len.max(left.min(WINDOW_BYTES))];
             }
             self.len = 0;
             self.len = read_up_to(file, position, &mut self.buffer)?;

@@ -59,6 +59,8 @@ pub(super) struct Writer {
     next_owner: u64,
     ends: VecDeque<End>,
     failures: u32,
+    /// Ends that were handed in with a batch that failed: they go with the next one.
+    owed: Vec<u64>,
     out: Vec<u8>,
     /// Held by whoever still reads what was recovered, from the files below this number.
     pub(super) pin: Arc<()>,
@@ -131,6 +133,7 @@ impl Writer {
             next_number,
             ends,
             failures: 0,
+            owed: Vec::new(),
             out: Vec::new(),
             counts: Counts::default(),
         })
@@ -148,50 +151,69 @@ impl Writer {
     /// Writes a batch. `next_owner` is the first owner number that has not been given out.
     pub fn write(&mut self, batch: &mut Batch, certainty: Certainty, next_owner: u64) -> Written {
         self.next_owner = self.next_owner.max(next_owner);
+        for owner in self.owed.drain(..) {
+            batch.push(owner, &Record::Ended);
+        }
         self.live.number(batch);
-        let mut written = Written::default();
-        if batch.is_empty() {
-            // Of nobody alive; but a sync is a sync.
-            return written;
-        }
-        if self.failures >= FAILURES_MAX {
-            written.failed = Some(self.given_up());
-            return written;
-        }
-        if let Err(error) = self.make_room(batch) {
-            let refused = refuse_beginners(batch);
-            if refused.is_empty() || self.make_room_for_others(batch).is_err() {
-                written.failed = Some(error);
-                return written;
-            }
-            written.refused = Some((error, refused));
-            if batch.is_empty() {
-                return written;
-            }
-        }
-        let mut result = self.attempt(batch, certainty);
-        if let Err(error) = &result {
-            self.abandon();
-            if matches!(error.reason(), Reason::SyncFailed | Reason::Io) {
-                result = self.attempt(batch, certainty);
-                if result.is_err() {
-                    self.abandon();
-                }
-            }
-        }
-        match result {
-            Ok(()) => {
-                self.failures = 0;
-                self.counts.batches += 1;
-                self.counts.records += batch.entries.len() as u64;
-            }
-            Err(error) => {
-                let disk = matches!(error.reason(), Reason::SyncFailed | Reason::Io);
-                self.failures += u32::from(disk);
-                written.failed = Some(error);
-            }
+        let written = self.write_numbered(batch, certainty);
+        if written.failed.is_some() {
+            let ends = batch.entries.iter().filter(|entry| entry.is(Kind::Ended));
+            // What had begun in the same batch has ended by not being kept.
+            self.owed.extend(ends.map(|entry| entry.owner).filter(|owner| self.live.has(*owner)));
         }
         written
+    }
+
+    fn write_numbered(&mut self, batch: &mut Batch, certainty: Certainty) -> Written {
+        let mut written = Written::default();
+        if batch.is_empty() {
+            return written;
+        }
+        let Err(full) = self.write_whole(batch, certainty) else { return written };
+        if full.reason() != Reason::Full {
+            written.failed = Some(full);
+            return written;
+        }
+        // What has begun before goes on, and perhaps ends, which makes room.
+        let beginners = batch.split_beginners();
+        if !batch.is_empty() {
+            written.failed = self.write_whole(batch, certainty).err();
+        }
+        if beginners.is_empty() || written.failed.is_some() {
+            written.failed.get_or_insert(full);
+            return written;
+        }
+        if let Err(error) = self.write_whole(&beginners, certainty) {
+            let mut owners: Vec<u64> = beginners.entries.iter().map(|entry| entry.owner).collect();
+            owners.dedup();
+            written.refused = Some((error, owners));
+        }
+        written
+    }
+
+    /// All of a batch or nothing of it. What the disk has refused once is tried once more, in a fresh
+    /// segment.
+    fn write_whole(&mut self, batch: &Batch, certainty: Certainty) -> Result<()> {
+        if self.failures >= FAILURES_MAX {
+            return Err(self.given_up());
+        }
+        let mut again = true;
+        loop {
+            let room = self.make_room(batch);
+            let Err(error) = room.and_then(|()| self.attempt(batch, certainty)) else { break };
+            let disk = matches!(error.reason(), Reason::SyncFailed | Reason::Io);
+            if error.reason() != Reason::Full {
+                self.abandon();
+            }
+            if !(disk && std::mem::take(&mut again)) {
+                self.failures += u32::from(disk);
+                return Err(error);
+            }
+        }
+        self.failures = 0;
+        self.counts.batches += 1;
+        self.counts.records += batch.entries.len() as u64;
+        Ok(())
     }
 
     /// Puts all that has been written on the disk.
@@ -438,15 +460,6 @@ fn write_ahead(current: &mut Current, out: &mut Vec<u8>, ahead: u64) -> io::Resu
     // After an error the file is as long as it happens to be: at most so long.
     current.size = current.size.max(end);
     written
-}
-
-/// Takes out all that began in the batch; returns whose that was.
-fn refuse_beginners(batch: &mut Batch) -> Vec<u64> {
-    let begun = batch.entries.iter().filter(|entry| entry.begins());
-    let mut refused: Vec<u64> = begun.map(|entry| entry.owner).collect();
-    refused.sort_unstable();
-    batch.entries.retain(|entry| refused.binary_search(&entry.owner).is_err());
-    refused
 }
 
 /// Keeps the newest, as many as a header can say.

@@ -269,6 +269,9 @@ impl Directory for Faulty {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
         inner.writable()?;
+        if !inner.state.names.contains_key(name) {
+            return Err(ErrorKind::NotFound.into());
+        }
         inner.act(Op::Remove { name: name.to_owned() });
         Ok(())
     }

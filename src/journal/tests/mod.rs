@@ -1,7 +1,9 @@
 //! Tests of the journal.
 
 mod crash;
+mod damage;
 mod faulty;
+mod format;
 mod script;
 
 use super::{Record, SessionOpened};

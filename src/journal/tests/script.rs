@@ -14,8 +14,8 @@ use crate::journal::{
     TransactionBegan, read,
 };
 
-pub const SEGMENT: u64 = 8192 + 3000;
-pub const BYTES_MAX: u64 = 10 * SEGMENT;
+pub const SEGMENT: u64 = 8192 + 2000;
+pub const BYTES_MAX: u64 = 8 * SEGMENT;
 
 pub fn key() -> Key {
     Key::new([7; 32])
@@ -62,6 +62,7 @@ pub struct Script {
     random: u64,
     /// After so many operations of the directory the accounts stood so.
     pub history: Vec<(usize, Accounts)>,
+    pub keeps_history: bool,
 }
 
 impl Script {
@@ -74,6 +75,7 @@ impl Script {
             alive: VecDeque::new(),
             random: seed,
             history: Vec::new(),
+            keeps_history: false,
         };
         Ok((script, recovered))
     }
@@ -99,15 +101,16 @@ impl Script {
         let committed = owner.commit(&self.journal, None);
         self.remember_after(|accounts| {
             let account = accounts.get_mut(&owner.number()).unwrap();
-            match committed {
+            match &committed {
                 Ok(()) => account.acknowledged = account.records.len(),
-                Err(_) => account.failed = true,
+                Err(error) => {
+                    eprintln!("{}: {error}", owner.number());
+                    account.failed = true;
+                }
             }
             // Its batch carried all that was handed in before.
             if committed.is_ok() {
-                for account in accounts.values_mut().filter(|account| account.ended) {
-                    account.end_acknowledged = true;
-                }
+                accounts.values_mut().for_each(|account| account.end_acknowledged = account.ended);
             }
         });
     }
@@ -118,7 +121,9 @@ impl Script {
 
     fn remember_after(&mut self, change: impl FnOnce(&mut Accounts)) {
         change(&mut self.accounts);
-        self.history.push((self.dir.trace_len(), self.accounts.clone()));
+        if self.keeps_history {
+            self.history.push((self.dir.trace_len(), self.accounts.clone()));
+        }
     }
 
     pub fn transaction(&mut self) {
@@ -177,7 +182,12 @@ impl Script {
 
     /// Ends what has lived longest, or, now and then, another one.
     pub fn end(&mut self) {
-        let index = if self.next(3) == 0 { self.alive.len() / 2 } else { 0 };
+        // Two of them live long, so that they have to be copied forward.
+        let index = match self.next(30) {
+            0 => 0,
+            1..10 => self.alive.len() / 2,
+            _ => 2.min(self.alive.len().saturating_sub(1)),
+        };
         let Some(mut owner) = self.alive.remove(index) else { return };
         let known = OutcomeKnown { fate: Fate::Committed, at_unix_ms: 3, sqlstate: "" };
         self.put(&mut owner, &Record::OutcomeKnown(known));
