@@ -47,7 +47,7 @@ pub use stream::RowStream;
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 use crate::cluster::{self, Cluster, Facts};
-use crate::config::{Config, LedgerMode, TargetSessionAttrs};
+use crate::config::{Config, JournalMode, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
@@ -92,6 +92,7 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
+        refuse_journal_on_disk(&config)?;
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
             // A child of fork() needs a client, and a thread, of its own.
@@ -217,6 +218,19 @@ impl Inner {
         }
         session_access(facts.ledger)
     }
+}
+
+/// Until sessions write to it, a journal on disk would protect nothing: nobody must believe that it
+/// does.
+fn refuse_journal_on_disk(config: &Config) -> Result<()> {
+    if config.journal.mode == JournalMode::Memory {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        "journal=file cannot be used yet: this version of Segue keeps what is in flight in memory \
+         only; write journal=memory, or leave it out",
+    ))
 }
 
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {

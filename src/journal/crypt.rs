@@ -6,12 +6,16 @@
 //! keeps the expanded AEAD key to itself and does not), and shown nowhere.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use zeroize::Zeroizing;
+
+use super::error::{JournalError, Reason, Result};
 
 /// What the AEAD appends to each record.
 pub(super) const TAG_BYTES: usize = 16;
@@ -68,16 +72,33 @@ impl Key {
         Some(Self(bytes))
     }
 
-    /// From a file that holds 32 bytes, or 64 hexadecimal digits and perhaps a line's end. The caller
-    /// sees to who may read it.
-    pub fn from_file(path: &Path) -> io::Result<Option<Self>> {
+    /// From a file that holds 32 bytes, or 64 hexadecimal digits and perhaps a line's end. One that
+    /// others can read, or that is somebody else's, is refused.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let bad = |reason, what: String| {
+            JournalError::new(reason, format!("the journal's key file {shown} {what}"))
+        };
+        let unreadable = |error: io::Error| bad(Reason::BadKey, format!("cannot be read: {error}"));
+        let file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let what = format!("has mode {mode:04o}: others could read it; chmod 0600 it");
+            return Err(bad(Reason::Permissions, what));
+        }
         // One byte more than any key, so that what is too long is seen to be.
         let mut bytes = Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES + 3));
-        std::fs::File::open(path)?.take(2 * KEY_BYTES as u64 + 3).read_to_end(&mut bytes)?;
+        file.take(2 * KEY_BYTES as u64 + 3).read_to_end(&mut bytes).map_err(unreadable)?;
         if let Ok(raw) = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()) {
-            return Ok(Some(Self::new(raw)));
+            return Ok(Self::new(raw));
         }
-        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| Self::from_hex(text.trim_end())))
+        let text = std::str::from_utf8(&bytes).ok();
+        text.and_then(|text| Self::from_hex(text.trim_end())).ok_or_else(|| {
+            let what = "holds no key: 32 bytes, or 64 hexadecimal digits as `openssl rand -hex 32` \
+                        prints them";
+            bad(Reason::BadKey, what.to_owned())
+        })
     }
 
     /// What one file is sealed with, and the value in its header that tells a wrong key from a damaged

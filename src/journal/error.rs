@@ -37,6 +37,8 @@ pub enum Reason {
     NotEncrypted,
     /// It was written by a version of Segue that this one does not know.
     Version,
+    /// What was given as a key is none, or cannot be read.
+    BadKey,
     /// A record is too large for the journal.
     TooLarge,
     /// It was closed.
@@ -60,6 +62,7 @@ impl Reason {
             Self::KeyNeeded => "journal_key_needed",
             Self::NotEncrypted => "journal_not_encrypted",
             Self::Version => "journal_version",
+            Self::BadKey => "journal_bad_key",
             Self::TooLarge => "journal_record_too_large",
             Self::Closed => "journal_closed",
         }

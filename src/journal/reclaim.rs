@@ -106,25 +106,30 @@ impl Writer {
     }
 
     fn remove_oldest(&mut self) -> Result<()> {
+        let directory = self.dir.name();
+        let failed = |error| JournalError::io(&directory, "removing a file", error);
+        // The next one must not go before the one before it has.
+        if self.names_unsynced {
+            self.dir.sync().map_err(failed)?;
+            self.names_unsynced = false;
+        }
         let Some(oldest) = self.files.front() else { return Ok(()) };
         let gone = if oldest.damaged {
             self.dir.rename(&oldest.name, &format!("{}{DAMAGED}", oldest.name))
         } else {
             self.dir.remove(&oldest.name)
         };
-        // It may have gone before the directory's sync failed.
-        let gone = gone.or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        });
-        // The next one must not go before this one has.
-        gone.and_then(|()| self.dir.sync()).map_err(|error| {
-            JournalError::io(&self.dir.name(), "removing a file", error)
-        })?;
+        match gone {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         if let Some(oldest) = self.files.pop_front() {
             self.total = self.total.saturating_sub(oldest.size);
             self.live.forget_segment(oldest.number);
         }
+        self.names_unsynced = true;
+        self.dir.sync().map_err(failed)?;
+        self.names_unsynced = false;
         Ok(())
     }
 

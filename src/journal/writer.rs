@@ -65,6 +65,8 @@ pub(super) struct Writer {
     /// Held by whoever still reads what was recovered, from the files below this number.
     pub(super) pin: Arc<()>,
     pub(super) pinned_below: u64,
+    /// A file was removed, and the directory's sync has failed since.
+    pub(super) names_unsynced: bool,
     pub(super) counts: Counts,
 }
 
@@ -125,6 +127,7 @@ impl Writer {
             next_owner: recovered.index.next_owner.max(1),
             pin: Arc::clone(&recovered.pin),
             pinned_below: next_number,
+            names_unsynced: false,
             dir,
             options,
             journal_id,

@@ -83,6 +83,13 @@ impl State {
             Op::SyncNames => {
                 self.disk_names = self.names.clone();
                 self.dirty_names.clear();
+                // Nobody can look at what has no name any more.
+                let kept: Vec<usize> = self.names.values().copied().collect();
+                for (inode, content) in self.inodes.iter_mut().enumerate() {
+                    if !kept.contains(&inode) {
+                        *content = Inode::default();
+                    }
+                }
             }
         }
     }
@@ -150,6 +157,8 @@ pub struct Plan {
     /// There is room for so many bytes in all files together.
     pub space: Option<usize>,
     pub read_only: bool,
+    /// Syncs wait until this is taken back.
+    pub stall_syncs: bool,
 }
 
 #[derive(Default)]
@@ -159,6 +168,7 @@ struct Inner {
     plan: Plan,
     syncs: usize,
     writes: usize,
+    stalled: bool,
 }
 
 #[derive(Clone, Default)]
@@ -209,6 +219,23 @@ impl Faulty {
 
     pub fn writes(&self) -> usize {
         self.lock().writes
+    }
+
+    fn stall(&self) {
+        loop {
+            let mut inner = self.lock();
+            inner.stalled = inner.plan.stall_syncs;
+            if !inner.stalled {
+                return;
+            }
+            drop(inner);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether somebody waits for a sync that does not come.
+    pub fn is_stalled(&self) -> bool {
+        self.lock().stalled
     }
 
     pub fn after(&self, view: View) -> BTreeMap<String, Vec<u8>> {
@@ -332,6 +359,7 @@ impl Stored for FaultyFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.dir.stall();
         let mut inner = self.dir.lock();
         let inode = self.inode;
         if let Err(error) = inner.sync() {

@@ -1,6 +1,8 @@
 //! Records, frames and headers: there and back, and what comes of any other bytes.
 
 use std::borrow::Cow;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use proptest::collection::vec;
@@ -14,7 +16,7 @@ use crate::journal::frame::{self, FRAME_BYTES, Frame, Meta};
 use crate::journal::header::{End, HEADER_BYTES, Header, HeaderError, Secrets};
 use crate::journal::segment::{name_of, number_of};
 use crate::journal::{
-    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Record, Seal, Seen,
+    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Reason, Record, Seal, Seen,
     Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan, read,
 };
 
@@ -237,9 +239,15 @@ fn a_key_is_hexadecimal() {
         (Vec::new(), false),
     ] {
         std::fs::write(&path, &content).unwrap();
-        assert_eq!(Key::from_file(&path).unwrap().is_some(), good, "{content:?}");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        match Key::from_file(&path) {
+            Ok(_) => assert!(good, "{content:?}"),
+            Err(error) => assert!(!good && error.reason() == Reason::BadKey, "{error}"),
+        }
     }
-    assert!(Key::from_file(&dir.path().join("none")).is_err());
+    assert_eq!(Key::from_file(&dir.path().join("none")).unwrap_err().reason(), Reason::BadKey);
+    std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(Key::from_file(&path).unwrap_err().reason(), Reason::Permissions);
 }
 
 #[test]

@@ -101,12 +101,9 @@ impl Script {
         let committed = owner.commit(&self.journal, None);
         self.remember_after(|accounts| {
             let account = accounts.get_mut(&owner.number()).unwrap();
-            match &committed {
+            match committed {
                 Ok(()) => account.acknowledged = account.records.len(),
-                Err(error) => {
-                    eprintln!("{}: {error}", owner.number());
-                    account.failed = true;
-                }
+                Err(_) => account.failed = true,
             }
             // Its batch carried all that was handed in before.
             if committed.is_ok() {
