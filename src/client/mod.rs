@@ -282,3 +282,19 @@ impl cluster::Preparations for Preparations {
         ledger::BACKEND_START
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn a_journal_on_disk_is_refused_until_it_is_joined() {
+        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made";
+        let config = Config::parse_with(text, &Environment::empty()).unwrap();
+        let error = Client::open(config).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("journal=file cannot be used yet"), "{error}");
+        assert!(!std::path::Path::new("/tmp/segue-never-made").exists());
+    }
+}

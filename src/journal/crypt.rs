@@ -149,10 +149,8 @@ impl FileKey {
     /// Encrypts `payload` in place and returns its tag. `None` only beyond the AEAD's own limit of
     /// length, which is far above a record's.
     pub fn seal(&self, position: u64, aad: &[u8], payload: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce(position), Aad::from(aad), payload)
-            .ok()?;
+        let tag =
+            self.0.seal_in_place_separate_tag(nonce(position), Aad::from(aad), payload).ok()?;
         tag.as_ref().try_into().ok()
     }
 

@@ -53,7 +53,8 @@ fn make(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
+            let synced =
+                File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
             synced.map_err(|error| failed(path, "making the directory", error))
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -113,7 +114,8 @@ fn take_lock(path: &Path) -> Result<File> {
 
 fn locked(path: &Path, lock: &File) -> JournalError {
     let mut text = String::new();
-    let holder = lock.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+    let holder =
+        lock.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
     let holder = holder.map_or_else(String::new, |pid: u32| format!(" (process {pid})"));
     JournalError::new(
         Reason::Locked,

@@ -212,10 +212,8 @@ impl Found {
                 };
             }
             Record::Submission(it) => {
-                self.what = FoundKind::Submission {
-                    id: it.id,
-                    submitted_unix_ms: it.submitted_unix_ms,
-                };
+                self.what =
+                    FoundKind::Submission { id: it.id, submitted_unix_ms: it.submitted_unix_ms };
             }
             Record::CommitSent(seal) => match &mut self.state {
                 State::Sent(seals) if seals.contains(seal) => {}

@@ -70,8 +70,9 @@ impl Journal {
         let directory = dir.name();
         let mut writer = Writer::new(&recovered, dir, options)?;
         mark_doubtful(&mut writer, &recovered);
-        let gather_bytes =
-            usize::try_from(writer.geometry.segment_bytes).unwrap_or(GATHER_BYTES).min(GATHER_BYTES);
+        let gather_bytes = usize::try_from(writer.geometry.segment_bytes)
+            .unwrap_or(GATHER_BYTES)
+            .min(GATHER_BYTES);
         let shared = Shared {
             next_owner: AtomicU64::new(writer.next_owner()),
             queue: Mutex::new(Queue {

@@ -127,7 +127,8 @@ impl Header {
         if &bytes[..8] != MAGIC {
             return Err(HeaderError::NotAJournal);
         }
-        let checksum = u64::from_le_bytes(bytes[CHECKSUM_AT..HEADER_BYTES].try_into().unwrap_or([0; 8]));
+        let checksum =
+            u64::from_le_bytes(bytes[CHECKSUM_AT..HEADER_BYTES].try_into().unwrap_or([0; 8]));
         if checksum != xxh3_64(&bytes[..CHECKSUM_AT]) {
             return Err(HeaderError::Damaged);
         }

@@ -19,6 +19,8 @@ mod error;
 mod field;
 mod found;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 mod header;
 mod live;

@@ -135,7 +135,8 @@ impl Writer {
 
     /// Writes what is alive of a segment anew, without acknowledging it.
     pub(super) fn copy_forward(&mut self, file: &File) -> Result<()> {
-        let opened = Segment::open(&*self.dir, &file.name, self.options.key.as_ref(), &mut Vec::new());
+        let opened =
+            Segment::open(&*self.dir, &file.name, self.options.key.as_ref(), &mut Vec::new());
         let failed = |error| JournalError::io(&self.dir.name(), "copying what is alive", error);
         let segment = match opened {
             Ok(Opened::Segment(segment)) => segment,

@@ -367,16 +367,12 @@ impl<'a> Record<'a> {
                 request: f.bytes()?,
             }),
             Kind::StatementData => return Ok(Self::StatementData(payload)),
-            Kind::Seen => Self::Seen(Seen {
-                statement: f.u32()?,
-                count: f.u64()?,
-                digest: f.u128()?,
-            }),
-            Kind::CommitSent => Self::CommitSent(Seal {
-                row: f.uuid()?,
-                number: f.u64()?,
-                guarded: f.flag()?,
-            }),
+            Kind::Seen => {
+                Self::Seen(Seen { statement: f.u32()?, count: f.u64()?, digest: f.u128()? })
+            }
+            Kind::CommitSent => {
+                Self::CommitSent(Seal { row: f.uuid()?, number: f.u64()?, guarded: f.flag()? })
+            }
             Kind::OutcomeKnown => Self::OutcomeKnown(OutcomeKnown {
                 fate: Fate::decode(&mut f)?,
                 at_unix_ms: f.u64()?,

@@ -131,7 +131,8 @@ impl Recovered {
         let dir = Arc::clone(&self.dir);
         let names = dir.list().map_err(|error| self.failed("the directory", error))?;
         let numbers = names.iter().filter_map(|name| number_of(name));
-        let mut files: BTreeMap<u64, Option<Opened>> = numbers.map(|number| (number, None)).collect();
+        let mut files: BTreeMap<u64, Option<Opened>> =
+            numbers.map(|number| (number, None)).collect();
         for (number, opened) in &mut files {
             let name = name_of(*number);
             let findings = &mut self.report.findings;

@@ -102,11 +102,17 @@ impl fmt::Display for Finding {
                  another version of Segue and is passed over"
             ),
             What::HeaderCopy => {
-                write!(f, "{file}: the copy of the header at {position} is damaged; the other serves")
+                write!(
+                    f,
+                    "{file}: the copy of the header at {position} is damaged; the other serves"
+                )
             }
             What::Unfinished => write!(f, "{file}: was being made; it holds nothing"),
             What::HeaderLost => {
-                write!(f, "{file}: both copies of its header are damaged: {bytes} bytes cannot be read")
+                write!(
+                    f,
+                    "{file}: both copies of its header are damaged: {bytes} bytes cannot be read"
+                )
             }
             What::Foreign => write!(f, "{file}: belongs to another journal, and is passed over"),
             What::Missing => write!(f, "{file}: is missing; a later file knows of it"),

@@ -5,11 +5,11 @@
 
 use std::io;
 
+use super::Key;
 use super::frame::{ALIGNMENT, FRAME_BYTES, Frame};
 use super::header::{COPIES, HEADER_BYTES, Header, HeaderError, RECORDS_AT, Secrets};
 use super::report::{Finding, What};
 use super::storage::{Directory, Stored};
-use super::Key;
 
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -42,7 +42,10 @@ pub(super) enum Opened {
     /// The same, with the file closed again.
     Known(Header),
     /// It was never finished, or its header is lost.
-    Unusable { size: u64, what: What },
+    Unusable {
+        size: u64,
+        what: What,
+    },
 }
 
 /// Why opening a file has failed altogether.
@@ -98,9 +101,9 @@ impl Segment {
     /// Walks over the records. `end` is where a later segment says that this one ends.
     pub fn walk(&self, end: Option<u64>) -> Walk<'_> {
         let holds = self.size.max(RECORDS_AT);
-        let short = end.filter(|end| *end > holds).map(|end| {
-            finding(self, holds, end - holds, What::Damaged { owner: None })
-        });
+        let short = end
+            .filter(|end| *end > holds)
+            .map(|end| finding(self, holds, end - holds, What::Damaged { owner: None }));
         Walk {
             segment: self,
             window: Window { size: self.size, ..Window::default() },
@@ -140,11 +143,17 @@ impl Segment {
 
 /// What a walk comes upon.
 pub(super) enum Step<'a> {
-    Record { position: u64, frame: Frame, payload: &'a [u8] },
+    Record {
+        position: u64,
+        frame: Frame,
+        payload: &'a [u8],
+    },
     /// Something is wrong; the walk goes on behind it.
     Found(Finding),
     /// All is read; appended records would stand here.
-    End { at: u64 },
+    End {
+        at: u64,
+    },
 }
 
 pub(super) struct Walk<'a> {
@@ -205,7 +214,8 @@ impl Walk<'_> {
         if at + FRAME_BYTES as u64 > self.end {
             return Ok(There::Nothing);
         }
-        let Some(head) = self.window.bytes(file, at, FRAME_BYTES)?.and_then(|b| b.first_chunk()) else {
+        let Some(head) = self.window.bytes(file, at, FRAME_BYTES)?.and_then(|b| b.first_chunk())
+        else {
             return Ok(There::Nothing);
         };
         let Some(frame) = Frame::read(head, at, secrets) else { return Ok(There::Nothing) };

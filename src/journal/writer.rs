@@ -252,9 +252,8 @@ impl Writer {
         let Some(current) = &mut self.current else { return Ok(()) };
         self.out.clear();
         let mut position = current.end;
-        let too_large = || {
-            JournalError::new(Reason::TooLarge, "a record is larger than the journal can keep")
-        };
+        let too_large =
+            || JournalError::new(Reason::TooLarge, "a record is larger than the journal can keep");
         if position == RECORDS_AT {
             let meta = Meta {
                 kind: Kind::Checkpoint as u8,

@@ -161,7 +161,10 @@ fn a_sync_that_fails_once_costs_nothing() {
         for sync in [SyncPolicy::Batch, SyncPolicy::None] {
             let plan = Plan { fail_sync: Some((nth, 0)), ..Plan::default() };
             let (_, failed) = with_fault(plan, sync);
-            assert_eq!(failed, 0, "sync {nth} {sync:?}: a fresh segment takes what the old one did not");
+            assert_eq!(
+                failed, 0,
+                "sync {nth} {sync:?}: a fresh segment takes what the old one did not"
+            );
         }
     }
 }

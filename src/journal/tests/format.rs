@@ -16,8 +16,8 @@ use crate::journal::frame::{self, FRAME_BYTES, Frame, Meta};
 use crate::journal::header::{End, HEADER_BYTES, Header, HeaderError, Secrets};
 use crate::journal::segment::{name_of, number_of};
 use crate::journal::{
-    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Reason, Record, Seal, Seen,
-    Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan, read,
+    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Reason, Record, Seal,
+    Seen, Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan, read,
 };
 
 fn there_and_back(record: &Record<'_>) -> Vec<u8> {
@@ -225,7 +225,8 @@ fn a_key_is_hexadecimal() {
     let text = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
     let key = Key::from_hex(text).unwrap();
     assert!(key != Key::new([0; 32]));
-    for bad in ["", "00", &text[1..], &format!("{text}0"), &text.replace('1', "g"), &"é".repeat(32)] {
+    for bad in ["", "00", &text[1..], &format!("{text}0"), &text.replace('1', "g"), &"é".repeat(32)]
+    {
         assert!(Key::from_hex(bad).is_none());
     }
     let dir = tempfile::tempdir().unwrap();

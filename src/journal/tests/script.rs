@@ -10,8 +10,8 @@ use super::faulty::Faulty;
 use crate::journal::options::Options;
 use crate::journal::{
     Expect, Fate, Form, Found, FoundKind, Journal, Key, OutcomeKnown, Owner, Param, Record,
-    Recovered, Result, Seal, State, Statement, Submission, Submitted, SyncPolicy,
-    TransactionBegan, read,
+    Recovered, Result, Seal, State, Statement, Submission, Submitted, SyncPolicy, TransactionBegan,
+    read,
 };
 
 pub const SEGMENT: u64 = 8192 + 2000;
@@ -226,7 +226,8 @@ pub fn check(recovered: &Recovered, accounts: &Accounts, voided: bool) {
         assert!(!account.end_acknowledged, "{owner} has ended, and is in flight: {account:?}");
         let records = records(recovered, found);
         assert!(records.len() >= account.acknowledged, "{owner}: {records:?} {account:?}");
-        let most = if voided && account.failed { account.acknowledged } else { account.records.len() };
+        let most =
+            if voided && account.failed { account.acknowledged } else { account.records.len() };
         assert!(records.len() <= most, "{owner} {voided}: {records:?} {account:?}");
         assert_eq!(records[..], account.records[..records.len()], "{owner}");
         check_state(found, &records);
@@ -243,7 +244,9 @@ fn check_state(found: &Found, records: &[String]) {
         other => panic!("{other:?}"),
     }
     match found.what {
-        FoundKind::Transaction { session, .. } => assert_eq!(records[0], format!("began {session}")),
+        FoundKind::Transaction { session, .. } => {
+            assert_eq!(records[0], format!("began {session}"))
+        }
         FoundKind::Submission { id, .. } => assert_eq!(id.as_u128(), u128::from(found.owner)),
         other => panic!("{other:?}"),
     }
