@@ -99,7 +99,7 @@ impl Recovered {
     /// Hands every record of something in flight to `take`, in the order in which they were written.
     /// One that is damaged is left out; it is then `doubtful`.
     pub fn records(&self, found: &Found, mut take: impl FnMut(&Record<'_>)) -> Result<()> {
-        let mut open: Option<(u32, Segment)> = None;
+        let mut open: Option<(u32, Box<Segment>)> = None;
         let mut buffer = Vec::new();
         for place in found.places.iter() {
             if open.as_ref().is_none_or(|(index, _)| *index != place.segment) {
@@ -117,7 +117,7 @@ impl Recovered {
         Ok(())
     }
 
-    fn open(&self, place: Place) -> Result<Option<(u32, Segment)>> {
+    fn open(&self, place: Place) -> Result<Option<(u32, Box<Segment>)>> {
         let file = usize::try_from(place.segment).ok().and_then(|index| self.files.get(index));
         let Some(file) = file else { return Ok(None) };
         match Segment::open(&*self.dir, &file.name, self.key.as_ref(), &mut Vec::new()) {

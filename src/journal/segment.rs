@@ -38,7 +38,7 @@ pub(super) struct Segment {
 
 /// What opening a file has come to.
 pub(super) enum Opened {
-    Segment(Segment),
+    Segment(Box<Segment>),
     /// The same, with the file closed again.
     Known(Header),
     /// It was never finished, or its header is lost.
@@ -95,7 +95,7 @@ impl Segment {
             });
         }
         let secrets = header.unlock(check, key).map_err(OpenError::Header)?;
-        Ok(Opened::Segment(Self { name: name.to_owned(), header, secrets, file, size }))
+        Ok(Opened::Segment(Box::new(Self { name: name.to_owned(), header, secrets, file, size })))
     }
 
     /// Walks over the records. `end` is where a later segment says that this one ends.
