@@ -49,7 +49,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 impl Inner {
     pub(super) fn install(&self, options: &SetupOptions) -> Result<()> {
         self.check_process()?;
-        let sql = ledger::install_sql(options.hardened, options.role.as_deref());
+        let (hardened, role) = (options.hardened, options.role.as_deref());
+        let sql = format!(
+            "{};\n{}",
+            ledger::install_sql(hardened, role),
+            ledger::install_submissions_sql(hardened, role)
+        );
         self.cluster.run_on_primary(sql, TIMEOUT)?;
         let mut state = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
         *state = State { tried: state.tried, problem: None };

@@ -126,13 +126,78 @@ pub fn install_sql(hardened: bool, role: Option<&str>) -> String {
          GRANT EXECUTE ON FUNCTION segue.version(), segue.fenced(bigint, bigint), \
          segue.seal(uuid, bigint), segue.look(uuid[]), segue.open(uuid, uuid) TO {role};\n  {table}"
     );
-    let body = include_str!("ledger/install.sql").replace("{GRANTS}", &grants);
+    do_block(include_str!("ledger/install.sql"), &grants)
+}
+
+/// A DO block around `body`, with its grants.
+fn do_block(body: &str, grants: &str) -> String {
+    let body = body.replace("{GRANTS}", grants);
     // A role may be called anything, the very quote around the body included.
     let mut tag = "$segue$".to_owned();
     while body.contains(&tag) {
         tag.insert(1, '_');
     }
     format!("DO {tag}\n{body}{tag}")
+}
+
+/// SQLSTATE of a claim whose predecessor in its lane is not done.
+pub const SQLSTATE_OUT_OF_ORDER: &str = "SG003";
+
+/// Claims submission `$1` uuid for this transaction: 23505 if it is done already. Where another
+/// attempt is under way, it waits for that one's end.
+pub const CLAIM_TABLE: &str = "INSERT INTO segue.submission (id) VALUES ($1)";
+
+/// As [`CLAIM_TABLE`]; raises [`SQLSTATE_OUT_OF_ORDER`] if submission `$2` uuid is not done.
+pub const CLAIM_AFTER_TABLE: &str = "\
+INSERT INTO segue.submission (id) SELECT CASE WHEN EXISTS (SELECT FROM segue.submission AS s \
+WHERE s.id OPERATOR(pg_catalog.=) $2) THEN $1 ELSE segue.out_of_order($2) END";
+
+/// As [`CLAIM_TABLE`], for who may not write to the table.
+pub const CLAIM_FUNCTION: &str = "SELECT segue.claim($1)";
+
+/// As [`CLAIM_AFTER_TABLE`], for who may not write to the table.
+pub const CLAIM_AFTER_FUNCTION: &str = "SELECT segue.claim_after($1, $2)";
+
+/// An expression that says how the present role may claim submissions: `none`, `table` or `function`.
+/// As [`ACCESS`], it raises nothing and trusts nobody's schema who might be a stranger.
+pub const SUBMISSION_ACCESS: &str = "\
+coalesce((SELECT CASE \
+WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN 'none' \
+WHEN NOT (o.rolsuper OR pg_catalog.pg_has_role(n.nspowner, 'MEMBER') OR EXISTS (SELECT FROM \
+pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
+AND d.datdba OPERATOR(pg_catalog.=) n.nspowner)) THEN 'none' \
+WHEN c.relowner OPERATOR(pg_catalog.<>) n.nspowner THEN 'none' \
+WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc AS p \
+WHERE p.pronamespace OPERATOR(pg_catalog.=) n.oid \
+AND p.proowner OPERATOR(pg_catalog.=) n.nspowner \
+AND p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ('{out_of_order,claim,claim_after}') \
+AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')) OPERATOR(pg_catalog.<>) 3 THEN 'none' \
+WHEN pg_catalog.has_column_privilege(c.oid, 'id', 'INSERT') \
+AND pg_catalog.has_column_privilege(c.oid, 'id', 'SELECT') THEN 'table' \
+ELSE 'function' END \
+FROM pg_catalog.pg_namespace AS n \
+JOIN pg_catalog.pg_roles AS o ON o.oid OPERATOR(pg_catalog.=) n.nspowner \
+JOIN pg_catalog.pg_class AS c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid \
+AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) 'submission' \
+WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) 'segue'), 'none')";
+
+/// Installs what submissions need, or changes who may use it how; as [`install_sql`].
+pub fn install_submissions_sql(hardened: bool, role: Option<&str>) -> String {
+    let role = role.map_or_else(|| "PUBLIC".to_owned(), quote_identifier);
+    let table = if hardened {
+        format!(
+            "REVOKE ALL ON TABLE segue.submission FROM PUBLIC;\n  \
+             REVOKE ALL ON TABLE segue.submission FROM {role};"
+        )
+    } else {
+        format!("GRANT SELECT (id), INSERT (id) ON segue.submission TO {role};")
+    };
+    let grants = format!(
+        "GRANT USAGE ON SCHEMA segue TO {role};\n  \
+         GRANT EXECUTE ON FUNCTION segue.out_of_order(uuid), segue.claim(uuid), \
+         segue.claim_after(uuid, uuid) TO {role};\n  {table}"
+    );
+    do_block(include_str!("ledger/submissions.sql"), &grants)
 }
 
 /// Removes the ledger. Fails, and changes nothing, where other objects depend on it or live in its
@@ -160,7 +225,8 @@ mod tests {
     #[test]
     fn both_installation_and_removal_are_one_statement() {
         use crate::session::classify::{StatementKind, classify};
-        for sql in [&install_sql(true, None), remove_sql()] {
+        let submissions = install_submissions_sql(true, None);
+        for sql in [&install_sql(true, None), &submissions, remove_sql()] {
             assert_eq!(classify(sql).kind, StatementKind::Other);
         }
     }
