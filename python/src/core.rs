@@ -534,8 +534,8 @@ impl Core {
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {
-                let mut results = reply?;
-                let last = results.pop().filter(|last| !last.rows.is_empty());
+                // The last piece may have no rows: a result without any has columns all the same.
+                let last = reply?.pop();
                 if last.is_some() {
                     // Its end is told by the next call.
                     self.finished.insert(ticket, Ok(Vec::new()));
