@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Connection", "Cursor", "Operation", "__version__", "register_dumper"]
+__all__ = ["Connection", "Cursor", "Interrupt", "Operation", "__version__", "register_dumper"]
 
 __version__: str
 
@@ -18,7 +18,12 @@ _Ticket: TypeAlias = int
 @disjoint_base
 class Connection:
     def __new__(
-        cls, conninfo: str, *, autocommit: bool = False, writes: bool | None = None
+        cls,
+        conninfo: str,
+        *,
+        autocommit: bool = False,
+        writes: bool | None = None,
+        interrupt: Interrupt | None = None,
     ) -> Self: ...
     @property
     def closed(self) -> bool: ...
@@ -141,6 +146,11 @@ class Cursor:
     def _copy_end(self, ticket: _Ticket, reason: str | None = None) -> None: ...
     def _copy_piece(self, ticket: _Ticket) -> bytes | None: ...
     def _abandon(self, ticket: _Ticket) -> None: ...
+
+@final
+class Interrupt:
+    def __new__(cls) -> Self: ...
+    def set(self, given_up: bool) -> None: ...
 
 @final
 class Operation:
