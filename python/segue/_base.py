@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from segue import _segue
@@ -205,6 +205,28 @@ class BaseTransaction:
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+C = TypeVar("C")
+
+
+class BasePipeline(Generic[C]):
+    """Statements on their way: the cursors that were made meanwhile."""
+
+    def __init__(self) -> None:
+        self._cursors: list[C] = []
+
+    def _factory(self, factory: Callable[..., C]) -> Any:
+        def make(connection: Any, row_factory: Any) -> C:
+            cursor = factory(connection, row_factory)
+            self._cursors.append(cursor)
+            return cursor
+
+        return make
+
+    def _taken(self) -> list[C]:
+        cursors, self._cursors = self._cursors, []
+        return cursors
 
 
 class ConnectionInfo:

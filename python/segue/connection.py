@@ -11,6 +11,7 @@ from segue import _segue
 from segue import errors as _errors
 from segue._base import (
     BaseConnection,
+    BasePipeline,
     BaseTransaction,
     ConnectionInfo,
     IsolationLevel,
@@ -146,7 +147,7 @@ class Connection(BaseConnection):
 
         A reply is waited for when its cursor is asked for it, and at the end of the block.
         """
-        pipeline = Pipeline(self)
+        pipeline = Pipeline()
         self._pipeline_enter()
         outer, self.cursor_factory = self.cursor_factory, pipeline._factory(self.cursor_factory)
         try:
@@ -183,26 +184,13 @@ class Transaction(BaseTransaction):
                 _segue.Cursor(self._connection, None).execute(statement)._settle()
 
 
-class Pipeline:
+class Pipeline(BasePipeline[Cursor]):
     """Statements on their way."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._cursors: list[Cursor] = []
-
-    def _factory(self, factory: type[Cursor]) -> Any:
-        def make(connection: Connection, row_factory: Any) -> Cursor:
-            cursor = factory(connection, row_factory)
-            self._cursors.append(cursor)
-            return cursor
-
-        return make
 
     def sync(self) -> None:
         """Wait for all replies; raise the first error."""
-        cursors, self._cursors = self._cursors, []
         first: BaseException | None = None
-        for cursor in cursors:
+        for cursor in self._taken():
             try:
                 cursor._settle()
             except _errors.Error as error:
