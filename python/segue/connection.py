@@ -96,24 +96,14 @@ class Connection(BaseConnection):
 
     # Transactions.
 
-    @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> Iterator[Transaction]:
-        """Open a block that is a transaction, or a savepoint if one is open already.
+    ) -> Transaction:
+        """Make a block that is a transaction, or a savepoint if one is open already.
 
         It is committed at the end of the block, and rolled back after an exception.
         """
-        scope = Transaction(self, savepoint_name, force_rollback)
-        scope._run(scope._begins())
-        try:
-            yield scope
-        except BaseException as error:
-            scope._run(scope._ends(error))
-            if not scope._is_ended_by(error):
-                raise
-        else:
-            scope._run(scope._ends(None))
+        return Transaction(self, savepoint_name, force_rollback)
 
     # Notifications, cancelling, pipelines.
 
@@ -171,6 +161,19 @@ class Transaction(BaseTransaction):
     def connection(self) -> Connection:
         """The connection that it is on."""
         return self._connection
+
+    def __enter__(self) -> Self:
+        self._run(self._begins())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._run(self._ends(error))
+        return self._is_ended_by(error)
 
     def _run(self, statements: Iterator[str]) -> None:
         for statement in statements:

@@ -40,9 +40,9 @@ class Cursor(BaseCursor):
     ) -> Generator[Any, None, None]:
         """Execute a statement and give its rows as they arrive, in bounded memory.
 
-        A failover in the middle goes on with the next row. What is left when the iterator is
-        closed is read and thrown away. `size` is for users of psycopg: rows that arrive together
-        are read together.
+        A failover in the middle goes on with the next row. What is left when the iterator is closed
+        is read and thrown away. `size` is for users of psycopg: rows that arrive together are read
+        together.
         """
         ticket = self._stream_start(query, params)
         done = False

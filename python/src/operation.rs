@@ -155,6 +155,7 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
                 return Ok(Ok(Done::Nothing));
             }
             Work::CopyEnd(ticket, reason) => {
+                ready!(core.copy_ready(*ticket, IO)?);
                 core.copy_end(reason.as_deref())?;
                 Work::Reply(*ticket)
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -28,8 +27,6 @@ from segue.errors import InterfaceError
 from segue.rows import RowFactory
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from typing_extensions import Self
 
 
@@ -60,16 +57,24 @@ class AsyncConnection(BaseConnection):
         """
         full = make_conninfo(conninfo, **options)
         interrupt = _segue.Interrupt()
-        make = functools.partial(
-            cls, full, autocommit=autocommit, writes=writes, interrupt=interrupt
-        )
+        # Not as the future's result, which the thread holds on to for a moment.
+        made: list[Self] = []
+
+        def make() -> None:
+            made.append(cls(full, autocommit=autocommit, writes=writes, interrupt=interrupt))
+
+        def drop(_: object) -> None:
+            while made:
+                _segue.Connection.close(made.pop())
+
         making = EXECUTOR.submit(make)
         try:
-            connection = await asyncio.wrap_future(making)
+            await asyncio.wrap_future(making)
         except asyncio.CancelledError:
             interrupt.set(True)
-            making.add_done_callback(_close_unused)
+            making.add_done_callback(drop)
             raise
+        connection = made.pop()
         connection._link = Link(connection, asyncio.get_running_loop(), interrupt)
         connection.row_factory = row_factory
         if cursor_factory is not None:
@@ -249,11 +254,6 @@ class AsyncConnection(BaseConnection):
             return
         warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=1, source=self)
         link.let_go()
-
-
-def _close_unused(made: concurrent.futures.Future[Any]) -> None:
-    if not made.cancelled() and made.exception() is None:
-        _segue.Connection.close(made.result())
 
 
 class AsyncTransaction(BaseTransaction):
