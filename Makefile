@@ -3,15 +3,19 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-python bench lint clean
+.PHONY: help setup demo test test-c test-packaging test-python bench lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
 	@echo "make test    lint, then every test suite, against real servers"
+	@echo "make test-c  the C and C++ suites alone: plain, under valgrind, with sanitizers"
 	@echo "make test-python   the Python wheel's suite alone"
 	@echo "make bench   the benchmarks"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
+	@echo "make header  write include/segue.h anew from src/ffi"
+	@echo "make install PREFIX=/usr/local DESTDIR= LIBDIR=   library, headers, command line; or uninstall"
+	@echo "make test-packaging   install to temporary places and build C and C++ projects against that"
 	@echo "make clean   remove what was built"
 
 setup:
@@ -22,13 +26,34 @@ demo: setup
 
 test: setup lint
 	$(CARGO) test --workspace
+	CARGO="$(CARGO)" sh scripts/ctest.sh
+	CARGO="$(CARGO)" bash scripts/packaging-test.sh
 	sh scripts/python.sh
+
+test-c: setup
+	CARGO="$(CARGO)" sh scripts/ctest.sh
 
 test-python: setup
 	sh scripts/python.sh
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all
+
+build:
+	$(CARGO) build --release --lib --bin segue
+
+header:
+	SEGUE_BLESS=1 $(CARGO) test --test header
+
+# Builds first where there is a cargo: `make build && sudo make install` needs none for root.
+install:
+	@CARGO="$(CARGO)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" sh scripts/install.sh
+
+uninstall:
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" sh scripts/install.sh --uninstall
+
+test-packaging: setup
+	@CARGO="$(CARGO)" bash scripts/packaging-test.sh
 
 lint:
 	$(CARGO) fmt --all --check

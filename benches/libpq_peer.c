@@ -1,28 +1,26 @@
 /*
  * The libpq side of the benchmarks: a program as people write it, with PQexecPrepared, text
- * parameters and text results. It is driven over stdin, one command a line, and answers on stdout
- * with one line, so that it can take turns with the others in short batches:
+ * parameters and text results, and where it says so with binary ones. How it is driven stands in
+ * peer.h. Its works:
  *
- *   point N ROWS SEED               N point SELECTs            -> "elapsed_ns p50_ns"
- *   tpcb N SCALE SEED               N TPC-B-like transactions  -> "elapsed_ns p50_ns"
- *   tpcb_for MS SCALE SEED          as many as fit in MS       -> "elapsed_ns count"
+ *   point                       a point SELECT
+ *   tpcb                        a TPC-B-like transaction
+ *   large_text, large_binary    a result of 10,000 rows, every value of it read
+ *   inserts, inserts_apart      100 pipelined INSERTs, in one transaction or each in its own
  *
  * With "cold" as second argument it does not connect yet. It answers each line with the time that a
  * new connection and one TPC-B-like transaction take, nothing prepared: what an application does
  * whose connection was lost.
  *
- *   cold _ SCALE SEED               connect, five statements, COMMIT -> "elapsed_ns 1"
+ *   cold _ SCALE SEED           connect, five statements, COMMIT -> "elapsed_ns 1"
  */
-#include <libpq-fe.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "peer.h"
 
-static PGconn *conn;
+#include <libpq-fe.h>
+
+static __thread PGconn *conn;
+static const char *conninfo;
 static int unprepared;
-static uint64_t state;
 
 static void fail(const char *what)
 {
@@ -30,27 +28,12 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t) ts.tv_sec * 1000000000u + (uint64_t) ts.tv_nsec;
-}
-
-/* The same generator as on the Rust side, so that all ask for the same rows. */
-static unsigned below(unsigned limit)
-{
-	state = state * 6364136223846793005u + 1442695040888963407u;
-	return (unsigned) ((state >> 33) % limit);
-}
-
 static const char *const statements[][2] = {
-	{"point", "SELECT abalance FROM pgbench_accounts WHERE aid = $1"},
-	{"accounts", "UPDATE pgbench_accounts SET abalance = abalance + $1 WHERE aid = $2"},
-	{"tellers", "UPDATE pgbench_tellers SET tbalance = tbalance + $1 WHERE tid = $2"},
-	{"branches", "UPDATE pgbench_branches SET bbalance = bbalance + $1 WHERE bid = $2"},
-	{"history", "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) "
-	 "VALUES ($1, $2, $3, $4, now())"},
+	{"point", SQL_POINT},
+	{"accounts", SQL_ACCOUNTS},
+	{"tellers", SQL_TELLERS},
+	{"branches", SQL_BRANCHES},
+	{"history", SQL_HISTORY},
 };
 #define STATEMENTS (sizeof statements / sizeof statements[0])
 
@@ -69,6 +52,14 @@ static void prepare(const char *name, const char *sql)
 	if (PQresultStatus(result) != PGRES_COMMAND_OK)
 		fail(sql);
 	PQclear(result);
+}
+
+/* The tables of "large" and "inserts" are not there in every benchmark. */
+static void prepare_once(bool *done, const char *name, const char *sql)
+{
+	if (!*done)
+		prepare(name, sql);
+	*done = true;
 }
 
 static void simple(const char *sql)
@@ -112,7 +103,7 @@ static long number_of(PGresult *result)
 static void point(unsigned rows)
 {
 	int aid = 1 + (int) below(rows);
-	(void) number_of(run("point", 1, &aid, PGRES_TUPLES_OK));
+	note((uint64_t) number_of(run("point", 1, &aid, PGRES_TUPLES_OK)));
 }
 
 static void update(const char *name, int delta, int key)
@@ -138,37 +129,170 @@ static void tpcb(unsigned scale)
 	simple("COMMIT");
 }
 
-static int by_size(const void *a, const void *b)
+static PGresult *large_result(int format)
 {
-	uint64_t x = *(const uint64_t *) a, y = *(const uint64_t *) b;
-	return x < y ? -1 : x > y;
+	static bool prepared;
+	PGresult *result;
+
+	prepare_once(&prepared, "large", SQL_LARGE);
+	result = PQexecPrepared(conn, "large", 0, NULL, NULL, NULL, format);
+	if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != LARGE_ROWS)
+		fail("large");
+	return result;
 }
 
-static void batch(void (*work)(unsigned), unsigned count, unsigned limit)
+static void large_text(unsigned unused)
 {
-	uint64_t *took = malloc((size_t) count * sizeof *took);
-	uint64_t start = now_ns(), last = start;
+	PGresult *result = large_result(0);
 
-	if (took == NULL || count == 0)
-		fail("nothing to do");
-	for (unsigned i = 0; i < count; i++)
+	(void) unused;
+	for (int i = 0; i < PQntuples(result); i++)
 	{
-		uint64_t now;
-		work(limit);
-		now = now_ns();
-		took[i] = now - last;
-		last = now;
+		struct large row = {
+			.id = (int32_t) strtol(PQgetvalue(result, i, 0), NULL, 10),
+			.big = strtoll(PQgetvalue(result, i, 1), NULL, 10),
+			.ratio = strtod(PQgetvalue(result, i, 2), NULL),
+			.name = PQgetvalue(result, i, 3),
+			.name_length = (size_t) PQgetlength(result, i, 3),
+			.made_text = PQgetvalue(result, i, 4),
+			.odd = *PQgetvalue(result, i, 5) == 't',
+		};
+		note_large(&row);
 	}
-	qsort(took, count, sizeof *took, by_size);
-	printf("%llu %llu\n", (unsigned long long) (last - start), (unsigned long long) took[count / 2]);
-	free(took);
+	PQclear(result);
 }
 
-static void connect_to(const char *conninfo)
+static void large_binary(unsigned unused)
+{
+	PGresult *result = large_result(1);
+
+	(void) unused;
+	for (int i = 0; i < PQntuples(result); i++)
+	{
+		uint64_t bits = big_endian_64(PQgetvalue(result, i, 2));
+		struct large row = {
+			.id = (int32_t) big_endian_32(PQgetvalue(result, i, 0)),
+			.big = (int64_t) big_endian_64(PQgetvalue(result, i, 1)),
+			.name = PQgetvalue(result, i, 3),
+			.name_length = (size_t) PQgetlength(result, i, 3),
+			.made = (int64_t) big_endian_64(PQgetvalue(result, i, 4)),
+			.odd = *PQgetvalue(result, i, 5) != 0,
+		};
+		memcpy(&row.ratio, &bits, sizeof row.ratio);
+		note_large(&row);
+	}
+	PQclear(result);
+}
+
+static void send(const char *name, int count, const char *const *values)
+{
+	if (PQsendQueryPrepared(conn, name, count, values, NULL, NULL, 0) != 1)
+		fail(name);
+}
+
+/* The reply of one statement of a pipeline. */
+static void receive(ExecStatusType wanted)
+{
+	PGresult *result = PQgetResult(conn);
+	if (PQresultStatus(result) != wanted)
+		fail("a reply of the pipeline");
+	PQclear(result);
+	if (wanted == PGRES_COMMAND_OK && PQgetResult(conn) != NULL)
+		fail("the end of a reply of the pipeline");
+}
+
+static void pipelined(bool apart)
+{
+	static bool prepared, prepared_begin, prepared_commit;
+
+	prepare_once(&prepared, "insert", SQL_INSERT);
+	prepare_once(&prepared_begin, "begin", "BEGIN");
+	prepare_once(&prepared_commit, "commit", "COMMIT");
+	if (PQenterPipelineMode(conn) != 1)
+		fail("pipeline mode");
+	if (!apart)
+		send("begin", 0, NULL);
+	for (int i = 0; i < INSERTS; i++)
+	{
+		struct insert row = next_insert();
+		char id[16], big[24];
+		const char *values[3] = {id, big, row.name};
+
+		snprintf(id, sizeof id, "%d", row.id);
+		snprintf(big, sizeof big, "%lld", (long long) row.big);
+		send("insert", 3, values);
+		if (apart && PQpipelineSync(conn) != 1)
+			fail("a sync of the pipeline");
+	}
+	if (!apart)
+	{
+		send("commit", 0, NULL);
+		if (PQpipelineSync(conn) != 1)
+			fail("the sync of the pipeline");
+		receive(PGRES_COMMAND_OK);
+	}
+	for (int i = 0; i < INSERTS; i++)
+	{
+		receive(PGRES_COMMAND_OK);
+		if (apart)
+			receive(PGRES_PIPELINE_SYNC);
+	}
+	if (!apart)
+	{
+		receive(PGRES_COMMAND_OK);
+		receive(PGRES_PIPELINE_SYNC);
+	}
+	if (PQexitPipelineMode(conn) != 1)
+		fail("leaving the pipeline mode");
+}
+
+static void inserts(unsigned unused)
+{
+	(void) unused;
+	pipelined(false);
+}
+
+static void inserts_apart(unsigned unused)
+{
+	(void) unused;
+	pipelined(true);
+}
+
+static const struct work works[] = {
+	{"point", point},
+	{"tpcb", tpcb},
+	{"large_text", large_text},
+	{"large_binary", large_binary},
+	{"inserts", inserts},
+	{"inserts_apart", inserts_apart},
+	{NULL, NULL},
+};
+
+static void connect_now(void)
 {
 	conn = PQconnectdb(conninfo);
 	if (PQstatus(conn) != CONNECTION_OK)
 		fail("connecting");
+}
+
+static void connect_and_prepare(void)
+{
+	connect_now();
+	for (size_t i = 0; i < STATEMENTS; i++)
+		prepare(statements[i][0], statements[i][1]);
+}
+
+/* Gives the calling thread the connection of this number, which is made at its first use. */
+static void use_connection(unsigned number)
+{
+	static PGconn *connections[THREADS];
+
+	if (connections[number] == NULL)
+	{
+		connect_and_prepare();
+		connections[number] = conn;
+	}
+	conn = connections[number];
 }
 
 int main(int argc, char **argv)
@@ -180,51 +304,31 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: libpq_peer CONNINFO [cold]\n");
 		return 2;
 	}
+	conninfo = argv[1];
 	unprepared = argc == 3;
 	if (!unprepared)
-	{
-		connect_to(argv[1]);
-		for (size_t i = 0; i < STATEMENTS; i++)
-			prepare(statements[i][0], statements[i][1]);
-	}
+		connect_and_prepare();
 	printf("ready\n");
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin))
 	{
-		char command[16];
-		unsigned count, limit;
-		unsigned long long seed;
-
-		if (sscanf(line, "%15s %u %u %llu", command, &count, &limit, &seed) != 4)
-			fail("a command that is none");
-		state = seed;
 		if (unprepared)
 		{
+			unsigned limit;
+			unsigned long long seed;
 			uint64_t start = now_ns();
-			connect_to(argv[1]);
+
+			if (sscanf(line, "cold %*u %u %llu", &limit, &seed) != 2)
+				fail("a command that is none");
+			state = seed;
+			connect_now();
 			tpcb(limit);
 			printf("%llu 1\n", (unsigned long long) (now_ns() - start));
 			PQfinish(conn);
 			conn = NULL;
 		}
-		else if (strcmp(command, "point") == 0)
-			batch(point, count, limit);
-		else if (strcmp(command, "tpcb") == 0)
-			batch(tpcb, count, limit);
-		else if (strcmp(command, "tpcb_for") == 0)
-		{
-			uint64_t start = now_ns(), end = start + (uint64_t) count * 1000000u, last;
-			unsigned long long done = 0;
-			do
-			{
-				tpcb(limit);
-				done++;
-				last = now_ns();
-			} while (last < end);
-			printf("%llu %llu\n", (unsigned long long) (last - start), done);
-		}
-		else
-			fail("an unknown command");
+		else if (!obey(line, works))
+			fail("a command that is none");
 		fflush(stdout);
 	}
 	PQfinish(conn);

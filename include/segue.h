@@ -156,6 +156,12 @@ typedef struct segue_session_state segue_session_state;
 typedef struct segue_statement segue_statement;
 
 /**
+ * What all sessions of a client had done at one moment, those that were closed included. Immutable:
+ * any thread may read it.
+ */
+typedef struct segue_statistics segue_statistics;
+
+/**
  * What a client knew of its servers at one moment. Immutable: any thread may read it.
  */
 typedef struct segue_status segue_status;
@@ -812,7 +818,7 @@ int32_t segue_client_remove_ledger(const segue_client *client, segue_error **err
 void segue_client_free(segue_client *client);
 
 /* ------------------------------------------------------------------------------------------------
- * segue_status and segue_session_state: snapshots of what a client and a session know.
+ * segue_status: a snapshot of what a client knows of its servers.
  * ------------------------------------------------------------------------------------------------ */
 
 /**
@@ -1005,119 +1011,91 @@ const char *segue_status_ledger_problem(const segue_status *status);
  */
 void segue_status_free(segue_status *status);
 
+/* ------------------------------------------------------------------------------------------------
+ * segue_statistics: what a client has been through, in numbers that have names.
+ * ------------------------------------------------------------------------------------------------ */
+
 /**
- * Takes a snapshot of where a session is and what protects it.
+ * Takes a snapshot of a client's counters, which are never reset. New ones may be added behind the
+ * last:
+ * "sessions_opened";
+ * "statements" (without BEGIN, COMMIT, ROLLBACK and what a replay runs again);
+ * "transactions_committed", "transactions_rolled_back" (those begun by the application);
+ * "links_lost" (connections that broke under a session);
+ * "replays_started", "replays_finished", "replays_diverged";
+ * "commits_found" (whose acknowledgement was lost, and that the ledger has told to stand);
+ * "outcomes_unknown"; "commits_lost", "commits_reapplied" (acknowledged, and not on the server that
+ * took over); "protection_lost"; "notices";
+ * "pause_longest_us", "pause_total_us" (how long sessions were without a server before they had moved).
  *
- * @param[in]  session    The session.
- * @param[out] state_out  The snapshot; free with segue_session_state_free().
- * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @param[in]  client          The client.
+ * @param[out] statistics_out  The snapshot; free with segue_statistics_free().
+ * @param[out] error_out       Optional. Set only on failure; free with segue_error_free().
  * @return SEGUE_OK  it is there
- * Threads: one caller at a time per session. Does not block.
+ * Threads: any. Does not block.
  * @since ABI 1.0
  */
-int32_t segue_session_status(const segue_session *session,
-                             segue_session_state **state_out,
-                             segue_error **error_out);
+int32_t segue_client_statistics(const segue_client *client,
+                                segue_statistics **statistics_out,
+                                segue_error **error_out);
 
 /**
- * The number of a session, which events carry.
+ * The number of counters.
  *
- * @param[in] state  A snapshot; NULL gives 0.
- * @return the session's number, from 1
+ * @param[in] statistics  A snapshot; NULL gives 0.
+ * @return how many there are
  * Threads: any.
  * @since ABI 1.0
  */
-uint64_t segue_session_state_id(const segue_session_state *state);
+size_t segue_statistics_count(const segue_statistics *statistics);
 
 /**
- * The server that a session is on, or was on last.
+ * The name of a counter.
  *
- * @param[in] state  A snapshot; NULL gives -1.
- * @return its position among the configuration's hosts, from 0
+ * @param[in] statistics  A snapshot, or NULL.
+ * @param[in] index       The counter's position, from 0.
+ * @return a static text; NULL if there is no such counter
  * Threads: any.
  * @since ABI 1.0
  */
-int32_t segue_session_state_server(const segue_session_state *state);
+const char *segue_statistics_name(const segue_statistics *statistics, size_t index);
 
 /**
- * The address of that server.
+ * The value of a counter.
  *
- * @param[in] state  A snapshot, or NULL.
- * @return a text that lives as long as the snapshot; NULL if it is not known
+ * @param[in] statistics  A snapshot, or NULL.
+ * @param[in] index       The counter's position, from 0.
+ * @return its value; 0 if there is no such counter
  * Threads: any.
  * @since ABI 1.0
  */
-const char *segue_session_state_address(const segue_session_state *state);
+uint64_t segue_statistics_value(const segue_statistics *statistics, size_t index);
 
 /**
- * A number about a session: "timeline" (it never goes to a server of an older one), "backend_pid".
+ * The value of the counter with a name.
  *
- * @param[in] state  A snapshot, or NULL.
- * @param[in] name   The number's name, or NULL.
- * @return the number; -1 if it is not known, or there is none of that name
+ * @param[in]  statistics  The snapshot.
+ * @param[in]  name        The counter's name.
+ * @param[out] value_out   Its value.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it is there
+ * @return SEGUE_INVALID_ARGUMENT  there is no such counter
  * Threads: any.
  * @since ABI 1.0
  */
-int64_t segue_session_state_number(const segue_session_state *state, const char *name);
-
-/**
- * Whether a transaction is open.
- *
- * @param[in] state  A snapshot; NULL gives false.
- * @return true inside a transaction, also one that has failed
- * Threads: any.
- * @since ABI 1.0
- */
-bool segue_session_state_in_transaction(const segue_session_state *state);
-
-/**
- * Whether the open transaction has failed and can only be rolled back.
- *
- * @param[in] state  A snapshot; NULL gives false.
- * @return true if it has failed
- * Threads: any.
- * @since ABI 1.0
- */
-bool segue_session_state_transaction_failed(const segue_session_state *state);
-
-/**
- * Whether the session's commits are sealed in the ledger.
- *
- * @param[in] state  A snapshot; NULL gives false.
- * @return true if they are
- * Threads: any.
- * @since ABI 1.0
- */
-bool segue_session_state_ledger(const segue_session_state *state);
-
-/**
- * The version of TLS in use, such as "TLSv1.3".
- *
- * @param[in] state  A snapshot, or NULL.
- * @return a text that lives as long as the snapshot; NULL if the connection is not encrypted
- * Threads: any.
- * @since ABI 1.0
- */
-const char *segue_session_state_tls_version(const segue_session_state *state);
-
-/**
- * Why the open transaction, or the session's state, would not survive its server.
- *
- * @param[in] state  A snapshot, or NULL.
- * @return a text that lives as long as the snapshot; NULL if it is protected
- * Threads: any.
- * @since ABI 1.0
- */
-const char *segue_session_state_protection_lost(const segue_session_state *state);
+int32_t segue_statistics_find(const segue_statistics *statistics,
+                              const char *name,
+                              uint64_t *value_out,
+                              segue_error **error_out);
 
 /**
  * Frees a snapshot.
  *
- * @param[in] state  A snapshot; NULL does nothing.
+ * @param[in] statistics  A snapshot; NULL does nothing.
  * Threads: any, once nobody else uses it.
  * @since ABI 1.0
  */
-void segue_session_state_free(segue_session_state *state);
+void segue_statistics_free(segue_statistics *statistics);
 
 /* ------------------------------------------------------------------------------------------------
  * segue_param: the value of one parameter, a plain struct that the application fills in.
@@ -1559,6 +1537,124 @@ int32_t segue_session_parameter(const segue_session *session,
  * @since ABI 1.0
  */
 void segue_session_free(segue_session *session);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_session_state: a snapshot of where a session is and what protects it.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Takes a snapshot of where a session is and what protects it.
+ *
+ * @param[in]  session    The session.
+ * @param[out] state_out  The snapshot; free with segue_session_state_free().
+ * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is there
+ * Threads: one caller at a time per session. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_session_status(const segue_session *session,
+                             segue_session_state **state_out,
+                             segue_error **error_out);
+
+/**
+ * The number of a session, which events carry.
+ *
+ * @param[in] state  A snapshot; NULL gives 0.
+ * @return the session's number, from 1
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_session_state_id(const segue_session_state *state);
+
+/**
+ * The server that a session is on, or was on last.
+ *
+ * @param[in] state  A snapshot; NULL gives -1.
+ * @return its position among the configuration's hosts, from 0
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_session_state_server(const segue_session_state *state);
+
+/**
+ * The address of that server.
+ *
+ * @param[in] state  A snapshot, or NULL.
+ * @return a text that lives as long as the snapshot; NULL if it is not known
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_session_state_address(const segue_session_state *state);
+
+/**
+ * A number about a session: "timeline" (it never goes to a server of an older one), "backend_pid".
+ *
+ * @param[in] state  A snapshot, or NULL.
+ * @param[in] name   The number's name, or NULL.
+ * @return the number; -1 if it is not known, or there is none of that name
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int64_t segue_session_state_number(const segue_session_state *state, const char *name);
+
+/**
+ * Whether a transaction is open.
+ *
+ * @param[in] state  A snapshot; NULL gives false.
+ * @return true inside a transaction, also one that has failed
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_session_state_in_transaction(const segue_session_state *state);
+
+/**
+ * Whether the open transaction has failed and can only be rolled back.
+ *
+ * @param[in] state  A snapshot; NULL gives false.
+ * @return true if it has failed
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_session_state_transaction_failed(const segue_session_state *state);
+
+/**
+ * Whether the session's commits are sealed in the ledger.
+ *
+ * @param[in] state  A snapshot; NULL gives false.
+ * @return true if they are
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_session_state_ledger(const segue_session_state *state);
+
+/**
+ * The version of TLS in use, such as "TLSv1.3".
+ *
+ * @param[in] state  A snapshot, or NULL.
+ * @return a text that lives as long as the snapshot; NULL if the connection is not encrypted
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_session_state_tls_version(const segue_session_state *state);
+
+/**
+ * Why the open transaction, or the session's state, would not survive its server.
+ *
+ * @param[in] state  A snapshot, or NULL.
+ * @return a text that lives as long as the snapshot; NULL if it is protected
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_session_state_protection_lost(const segue_session_state *state);
+
+/**
+ * Frees a snapshot.
+ *
+ * @param[in] state  A snapshot; NULL does nothing.
+ * Threads: any, once nobody else uses it.
+ * @since ABI 1.0
+ */
+void segue_session_state_free(segue_session_state *state);
 
 /* ------------------------------------------------------------------------------------------------
  * segue_result: what a statement has returned, immutable, with typed and text access.

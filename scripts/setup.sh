@@ -46,12 +46,16 @@ no_cluster_of_its_own() {
 
 has_postgres || missing="$missing postgresql"
 need cc build-essential
+need c++ build-essential
 need make build-essential
+need cmake cmake
 need pkg-config pkg-config
 need openssl openssl
 need ip iproute2
 need iptables iptables
 need setpriv util-linux
+need cmake cmake
+need valgrind valgrind
 has_python || missing="$missing python3 python3-venv"
 pkg-config --exists libpq 2>/dev/null || missing="$missing libpq-dev"
 # shellcheck disable=SC2086 # a list of packages

@@ -14,7 +14,7 @@ use segue_testkit::{Auth, Cluster, Server};
 use tokio_postgres::NoTls;
 
 use crate::measure::{Choice, Spread};
-use crate::peer::libpq::Libpq;
+use crate::peer::program::Program;
 use crate::peer::{ACCOUNTS, HISTORY, POINT};
 use crate::report::{Report, Target};
 use crate::{Context, Failure, servers};
@@ -250,7 +250,7 @@ fn promote(server: &Server) -> Result<Instant, Failure> {
 fn cold(context: &Context, server: &Server, count: usize, number: u64) -> Result<f64, Failure> {
     let mut programs = Vec::new();
     for _ in 0..count {
-        programs.push(Libpq::start_cold(&context.libpq, &server.conninfo())?);
+        programs.push(Program::start_cold(&context.libpq, &server.conninfo())?);
     }
     for (program, seed) in programs.iter_mut().zip(number * 1000..) {
         program.tell("cold", 1, SCALE, seed)?;

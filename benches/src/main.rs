@@ -3,6 +3,7 @@
 //! Figures are ratios within one run, taken in turns with the peer: see `docs/benchmarks.md`.
 
 mod blackhole;
+mod c;
 mod failover;
 mod instructions;
 mod journal;
@@ -15,7 +16,7 @@ mod servers;
 mod sessions;
 mod tpcb;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -59,7 +60,7 @@ struct Options {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Benchmark {
-    /// Every one of the others.
+    /// Every one of the others but `instructions`, which needs valgrind.
     All,
     /// Point SELECTs against libpq, tokio-postgres and a minimal client.
     Point,
@@ -69,6 +70,8 @@ enum Benchmark {
     Saturated,
     /// What it costs to keep a statement in the journal.
     Journal,
+    /// The C ABI against libpq: point SELECTs, large results, transactions, pipelines.
+    C,
     /// From a standby's first write to the commit of a replayed transaction.
     Failover,
     /// A primary that swallows packets while another is promoted already.
@@ -96,13 +99,16 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Report, Failure> {
-    let wanted =
-        |benchmark| options.benchmarks.iter().any(|one| [benchmark, Benchmark::All].contains(one));
+    let wanted = |benchmark| {
+        let by_all = benchmark != Benchmark::Instructions;
+        let mut named = options.benchmarks.iter();
+        named.any(|one| *one == benchmark || (*one == Benchmark::All && by_all))
+    };
     let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };
     let mut report = Report::default();
-    let result = measure_all(&context, wanted, &mut report);
+    let result = measure_all(&context, &dir, wanted, &mut report);
     std::fs::remove_dir_all(&dir)?;
     result?;
     if let Some(path) = &options.json {
@@ -113,13 +119,20 @@ fn run(options: &Options) -> Result<Report, Failure> {
 
 fn measure_all(
     context: &Context,
+    dir: &Path,
     wanted: impl Fn(Benchmark) -> bool,
     report: &mut Report,
 ) -> Result<(), Failure> {
     if wanted(Benchmark::Journal) {
         journal::run(context, report)?;
     }
-    let shared = [Benchmark::Point, Benchmark::Tpcb, Benchmark::Saturated, Benchmark::Instructions];
+    let shared = [
+        Benchmark::Point,
+        Benchmark::Tpcb,
+        Benchmark::Saturated,
+        Benchmark::Instructions,
+        Benchmark::C,
+    ];
     if shared.into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
         servers::load(&cluster, SCALE)?;
@@ -134,6 +147,9 @@ fn measure_all(
         }
         if wanted(Benchmark::Saturated) {
             saturated::run(context, &cluster, report)?;
+        }
+        if wanted(Benchmark::C) {
+            c::run(context, dir, &cluster, report)?;
         }
     }
     if wanted(Benchmark::Tpcb) {

@@ -5,8 +5,8 @@ use ::segue::Client;
 use segue_testkit::Cluster;
 
 use crate::measure::{Contestant, take_turns};
-use crate::peer::libpq::{self, Libpq};
 use crate::peer::minimal::{self, Minimal};
+use crate::peer::program::{Program, Turn};
 use crate::peer::tokio::{self, TokioPostgres};
 use crate::peer::{POINT, segue};
 use crate::report::{Report, Target};
@@ -19,7 +19,7 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
     for way in Way::ALL {
         let primary = cluster.primary();
         let one = way.conninfo(primary);
-        let mut libpq = Libpq::start(&context.libpq, &one)?;
+        let mut libpq = Program::start(&context.libpq, &one)?;
         let tokio = TokioPostgres::connect(&one)?;
         let mut minimal = Minimal::connect(primary, way)?;
         let client = Client::connect(&way.conninfo_all(cluster))?;
@@ -29,7 +29,7 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
         let (count, rows) = (COUNT, SCALE * 100_000);
         let mut contestants: Vec<Box<dyn Contestant + Send>> = vec![
             Box::new(segue::Point { session: &mut session, statement, count, rows }),
-            Box::new(libpq::Turn { peer: &mut libpq, command: "point", count, limit: rows }),
+            Box::new(Turn::of_libpq(&mut libpq, "point", count, rows)),
             Box::new(tokio::Point { peer: &tokio, count, rows }),
             Box::new(minimal::Point { client: &mut minimal, count, rows }),
             Box::new(segue::PointByText { session: &mut by_text, count, rows }),

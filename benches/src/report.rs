@@ -74,6 +74,29 @@ impl Report {
         });
     }
 
+    /// The same times as `rows` in each of them, a second.
+    pub fn throughput(
+        &mut self,
+        bench: &'static str,
+        what: String,
+        rounds: &Rounds,
+        (ours, theirs): (usize, usize),
+        rows: u32,
+        target: Target,
+    ) {
+        let a_second = |who| format!("{:.0}/s", f64::from(rows) * 1e9 / rounds.p50(who).median);
+        self.add(Figure {
+            bench,
+            what,
+            ours: a_second(ours),
+            theirs: a_second(theirs),
+            value: rounds.ratio_p50(theirs, ours),
+            mean: Some(rounds.ratio_mean(theirs, ours)),
+            unit: "x",
+            target,
+        });
+    }
+
     /// A ratio made elsewhere.
     pub fn ratio(
         &mut self,

@@ -9,7 +9,7 @@ use ::segue::{Client, Session};
 use segue_testkit::Cluster;
 
 use crate::measure::{Choice, Random, Spread};
-use crate::peer::libpq::Libpq;
+use crate::peer::program::Program;
 use crate::peer::segue;
 use crate::report::{Report, Target};
 use crate::servers::{SCALE, Way, settle};
@@ -30,7 +30,7 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
         for _ in 0..SESSIONS {
             sealed.push(client.session()?);
             unsealed.push(unsealed_client.session()?);
-            programs.push(Libpq::start(&context.libpq, &way.conninfo(cluster.primary()))?);
+            programs.push(Program::start(&context.libpq, &way.conninfo(cluster.primary()))?);
         }
         let (mut ledger, mut off, mut tps) = (Vec::new(), Vec::new(), [const { Vec::new() }; 3]);
         for round in 0..=context.rounds(20) {
@@ -97,7 +97,7 @@ fn threads(sessions: &mut [Session], seed: u64) -> Result<f64, Failure> {
 }
 
 /// Transactions per second, one program a session.
-fn processes(programs: &mut [Libpq], seed: u64) -> Result<f64, Failure> {
+fn processes(programs: &mut [Program], seed: u64) -> Result<f64, Failure> {
     let start = Instant::now();
     for (program, seed) in programs.iter_mut().zip(seed..) {
         program.start_tpcb_for(BATCH, SCALE, seed)?;

@@ -37,6 +37,20 @@ pub fn load(cluster: &Cluster, scale: u32) -> Result<(), Failure> {
     settle(cluster)
 }
 
+/// Creates the tables of the C benchmark: 10,000 rows to read, and a place for those that are inserted.
+pub fn load_large(cluster: &Cluster) -> Result<(), Failure> {
+    cluster.primary().execute(&format!(
+        "SET ROLE {USER};
+         CREATE TABLE bench_large (id int, big bigint, ratio float8, name text, made timestamptz, odd bool);
+         CREATE TABLE bench_inserts (id int, big bigint, name text);
+         INSERT INTO bench_large SELECT n, n * 1000000007::bigint, n / 7.0, 'the name of row ' || n,
+             '2026-01-01 00:00:00+00'::timestamptz + n * interval '1.000001 min', n % 2 = 1
+             FROM generate_series(1, 10000) n;"
+    ))?;
+    cluster.primary().execute("VACUUM ANALYZE bench_large")?;
+    Ok(())
+}
+
 /// Tidies up and writes everything out, so that no leftover work falls into a measurement.
 pub fn settle(cluster: &Cluster) -> Result<(), Failure> {
     for table in ["branches", "tellers", "accounts", "history"] {

@@ -6,7 +6,7 @@ use ::segue::Client;
 use segue_testkit::Cluster;
 
 use crate::measure::{Contestant, take_turns};
-use crate::peer::libpq::{self, Libpq};
+use crate::peer::program::{Program, Turn};
 use crate::peer::segue;
 use crate::report::{Report, Target};
 use crate::servers::{SCALE, Way, settle};
@@ -23,7 +23,7 @@ pub fn run(
 ) -> Result<(), Failure> {
     for way in Way::ALL {
         settle(cluster)?;
-        let mut libpq = Libpq::start(&context.libpq, &way.conninfo(cluster.primary()))?;
+        let mut libpq = Program::start(&context.libpq, &way.conninfo(cluster.primary()))?;
         let all = way.conninfo_all(cluster);
         let client = Client::connect(&all)?;
         let mut session = client.session()?;
@@ -35,7 +35,7 @@ pub fn run(
         let (count, scale) = (COUNT, SCALE);
         let mut contestants: Vec<Box<dyn Contestant + Send>> = vec![
             Box::new(segue::Tpcb { session: &mut session, name: "segue", count, scale }),
-            Box::new(libpq::Turn { peer: &mut libpq, command: "tpcb", count, limit: scale }),
+            Box::new(Turn::of_libpq(&mut libpq, "tpcb", count, scale)),
             Box::new(segue::Tpcb { session: &mut unsealed, name: "ledger=off", count, scale }),
         ];
         let rounds = take_turns(&mut contestants, context.rounds(200))?;

@@ -48,12 +48,12 @@ def _namedtuple(names: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
     fields = []
     for number, name in enumerate(names):
         field = re.sub(r"\W", "_", name)
-        usable = field.isidentifier() and field[0] != "_"
-        fields.append(field if usable else f"f{number}{field}")
-    # Not typed: its fields are known when it runs only.
-    made: Any = namedtuple("Row", fields, rename=True)  # type: ignore[misc]
-    make: Callable[[Sequence[Any]], Any] = made._make
-    return make
+        fields.append(
+            field if field and field.isidentifier() and field[0] != "_" else f"f{number}{field}"
+        )
+    row: Any = namedtuple("Row", tuple(fields), rename=True)  # type: ignore[misc]
+    made: Callable[[Sequence[Any]], Any] = row._make
+    return made
 
 
 def namedtuple_row(cursor: Any) -> RowMaker[Any]:

@@ -331,7 +331,7 @@ def register_composite(
 
 
 def register_range(connection: Connection, name: str | TypeInfo) -> TypeInfo:
-    """Have a range type of the database's own, and its multirange, read as `Range`s."""
+    """Have a range type of the database's own, and its multirange, read as such."""
     info = _fetched(connection, name)
     connection._register_range(info.oid, info.multirange_oid, info.bound_oid)
     return info
@@ -367,7 +367,9 @@ def register_dumper(cls: type, oid: int, dumps: Callable[[Any], str | bytes | No
 def _row_type(name: str, fields: str) -> Callable[..., Any]:
     """Make the named tuple for a composite type; called by the native module."""
     names = [
-        field if field.isidentifier() and field[0] != "_" else "f_" + re.sub(r"\W", "_", field)
+        field
+        if field.isidentifier() and not field.startswith("_")
+        else f"f_{re.sub(r'W', '_', field)}"
         for field in fields.split("\x1f")
         if field
     ]

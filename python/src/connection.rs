@@ -23,7 +23,7 @@ use crate::errors;
 use crate::objects::{self, Objects};
 use crate::operation::{Many, Operation, Work};
 use crate::plan::{Given, Places, Plan};
-use crate::signals::Signals;
+use crate::signals::{Interrupt, Signals};
 use crate::types::{Kind, TypeMap};
 
 /// Texts whose conversion is kept.
@@ -654,14 +654,15 @@ fn isolation(value: Option<u8>) -> Option<IsolationLevel> {
 #[pymethods]
 impl Connection {
     #[new]
-    #[pyo3(signature = (conninfo, *, autocommit = false, writes = None))]
+    #[pyo3(signature = (conninfo, *, autocommit = false, writes = None, interrupt = None))]
     fn new(
         py: Python<'_>,
         conninfo: &str,
         autocommit: bool,
         writes: Option<bool>,
+        interrupt: Option<&Bound<'_, Interrupt>>,
     ) -> PyResult<Self> {
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(Signals::new(interrupt.map(Bound::get)));
         let interrupt = signals.interrupt();
         let opened = py.detach(|| {
             let client = Client::connect(conninfo)?;

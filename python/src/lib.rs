@@ -4,7 +4,7 @@
 //! * `core`: a session and its requests, without Python; waits or polls.
 //! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `operation`: what an event loop polls.
-//! * `signals`: Ctrl-C; `errors`: exceptions; `objects`: Python's own classes.
+//! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
 //!
 //! Every wait is without the GIL. Nothing here panics on what a server or an application gives it.
 
@@ -37,6 +37,7 @@ fn _segue(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<connection::Connection>()?;
     module.add_class::<cursor::Cursor>()?;
     module.add_class::<operation::Operation>()?;
+    module.add_class::<signals::Interrupt>()?;
     module.add_function(wrap_pyfunction!(register_dumper, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -37,6 +37,7 @@ pub enum Work {
     Rollback,
     /// Makes a request whose reply is taken by other operations.
     Start(Box<Making>),
+    Started(Ticket),
     Stream(Ticket),
     CopyStart(Box<Making>),
     CopyBegun(Ticket),
@@ -128,8 +129,13 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
             }
             Work::Commit => Work::Reply(ready!(core.commit(IO)?)),
             Work::Rollback => Work::Reply(ready!(core.rollback(IO)?)),
-            Work::Start(making) => {
-                return Ok(Ok(Done::Ticket(ready!(core.make(making, IO)?))));
+            Work::Start(making) => Work::Started(ready!(core.make(making, IO)?)),
+            Work::Started(ticket) => {
+                if core.wants_sending() {
+                    ready!(core.session.poll_sent());
+                    core.take_received()?;
+                }
+                return Ok(Ok(Done::Ticket(*ticket)));
             }
             Work::Stream(ticket) => {
                 return Ok(Ok(Done::Rows(ready!(core.stream(*ticket, IO)?))));
@@ -149,6 +155,7 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
                 return Ok(Ok(Done::Nothing));
             }
             Work::CopyEnd(ticket, reason) => {
+                ready!(core.copy_ready(*ticket, IO)?);
                 core.copy_end(reason.as_deref())?;
                 Work::Reply(*ticket)
             }

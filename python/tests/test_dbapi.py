@@ -95,7 +95,7 @@ def test_bad_use_is_a_programming_error(conn: segue.Connection, query: Any, para
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_transactions(uri: str, conn: segue.Connection, auto: segue.Connection) -> None:
+def test_transactions(uri: str, conn: Any, auto: segue.Connection) -> None:
     auto.execute("DROP TABLE IF EXISTS tx; CREATE TABLE tx (a int PRIMARY KEY)")
     assert conn.info.transaction_status == segue.TransactionStatus.IDLE
     conn.execute("INSERT INTO tx VALUES (1)")
@@ -184,22 +184,21 @@ def test_settings_of_transactions(conn: segue.Connection) -> None:
     assert conn.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
-def test_cursor(conn: segue.Connection) -> None:
-    cursor = conn.cursor()
-    assert cursor.description is None and cursor.rowcount == -1 and cursor.lastrowid is None
+def test_cursor(conn: Any) -> None:
+    cursor: Any = conn.cursor()
+    assert (cursor.description, cursor.rowcount, cursor.lastrowid) == (None, -1, None)
     with pytest.raises(segue.ProgrammingError):
         cursor.fetchone()
     assert (
         cursor.execute("SELECT generate_series(1, 10) AS n, 'x'::varchar(5), 1::numeric(5,2)")
         is cursor
     )
-    columns: Any = cursor.description
-    assert [column[0] for column in columns] == ["n", "varchar", "numeric"]
-    assert columns[0].type_code == segue.NUMBER
-    assert columns[1].display_size == 5
-    assert (columns[2].precision, columns[2].scale) == (5, 2)
-    assert all(len(column) == 7 for column in columns)
-    assert pickle.loads(pickle.dumps(columns)) == columns
+    assert [column[0] for column in cursor.description] == ["n", "varchar", "numeric"]
+    assert cursor.description[0].type_code == segue.NUMBER
+    assert cursor.description[1].display_size == 5
+    assert (cursor.description[2].precision, cursor.description[2].scale) == (5, 2)
+    assert all(len(column) == 7 for column in cursor.description)
+    assert pickle.loads(pickle.dumps(cursor.description)) == cursor.description
     assert cursor.rowcount == 10
     assert cursor.fetchone()[0] == 1
     assert cursor.rownumber == 1

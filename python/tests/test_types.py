@@ -341,7 +341,7 @@ def test_types_of_the_database_s_own(cluster: Any) -> None:
         assert conn.execute("SELECT %s", ([Mood.SAD, None],)).fetchone()[0] == '{"sad",NULL}'
         assert conn.execute("SELECT %s::mood[]", ([Mood.SAD],)).fetchone() == ([Mood.SAD],)
 
-        register_composite(conn, "pair", lambda a, b, mood, list: {"a": a, "b": b})
+        register_composite(conn, "pair", lambda a, b, m, n: {"a": a, "b": b})
         assert conn.execute("SELECT (1, 'x', 'sad', '{1.5}')::pair").fetchone() == (
             {"a": 1, "b": "x"},
         )

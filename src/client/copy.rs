@@ -46,7 +46,7 @@ impl CopyWriter {
             return Err(Error::new(ErrorKind::Usage, "the COPY has failed: finish() tells why"));
         }
         core.copy_data(data)?;
-        if core.output().len() >= BATCH {
+        if core.output_len() >= BATCH {
             session.driver.flush()?;
         }
         Ok(())

@@ -35,6 +35,8 @@ pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
 pub use reader::ReplyReader;
 pub use result::QueryResult;
+#[cfg(feature = "c-abi")]
+pub(crate) use result::RowSet;
 pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
@@ -222,6 +224,20 @@ fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
         cluster::LedgerAccess::None => LedgerAccess::None,
         cluster::LedgerAccess::Table => LedgerAccess::Table,
         cluster::LedgerAccess::Function => LedgerAccess::Function,
+    }
+}
+
+/// A client that is gone leaves nothing behind, its configuration with the password least of all.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever holds the lock at this moment opens another client, which clears up as well; in a
+        // child of fork() it may be held by a thread that is not there.
+        if let Ok(mut clients) = CLIENTS.try_lock() {
+            clients.retain(|_, inner| inner.strong_count() > 0);
+            if clients.is_empty() {
+                *clients = HashMap::new();
+            }
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl PipelineQueue {
         }
         session.request(query, params, self.text, false)?;
         self.outstanding += 1;
-        if session.driver.core.output().len() >= BATCH {
+        if session.driver.core.output_len() >= BATCH {
             session.driver.send_while_reading();
             self.collect(session);
         }

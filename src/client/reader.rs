@@ -34,6 +34,8 @@ impl ReplyReader {
     ) -> Result<Self> {
         session.driver.ready()?;
         let several = session.request(query, params, text, true)?;
+        // On its way at once, so that it can be cancelled before its first row is asked for.
+        session.driver.send_while_reading();
         Ok(Self { columns: Arc::new([]), text: text || several, error: None, done: false })
     }
 

@@ -10,17 +10,36 @@ use crate::session::{Column, Event};
 use crate::wire::frame::{command_tag, rows_affected};
 use crate::wire::row::Rows;
 
-/// What one statement returned.
+/// What one statement returned. The crate's other faces keep the rows in a form of their own.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct QueryResult {
+pub struct QueryResult<R = Vec<Row>> {
     /// Empty for a statement that returns no rows.
     pub columns: Arc<[Column]>,
-    pub rows: Vec<Row>,
+    pub rows: R,
     tag: Bytes,
 }
 
-impl QueryResult {
+/// Where the rows of a result are kept.
+pub(crate) trait RowSet: Default {
+    /// Takes the body of one DataRow that has been checked.
+    fn add(&mut self, columns: &Arc<[Column]>, text: bool, body: Bytes);
+
+    /// Takes rows that have arrived together.
+    fn add_all(&mut self, columns: &Arc<[Column]>, text: bool, rows: Rows);
+}
+
+impl RowSet for Vec<Row> {
+    fn add(&mut self, columns: &Arc<[Column]>, text: bool, body: Bytes) {
+        self.push(Row::new(Arc::clone(columns), body, text));
+    }
+
+    fn add_all(&mut self, columns: &Arc<[Column]>, text: bool, rows: Rows) {
+        self.extend(rows.map(|body| Row::new(Arc::clone(columns), body, text)));
+    }
+}
+
+impl<R> QueryResult<R> {
     /// The server's command tag, such as `INSERT 0 5`; empty for an empty statement.
     pub fn tag(&self) -> &str {
         command_tag(&self.tag).unwrap_or_default()
@@ -30,19 +49,25 @@ impl QueryResult {
     pub fn rows_affected(&self) -> u64 {
         rows_affected(self.tag())
     }
+
+    /// The same with its rows in another form.
+    #[cfg(feature = "c-abi")]
+    pub(crate) fn with_rows<S>(self, change: impl FnOnce(R) -> S) -> QueryResult<S> {
+        QueryResult { columns: self.columns, rows: change(self.rows), tag: self.tag }
+    }
 }
 
 /// The results of one request: several for a string of several statements.
 #[derive(Debug, Default)]
-pub(super) struct Results {
-    earlier: Vec<QueryResult>,
+pub(super) struct Results<R = Vec<Row>> {
+    earlier: Vec<QueryResult<R>>,
     /// Nearly always the only one.
-    pub last: QueryResult,
+    pub last: QueryResult<R>,
     complete: bool,
 }
 
-impl Results {
-    pub fn into_all(mut self) -> Vec<QueryResult> {
+impl<R> Results<R> {
+    pub fn into_all(mut self) -> Vec<QueryResult<R>> {
         if self.complete {
             self.earlier.push(self.last);
         }
@@ -51,26 +76,26 @@ impl Results {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Collector {
+pub(super) struct Collector<R = Vec<Row>> {
     text: bool,
-    results: Results,
+    results: Results<R>,
     error: Option<Error>,
 }
 
-impl Collector {
+impl<R: RowSet> Collector<R> {
     pub fn new(text: bool) -> Self {
         Self { text, ..Self::default() }
     }
 
     /// Collects rows in a list that has been used before.
-    pub fn reuse(text: bool, rows: Vec<Row>) -> Self {
+    pub fn reuse(text: bool, rows: R) -> Self {
         let mut collector = Self::new(text);
         collector.results.last.rows = rows;
         collector
     }
 
     /// The result in hand; what was there before is complete.
-    fn open(&mut self) -> &mut QueryResult {
+    fn open(&mut self) -> &mut QueryResult<R> {
         let results = &mut self.results;
         if std::mem::take(&mut results.complete) {
             results.earlier.push(std::mem::take(&mut results.last));
@@ -79,13 +104,13 @@ impl Collector {
     }
 
     /// Takes an event; the results when it was the request's last.
-    pub fn take(&mut self, event: Event) -> Option<Result<Results>> {
+    pub fn take(&mut self, event: Event) -> Option<Result<Results<R>>> {
         let done = self.add(event);
         done.then(|| std::mem::replace(self, Self::new(self.text)).finish())
     }
 
     /// What the request has come to.
-    pub fn finish(self) -> Result<Results> {
+    pub fn finish(self) -> Result<Results<R>> {
         match self.error {
             Some(error) => Err(error),
             None => Ok(self.results),
@@ -96,8 +121,7 @@ impl Collector {
     pub fn add_rows(&mut self, rows: Rows) {
         let text = self.text;
         let open = self.open();
-        let columns = &open.columns;
-        open.rows.extend(rows.map(|body| Row::new(Arc::clone(columns), body, text)));
+        open.rows.add_all(&open.columns, text, rows);
     }
 
     /// Takes an event; whether it was the request's last.
@@ -108,7 +132,7 @@ impl Collector {
             Event::Row(body) => {
                 let text = self.text;
                 let open = self.open();
-                open.rows.push(Row::new(Arc::clone(&open.columns), body, text));
+                open.rows.add(&open.columns, text, body);
             }
             Event::Complete(tag) => {
                 self.open().tag = tag;

@@ -56,10 +56,10 @@ impl Row {
         Arc::clone(&self.columns)
     }
 
-    /// How long it was on the wire.
+    /// The body of the DataRow, which was checked when it arrived.
     #[cfg(feature = "c-abi")]
-    pub(crate) fn byte_len(&self) -> usize {
-        self.body.len()
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     pub fn len(&self) -> usize {

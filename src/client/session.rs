@@ -10,7 +10,7 @@ use super::driver::{Driver, Interrupt, Notification, usage};
 use super::parameter::{Encoder, ToSql};
 use super::pipeline::Pipeline;
 use super::registry;
-use super::result::{Collector, QueryResult, Results};
+use super::result::{Collector, QueryResult, Results, RowSet};
 use super::row::Row;
 use super::status::SessionStatus;
 use super::stream::RowStream;
@@ -150,7 +150,7 @@ impl Session {
 
     /// Executes a statement; the number of rows that it affected or returned.
     pub fn execute<Q: Query + ?Sized>(&mut self, query: &Q, params: &[&dyn ToSql]) -> Result<u64> {
-        Ok(self.run(query, params, false)?.last.rows_affected())
+        Ok(self.query_result(query, params, false)?.rows_affected())
     }
 
     /// Executes a statement and returns its rows.
@@ -159,7 +159,7 @@ impl Session {
         query: &Q,
         params: &[&dyn ToSql],
     ) -> Result<Vec<Row>> {
-        Ok(self.run(query, params, false)?.last.rows)
+        Ok(self.query_result(query, params, false)?.rows)
     }
 
     /// Executes a statement that returns at most one row.
@@ -211,6 +211,16 @@ impl Session {
         params: &[&dyn ToSql],
         text: bool,
     ) -> Result<QueryResult> {
+        self.query_rows(query, params, text)
+    }
+
+    /// The same, with the rows in the form that the caller wants.
+    pub(crate) fn query_rows<Q: Query + ?Sized, R: RowSet>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+    ) -> Result<QueryResult<R>> {
         Ok(self.run(query, params, text)?.last)
     }
 
@@ -220,23 +230,23 @@ impl Session {
         Ok(self.run(sql, &[], true)?.into_all())
     }
 
-    fn run<Q: Query + ?Sized>(
+    fn run<Q: Query + ?Sized, R: RowSet>(
         &mut self,
         query: &Q,
         params: &[&dyn ToSql],
         text: bool,
-    ) -> Result<Results> {
-        self.run_into(Vec::new(), query, params, text)
+    ) -> Result<Results<R>> {
+        self.run_into(R::default(), query, params, text)
     }
 
     /// As `run`, with a list for the rows.
-    fn run_into<Q: Query + ?Sized>(
+    fn run_into<Q: Query + ?Sized, R: RowSet>(
         &mut self,
-        list: Vec<Row>,
+        list: R,
         query: &Q,
         params: &[&dyn ToSql],
         text: bool,
-    ) -> Result<Results> {
+    ) -> Result<Results<R>> {
         self.driver.ready()?;
         let several = self.request(query, params, text, false)?;
         let mut collector = Collector::reuse(text || several, list);
@@ -436,7 +446,7 @@ impl Session {
 
     /// Reads the reply to its end.
     pub(super) fn finish(&mut self) -> Result<Results> {
-        let mut collector = Collector::new(false);
+        let mut collector = Collector::<Vec<Row>>::new(false);
         loop {
             let event = self.driver.next()?;
             if collector.add(event) {
@@ -477,11 +487,12 @@ impl Session {
             if let Some(notification) = self.driver.notifications.pop_front() {
                 return Ok(Some(notification));
             }
-            if Instant::now() >= deadline {
+            self.driver.ready()?;
+            // Also without any time left, so that those who poll see what has arrived.
+            self.driver.wait(deadline)?;
+            if self.driver.notifications.is_empty() && Instant::now() >= deadline {
                 return Ok(None);
             }
-            self.driver.ready()?;
-            self.driver.wait(deadline)?;
         }
     }
 

@@ -184,7 +184,7 @@ impl Session {
     /// [`poll_sent`](Self::poll_sent).
     pub fn copy_data(&mut self, data: &[u8]) -> Result<bool> {
         self.driver.core.copy_data(data)?;
-        Ok(self.driver.core.output().len() >= COPY_BATCH)
+        Ok(self.driver.core.output_len() >= COPY_BATCH)
     }
 
     /// Whether a COPY FROM STDIN still takes data; it does not once it has failed.
@@ -209,7 +209,7 @@ impl Session {
 
     /// So many bytes have been requested and not been sent.
     pub fn unsent(&self) -> usize {
-        self.driver.core.output().len()
+        self.driver.core.output_len()
     }
 
     /// Sends what has been requested, as far as there is room; ready when all is sent, or when an

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::confirm::{self, Backlog, Confirmed};
 use super::hub::{Hub, Published};
+use super::picture::Picture;
 use super::status::{ClusterEvent, Status};
 use super::{Handover, Preparations, Want, acquire, errand, promote, warm, watch};
 use crate::config::Config;
@@ -72,7 +73,8 @@ impl Cluster {
         };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
         let (commands, inbox) = mpsc::unbounded_channel();
-        let published = Published::default();
+        // Told from the start: what is not known yet is not known, but the servers are there.
+        let published: Published = Arc::new(Mutex::new(Arc::new(Picture::new(&config).status())));
         let (alive, ended) = bounded(0);
         let backlog = Arc::<Backlog>::default();
         let for_thread = (published.clone(), Arc::clone(&backlog));

@@ -6,6 +6,7 @@
 //! threads at once that the header allows it for. What can be told is an error instead.
 
 use std::ffi::{CStr, c_char};
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::{ptr, slice};
@@ -144,7 +145,7 @@ pub(super) unsafe fn optional_text<'a>(
 pub(super) unsafe fn array<'a, T>(
     elements: *const T,
     length: usize,
-    name: &str,
+    name: impl Display,
 ) -> Result<&'a [T]> {
     if length == 0 {
         return Ok(&[]);
@@ -243,6 +244,7 @@ pub(super) unsafe fn free<H>(handle: *mut H) {
     });
 }
 
-fn null(name: &str) -> Failure {
+#[cold]
+fn null(name: impl Display) -> Failure {
     Failure::argument(format!("{name} is NULL"))
 }

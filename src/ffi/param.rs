@@ -68,19 +68,28 @@ enum Value<'a> {
     Binary(&'a [u8]),
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Param<'a> {
     type_oid: u32,
     value: Value<'a>,
 }
+
+/// So many parameters need no memory of their own.
+const FEW: usize = 8;
 
 impl<'a> Param<'a> {
     /// # Safety
     /// What the parameter points to stays there for `'a`.
     unsafe fn new(param: &segue_param, number: usize) -> Result<Self> {
         let bytes = || {
-            let name = || format!("the data of parameter ${number}");
             // SAFETY: by the header's contract there are `length` bytes behind `data`.
-            unsafe { array(param.data.cast::<u8>(), param.length, &name()) }
+            unsafe {
+                array(
+                    param.data.cast::<u8>(),
+                    param.length,
+                    format_args!("the data of parameter ${number}"),
+                )
+            }
         };
         let or = |default: Type| if param.type_oid == 0 { default.oid() } else { param.type_oid };
         let (type_oid, value) = match param.kind {
@@ -153,13 +162,19 @@ pub(super) unsafe fn with_params<T>(
 ) -> Result<T> {
     // SAFETY: the caller's promise.
     let params = unsafe { array(params, length, "params") }?;
-    let values = params
-        .iter()
-        .enumerate()
-        // SAFETY: the caller's promise.
-        .map(|(index, param)| unsafe { Param::new(param, index + 1) })
-        .collect::<Result<Vec<Param<'_>>>>()?;
-    let references: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
+    // SAFETY: the caller's promise.
+    let numbered =
+        params.iter().zip(1..).map(|(param, number)| unsafe { Param::new(param, number) });
+    if length <= FEW {
+        let mut values = [Param { type_oid: 0, value: Value::Null }; FEW];
+        for (value, param) in values.iter_mut().zip(numbered) {
+            *value = param?;
+        }
+        let references: [&dyn ToSql; FEW] = std::array::from_fn(|index| &values[index] as _);
+        return body(&references[..length]);
+    }
+    let values = numbered.collect::<Result<Vec<Param<'_>>>>()?;
+    let references: Vec<&dyn ToSql> = values.iter().map(|value| value as _).collect();
     body(&references)
 }
 

@@ -47,7 +47,7 @@ impl segue_pipeline {
             *results = collected?.into_iter();
         }
         match results.next() {
-            Some(result) => Ok(Some(segue_result::new(result?, self.text))),
+            Some(result) => Ok(Some(segue_result::of_rows(result?, self.text))),
             None => Ok(None),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::boundary::{
     Output, Result, accessor, boundary, copy_out, free, handle, output, read, write_optional,
@@ -15,33 +15,43 @@ use crate::client::QueryResult;
 /// What a statement has returned. Immutable: any thread may read it; it outlives its session. Every
 /// pointer into it is good until segue_result_free(). Rows and columns count from 0.
 pub struct segue_result {
-    table: Table,
-    result: QueryResult,
+    result: QueryResult<Table>,
     tag: OnceLock<CString>,
     next: Option<Box<segue_result>>,
 }
 
 impl segue_result {
-    pub(super) fn new(mut result: QueryResult, text: bool) -> Self {
-        let table = Table::new(&result, text);
-        // What was received is copied, and need not be kept twice.
-        result.rows = Vec::new();
-        Self { table, result, tag: OnceLock::new(), next: None }
+    /// The result of a statement that was asked for in this format.
+    pub(super) fn new(mut result: QueryResult<Table>, text: bool) -> Self {
+        result.rows.columns = Arc::clone(&result.columns);
+        // The rows know better: several statements in one string always answer in text.
+        result.rows.text |= text;
+        Self { result, tag: OnceLock::new(), next: None }
     }
 
-    pub(super) fn of_rows(table: Table) -> Self {
-        Self { table, result: QueryResult::default(), tag: OnceLock::new(), next: None }
+    pub(super) fn of_table(table: Table) -> Self {
+        let result = QueryResult::default().with_rows(|()| table);
+        Self { result, tag: OnceLock::new(), next: None }
+    }
+
+    pub(super) fn of_rows(result: QueryResult, text: bool) -> Self {
+        let columns = Arc::clone(&result.columns);
+        Self::new(result.with_rows(|rows| Table::of_rows(&columns, &rows)), text)
     }
 
     /// A chain of the results of several statements.
     pub(super) fn chain(results: Vec<QueryResult>, text: bool) -> Self {
         let mut next = None;
         for result in results.into_iter().rev() {
-            let mut first = Self::new(result, text);
+            let mut first = Self::of_rows(result, text);
             first.next = next.map(Box::new);
             next = Some(first);
         }
         next.unwrap_or_else(|| Self::new(QueryResult::default(), text))
+    }
+
+    fn table(&self) -> &Table {
+        &self.result.rows
     }
 }
 
@@ -64,7 +74,7 @@ impl Drop for segue_result {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn segue_result_row_count(result: *const segue_result) -> usize {
     // SAFETY: the header's contract: NULL or a result that has not been freed.
-    unsafe { read(result, 0, |result| Some(result.table.rows())) }
+    unsafe { read(result, 0, |result| Some(result.table().rows())) }
 }
 
 /// The number of columns; 0 for a statement that returns no rows.
@@ -76,7 +86,7 @@ pub unsafe extern "C" fn segue_result_row_count(result: *const segue_result) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn segue_result_column_count(result: *const segue_result) -> usize {
     // SAFETY: the header's contract: NULL or a result that has not been freed.
-    unsafe { read(result, 0, |result| Some(result.table.columns.len())) }
+    unsafe { read(result, 0, |result| Some(result.table().columns.len())) }
 }
 
 /// The name of a column.
@@ -91,7 +101,7 @@ pub unsafe extern "C" fn segue_result_column_name(
     result: *const segue_result,
     column: usize,
 ) -> *const c_char {
-    let name = |result: &segue_result| result.table.names().get(column).map(|name| name.as_ptr());
+    let name = |result: &segue_result| result.table().names().get(column).map(|name| name.as_ptr());
     // SAFETY: the header's contract: NULL or a result that has not been freed.
     unsafe { read(result, ptr::null(), name) }
 }
@@ -111,7 +121,7 @@ pub unsafe extern "C" fn segue_result_column(
     let find = |result: &segue_result| {
         // SAFETY: the header's contract: NULL or a string with its NUL.
         let name = unsafe { super::boundary::optional_text(name, "name") }.ok()??;
-        let position = result.table.columns.iter().position(|column| column.name == name)?;
+        let position = result.table().columns.iter().position(|column| column.name == name)?;
         i32::try_from(position).ok()
     };
     // SAFETY: the header's contract: NULL or a result that has not been freed.
@@ -130,7 +140,7 @@ pub unsafe extern "C" fn segue_result_column_type(
     result: *const segue_result,
     column: usize,
 ) -> u32 {
-    let oid = |result: &segue_result| Some(result.table.columns.get(column)?.type_oid);
+    let oid = |result: &segue_result| Some(result.table().columns.get(column)?.type_oid);
     // SAFETY: the header's contract: NULL or a result that has not been freed.
     unsafe { read(result, 0, oid) }
 }
@@ -147,7 +157,7 @@ pub unsafe extern "C" fn segue_result_column_modifier(
     result: *const segue_result,
     column: usize,
 ) -> i32 {
-    let modifier = |result: &segue_result| Some(result.table.columns.get(column)?.type_modifier);
+    let modifier = |result: &segue_result| Some(result.table().columns.get(column)?.type_modifier);
     // SAFETY: the header's contract: NULL or a result that has not been freed.
     unsafe { read(result, -1, modifier) }
 }
@@ -164,7 +174,7 @@ pub unsafe extern "C" fn segue_result_column_table(
     result: *const segue_result,
     column: usize,
 ) -> u32 {
-    let oid = |result: &segue_result| Some(result.table.columns.get(column)?.table_oid);
+    let oid = |result: &segue_result| Some(result.table().columns.get(column)?.table_oid);
     // SAFETY: the header's contract: NULL or a result that has not been freed.
     unsafe { read(result, 0, oid) }
 }
@@ -178,7 +188,7 @@ pub unsafe extern "C" fn segue_result_column_table(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn segue_result_format(result: *const segue_result) -> i32 {
     let format = |result: &segue_result| {
-        Some(if result.table.text { SEGUE_FORMAT_TEXT } else { SEGUE_FORMAT_BINARY })
+        Some(if result.table().text { SEGUE_FORMAT_TEXT } else { SEGUE_FORMAT_BINARY })
     };
     // SAFETY: the header's contract: NULL or a result that has not been freed.
     unsafe { read(result, SEGUE_FORMAT_TEXT, format) }
@@ -239,7 +249,7 @@ pub unsafe extern "C" fn segue_result_is_null(
     column: usize,
 ) -> bool {
     // SAFETY: the header's contract: NULL or a result that has not been freed.
-    unsafe { read(result, true, |result| Some(result.table.value(row, column).ok()?.is_none())) }
+    unsafe { read(result, true, |result| Some(result.table().find(row, column)?.is_none())) }
 }
 
 /// A value as the server has sent it, in text or binary as segue_result_format() says. A NUL stands
@@ -262,7 +272,7 @@ pub unsafe extern "C" fn segue_result_value(
     accessor(ptr::null(), || {
         // SAFETY: the header's contract: NULL or a result that has not been freed.
         let value = unsafe { result.as_ref() }
-            .and_then(|result| result.table.value(row, column).ok().flatten());
+            .and_then(|result| result.table().find(row, column).flatten());
         let Some(value) = value else { return ptr::null() };
         // SAFETY: the header's contract: NULL or a place for the length.
         unsafe { write_optional(length_out, value.len()) };
@@ -283,7 +293,7 @@ unsafe fn get<T>(
     boundary(error_out, || {
         // SAFETY: the caller's promise.
         let (result, place) = unsafe { (handle(result, "result")?, output(place, "value_out")?) };
-        place.write(read(&result.table)?);
+        place.write(read(result.table())?);
         Ok(())
     })
 }
@@ -387,7 +397,7 @@ pub unsafe extern "C" fn segue_result_text(
         let result = unsafe { handle(result, "result") }?;
         // SAFETY: the header's contract: NULL or a place for a pointer.
         let text_out: Output<*const c_char> = unsafe { output(text_out, "text_out") }?;
-        let text = result.table.text(row, column)?;
+        let text = result.table().text(row, column)?;
         // SAFETY: the header's contract: NULL or a place for the length.
         unsafe { write_optional(length_out, text.map_or(0, <[u8]>::len)) };
         text_out.write(text.map_or(ptr::null(), |text| text.as_ptr().cast()));
@@ -424,7 +434,7 @@ pub unsafe extern "C" fn segue_result_bytea(
         // SAFETY: the header's contract for the result and the place of the length.
         let (result, length_out) =
             unsafe { (handle(result, "result")?, output(length_out, "length_out")?) };
-        let bytes = result.table.bytea(row, column)?;
+        let bytes = result.table().bytea(row, column)?;
         // SAFETY: the header's contract: NULL, or room for `capacity` bytes.
         unsafe { copy_out(&bytes, false, buffer.cast(), capacity, length_out) }
     })

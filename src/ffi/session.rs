@@ -22,7 +22,9 @@ pub struct segue_session(pub(super) Arc<SessionCell>);
 pub const SEGUE_SESSION_DEFAULT: i32 = 0;
 /// The session belongs on the primary.
 pub const SEGUE_SESSION_READ_WRITE: i32 = 1;
-/// The session only reads, on a standby where there is one.
+/// The session need not be able to write: it uses the primary while there is one, and a standby
+/// otherwise. Nothing keeps it from writing on a primary; its commits are not sealed. To have sessions on
+/// standbys, write target_session_attrs=read-only.
 pub const SEGUE_SESSION_READ_ONLY: i32 = 2;
 
 /// The isolation level that the server's settings say.
@@ -141,7 +143,7 @@ pub unsafe extern "C" fn segue_session_query(
         let result_out = unsafe { output(result_out, "result_out") }?;
         let text = is_text(format)?;
         let query = |params: &[&dyn crate::ToSql]| {
-            session.0.with(|session| Ok(session.query_result(sql, params, text)?))
+            session.0.with(|session| Ok(session.query_rows(sql, params, text)?))
         };
         // SAFETY: the header's contract for parameters.
         let result = unsafe { with_params(params, params_len, query) }?;

@@ -120,7 +120,7 @@ pub unsafe extern "C" fn segue_statement_query(
         let query = |params: &[&dyn crate::ToSql]| {
             statement
                 .cell
-                .with(|session| Ok(session.query_result(&statement.prepared, params, text)?))
+                .with(|session| Ok(session.query_rows(&statement.prepared, params, text)?))
         };
         // SAFETY: the header's contract for parameters.
         let result = unsafe { with_params(params, params_len, query) }?;

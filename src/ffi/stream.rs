@@ -40,7 +40,7 @@ impl segue_stream {
                         let table = table.get_or_insert_with(|| {
                             Table::empty(row.shared_columns(), self.text || row.is_text())
                         });
-                        table.push(&row);
+                        table.push(row.len(), row.body());
                         if table.rows() >= rows_max {
                             break;
                         }
@@ -58,7 +58,7 @@ impl segue_stream {
         })?;
         match table {
             None | Some(Ok(None)) => Ok(None),
-            Some(Ok(Some(table))) => Ok(Some(segue_result::of_rows(table))),
+            Some(Ok(Some(table))) => Ok(Some(segue_result::of_table(table))),
             Some(Err(error)) => Err(error.into()),
         }
     }

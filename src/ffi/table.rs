@@ -1,43 +1,66 @@
 //! The rows of a result as C reads them: every value in one piece of memory, each with a NUL behind
-//! it, found by row and column without walking. No unsafe code; the entry points are in `result`.
+//! it, found by row and column without walking. Rows are copied as they have arrived, many at once.
+//! No unsafe code; the entry points are in `result`.
 
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use postgres_types::Type;
 
 use super::boundary::{Failure, Result};
 use super::codes::{SEGUE_CONVERSION, SEGUE_INVALID_ARGUMENT, SEGUE_NULL_VALUE};
 use super::error::c_string;
-use crate::client::{QueryResult, Row};
+use crate::client::{Row, RowSet};
 use crate::session::Column;
+use crate::wire::frame::HEADER;
+use crate::wire::row::Rows;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
     pub columns: Arc<[Column]>,
     pub text: bool,
     rows: usize,
-    /// All values, each followed by a NUL.
+    /// DataRow messages as they have arrived, but for a NUL behind each value: it stands where the
+    /// next length, or the next message, begins.
     bytes: Vec<u8>,
     /// Where each value begins and how long it is, row by row.
     cells: Vec<Cell>,
     names: OnceLock<Vec<CString>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Cell {
     start: usize,
     /// `None` is NULL.
     length: Option<u32>,
 }
 
+/// What a DataRow message has before its first value: tag, length, number of columns.
+const ROW_HEADER: usize = HEADER + 2;
+/// What a value has before it.
+const LENGTH: usize = 4;
+
+impl RowSet for Table {
+    fn add(&mut self, columns: &Arc<[Column]>, text: bool, body: Bytes) {
+        self.text = text;
+        self.push(columns.len(), &body);
+    }
+
+    fn add_all(&mut self, columns: &Arc<[Column]>, text: bool, rows: Rows) {
+        self.text = text;
+        self.cells.reserve(rows.len() * columns.len());
+        let start = self.bytes.len();
+        self.append(rows.messages());
+        self.index(rows.len(), columns.len(), start);
+    }
+}
+
 impl Table {
-    pub fn new(result: &QueryResult, text: bool) -> Self {
-        let mut table = Self::empty(Arc::clone(&result.columns), text);
-        table.reserve(&result.rows);
-        for row in &result.rows {
-            table.push(row);
-        }
+    pub fn of_rows(columns: &Arc<[Column]>, rows: &[Row]) -> Self {
+        let text = rows.first().is_some_and(Row::is_text);
+        let mut table = Self { columns: Arc::clone(columns), text, ..Self::default() };
+        rows.iter().for_each(|row| table.push(columns.len(), row.body()));
         table
     }
 
@@ -45,25 +68,44 @@ impl Table {
         Self { columns, text, ..Self::default() }
     }
 
-    fn reserve(&mut self, rows: &[Row]) {
-        let values = rows.len() * self.columns.len();
-        self.cells.reserve_exact(values);
-        // The NUL of a value takes less than the length that came before it.
-        self.bytes.reserve_exact(rows.iter().map(Row::byte_len).sum());
+    /// Takes one row, without its header.
+    pub fn push(&mut self, columns: usize, body: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; HEADER]);
+        self.append(body);
+        self.index(1, columns, start);
     }
 
-    pub fn push(&mut self, row: &Row) {
-        for value in row.values() {
-            let start = self.bytes.len();
-            let length = value.map(|value| {
-                self.bytes.extend_from_slice(value);
-                self.bytes.push(0);
-                // The protocol's lengths are 31 bits wide.
-                u32::try_from(value.len()).unwrap_or(u32::MAX)
-            });
-            self.cells.push(Cell { start, length });
+    /// The NUL behind the last value has no length or message to stand on.
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes.reserve(bytes.len() + 1);
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.push(0);
+    }
+
+    /// Finds the values of rows that stand one behind the other from `at` on. They were checked when
+    /// they arrived; of those that lie all the same, the values beyond the end are NULL.
+    fn index(&mut self, rows: usize, columns: usize, mut at: usize) {
+        for _ in 0..rows {
+            self.terminate(at);
+            at += ROW_HEADER;
+            for _ in 0..columns {
+                let length = self.bytes.get(at..).and_then(<[u8]>::first_chunk::<LENGTH>);
+                let length = length.map(|length| i32::from_be_bytes(*length));
+                let length = length.and_then(|length| u32::try_from(length).ok());
+                self.terminate(at);
+                at += LENGTH;
+                self.cells.push(Cell { start: at, length });
+                at += length.map_or(0, |length| length as usize);
+            }
         }
-        self.rows += 1;
+        self.rows += rows;
+    }
+
+    fn terminate(&mut self, at: usize) {
+        if let Some(byte) = self.bytes.get_mut(at) {
+            *byte = 0;
+        }
     }
 
     pub fn rows(&self) -> usize {
@@ -76,113 +118,133 @@ impl Table {
         })
     }
 
-    /// A value as it was sent; `Err` out of range, `None` for NULL. A NUL follows it.
-    pub fn value(&self, row: usize, column: usize) -> Result<Option<&[u8]>> {
-        if row >= self.rows || column >= self.columns.len() {
-            return Err(Failure::reading(
+    /// A value as it was sent; the outer `None` is out of range, the inner one NULL. A NUL follows it.
+    #[inline]
+    pub fn find(&self, row: usize, column: usize) -> Option<Option<&[u8]>> {
+        if column >= self.columns.len() {
+            return None;
+        }
+        let cell = row.checked_mul(self.columns.len())?.checked_add(column)?;
+        let Cell { start, length } = *self.cells.get(cell)?;
+        Some(length.and_then(|length| self.bytes.get(start..start + length as usize)))
+    }
+
+    /// Reads a value that is not NULL.
+    #[inline]
+    fn read<'a, T>(
+        &'a self,
+        row: usize,
+        column: usize,
+        what: &str,
+        convert: impl FnOnce(&'a [u8]) -> Option<T>,
+    ) -> Result<T> {
+        let converted = self.find(row, column).flatten().and_then(convert);
+        converted.ok_or_else(|| self.complaint(row, column, what))
+    }
+
+    /// Why a value could not be read.
+    #[cold]
+    fn complaint(&self, row: usize, column: usize, what: &str) -> Failure {
+        let (status, message) = match self.find(row, column) {
+            None => (
                 SEGUE_INVALID_ARGUMENT,
                 format!(
                     "there is no row {row}, column {column}: the result has {} rows of {} columns",
                     self.rows,
                     self.columns.len()
                 ),
-            ));
-        }
-        let Cell { start, length } = self.cells[row * self.columns.len() + column];
-        Ok(length.map(|length| &self.bytes[start..start + length as usize]))
-    }
-
-    fn present(&self, row: usize, column: usize) -> Result<&[u8]> {
-        self.value(row, column)?.ok_or_else(|| {
-            let name = &self.columns[column].name;
-            Failure::reading(SEGUE_NULL_VALUE, format!("column {name} of row {row} is NULL"))
-        })
-    }
-
-    fn misfit(&self, column: usize, what: &str) -> Failure {
-        let column = &self.columns[column];
-        let ty = Type::from_oid(column.type_oid)
-            .map_or_else(|| format!("of OID {}", column.type_oid), |ty| ty.name().to_owned());
-        let format = if self.text { "text" } else { "binary" };
-        Failure::reading(
-            SEGUE_CONVERSION,
-            format!(
-                "column {} is of type {ty} and came in {format} format, which is not read as {what}, \
-                 or the value is out of range",
-                column.name
             ),
-        )
+            Some(None) => {
+                let name = &self.columns[column].name;
+                (SEGUE_NULL_VALUE, format!("column {name} of row {row} is NULL"))
+            }
+            Some(Some(_)) => {
+                let Column { name, type_oid, .. } = &self.columns[column];
+                let ty = Type::from_oid(*type_oid)
+                    .map_or_else(|| format!("of OID {type_oid}"), |ty| ty.name().to_owned());
+                let format = if self.text { "text" } else { "binary" };
+                let message = format!(
+                    "column {name} is of type {ty} and came in {format} format, which is not read \
+                     as {what}, or the value is out of range"
+                );
+                (SEGUE_CONVERSION, message)
+            }
+        };
+        Failure::reading(status, message)
     }
 
     fn type_of(&self, column: usize) -> u32 {
         self.columns[column].type_oid
     }
 
+    #[inline]
     pub fn bool(&self, row: usize, column: usize) -> Result<bool> {
-        let value = self.present(row, column)?;
-        match value {
-            b"t" | b"true" if self.text => Ok(true),
-            b"f" | b"false" if self.text => Ok(false),
-            [byte] if !self.text && self.type_of(column) == Type::BOOL.oid() => Ok(*byte != 0),
-            _ => Err(self.misfit(column, "a boolean")),
-        }
-    }
-
-    pub fn int64(&self, row: usize, column: usize) -> Result<i64> {
-        let value = self.present(row, column)?;
-        if self.text {
-            return parse(value).ok_or_else(|| self.misfit(column, "a 64-bit integer"));
-        }
-        self.binary_integer(column, value).ok_or_else(|| self.misfit(column, "a 64-bit integer"))
-    }
-
-    fn binary_integer(&self, column: usize, value: &[u8]) -> Option<i64> {
-        match (Type::from_oid(self.type_of(column))?, value) {
-            (Type::INT2, &[a, b]) => Some(i16::from_be_bytes([a, b]).into()),
-            (Type::INT4, &[a, b, c, d]) => Some(i32::from_be_bytes([a, b, c, d]).into()),
-            (Type::OID, &[a, b, c, d]) => Some(u32::from_be_bytes([a, b, c, d]).into()),
-            (Type::INT8, value) => Some(i64::from_be_bytes(value.try_into().ok()?)),
+        self.read(row, column, "a boolean", |value| match value {
+            b"t" | b"true" if self.text => Some(true),
+            b"f" | b"false" if self.text => Some(false),
+            [byte] if !self.text && self.type_of(column) == BOOL => Some(*byte != 0),
             _ => None,
-        }
+        })
     }
 
+    #[inline]
+    pub fn int64(&self, row: usize, column: usize) -> Result<i64> {
+        self.read(row, column, "a 64-bit integer", |value| match self.text {
+            true => parse(value),
+            false => binary_integer(self.type_of(column), value),
+        })
+    }
+
+    #[inline]
     pub fn double(&self, row: usize, column: usize) -> Result<f64> {
-        let value = self.present(row, column)?;
-        let number = if self.text {
-            parse(value)
-        } else {
-            match self.type_of(column) {
-                oid if oid == Type::FLOAT4.oid() => {
-                    value.try_into().ok().map(|bytes| f32::from_be_bytes(bytes).into())
-                }
-                oid if oid == Type::FLOAT8.oid() => value.try_into().ok().map(f64::from_be_bytes),
-                // Exact below 2^53, as where C converts an integer to a double.
-                _ => self.binary_integer(column, value).map(|value| value as f64),
-            }
-        };
-        number.ok_or_else(|| self.misfit(column, "a floating-point number"))
+        self.read(row, column, "a floating-point number", |value| match self.type_of(column) {
+            _ if self.text => parse(value),
+            FLOAT4 => value.try_into().ok().map(|bytes| f32::from_be_bytes(bytes).into()),
+            FLOAT8 => value.try_into().ok().map(f64::from_be_bytes),
+            // Exact below 2^53, as where C converts an integer to a double.
+            integer => binary_integer(integer, value).map(|value| value as f64),
+        })
     }
 
     /// A text, or NULL.
+    #[inline]
     pub fn text(&self, row: usize, column: usize) -> Result<Option<&[u8]>> {
-        let value = self.value(row, column)?;
-        if self.text || value.is_none() || is_textual(self.type_of(column)) {
-            return Ok(value);
+        match self.find(row, column) {
+            Some(value) if self.text || value.is_none() || is_textual(self.type_of(column)) => {
+                Ok(value)
+            }
+            _ => Err(self.complaint(row, column, "text")),
         }
-        Err(self.misfit(column, "text"))
     }
 
     /// The bytes of a bytea, decoded from its text forms where it came as text.
     pub fn bytea(&self, row: usize, column: usize) -> Result<Vec<u8>> {
-        let value = self.present(row, column)?;
-        if !self.text {
-            return Ok(value.to_vec());
-        }
-        let bytes = match value.strip_prefix(b"\\x") {
+        self.read(row, column, "bytes", |value| match value.strip_prefix(b"\\x") {
+            _ if !self.text => Some(value.to_vec()),
             Some(hex) => decode_hex(hex),
             None => decode_escapes(value),
-        };
-        bytes.ok_or_else(|| self.misfit(column, "bytes"))
+        })
+    }
+}
+
+const BOOL: u32 = 16;
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const TEXT: u32 = 25;
+const OID: u32 = 26;
+const FLOAT4: u32 = 700;
+const FLOAT8: u32 = 701;
+const VARCHAR: u32 = 1043;
+
+#[inline]
+fn binary_integer(oid: u32, value: &[u8]) -> Option<i64> {
+    match (oid, value) {
+        (INT2, &[a, b]) => Some(i16::from_be_bytes([a, b]).into()),
+        (INT4, &[a, b, c, d]) => Some(i32::from_be_bytes([a, b, c, d]).into()),
+        (OID, &[a, b, c, d]) => Some(u32::from_be_bytes([a, b, c, d]).into()),
+        (INT8, value) => Some(i64::from_be_bytes(value.try_into().ok()?)),
+        _ => None,
     }
 }
 
@@ -192,19 +254,14 @@ fn parse<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
 
 /// Types whose binary format is their text.
 fn is_textual(oid: u32) -> bool {
-    Type::from_oid(oid).is_some_and(|ty| {
-        matches!(
-            ty,
-            Type::TEXT
-                | Type::VARCHAR
-                | Type::BPCHAR
-                | Type::NAME
-                | Type::UNKNOWN
-                | Type::JSON
-                | Type::XML
-                | Type::CHAR
-        )
-    })
+    // Nearly always one of these.
+    matches!(oid, TEXT | VARCHAR)
+        || Type::from_oid(oid).is_some_and(|ty| {
+            matches!(
+                ty,
+                Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON | Type::XML | Type::CHAR
+            )
+        })
 }
 
 fn decode_hex(hex: &[u8]) -> Option<Vec<u8>> {
@@ -244,7 +301,86 @@ fn decode_escapes(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::{BufMut, BytesMut};
+
     use super::*;
+
+    fn columns(oids: &[u32]) -> Arc<[Column]> {
+        let column = |&type_oid: &u32| Column {
+            name: "c".into(),
+            type_oid,
+            type_modifier: -1,
+            type_size: 4,
+            table_oid: 0,
+            column_id: 0,
+        };
+        oids.iter().map(column).collect()
+    }
+
+    /// DataRow messages, one behind the other.
+    fn rows(rows: &[&[Option<&[u8]>]]) -> Rows {
+        let mut buf = BytesMut::new();
+        for values in rows {
+            let body = body(values);
+            buf.put_u8(b'D');
+            buf.put_u32(u32::try_from(body.len() + 4).unwrap());
+            buf.put_slice(&body);
+        }
+        let length = buf.len();
+        Rows::cut(rows.len(), length, &mut buf)
+    }
+
+    fn body(values: &[Option<&[u8]>]) -> Bytes {
+        let mut body = BytesMut::new();
+        body.put_u16(u16::try_from(values.len()).unwrap());
+        for value in values {
+            body.put_i32(value.map_or(-1, |value| i32::try_from(value.len()).unwrap()));
+            body.put_slice(value.unwrap_or_default());
+        }
+        body.freeze()
+    }
+
+    /// A value, and the byte behind it.
+    fn with_nul(table: &Table, row: usize, column: usize) -> (&[u8], u8) {
+        let Cell { start, length } = table.cells[row * table.columns.len() + column];
+        let end = start + length.unwrap() as usize;
+        (&table.bytes[start..end], table.bytes[end])
+    }
+
+    #[test]
+    fn every_value_ends_with_a_nul_however_its_row_has_arrived() {
+        let columns = columns(&[TEXT, TEXT]);
+        let long = vec![b'x'; 70_000];
+        let mut table = Table::empty(Arc::clone(&columns), true);
+        table.add_all(&columns, true, rows(&[&[Some(b"a"), Some(&long)], &[None, Some(b"")]]));
+        table.add(&columns, true, body(&[Some(b"bc"), None]));
+        table.add_all(&columns, true, rows(&[&[Some(b""), Some(b"d")]]));
+        assert_eq!(table.rows(), 4);
+        assert_eq!(with_nul(&table, 0, 0), (&b"a"[..], 0));
+        assert_eq!(with_nul(&table, 0, 1), (&long[..], 0));
+        assert_eq!(with_nul(&table, 1, 1), (&b""[..], 0));
+        assert_eq!(with_nul(&table, 2, 0), (&b"bc"[..], 0));
+        assert_eq!(with_nul(&table, 3, 0), (&b""[..], 0));
+        assert_eq!(with_nul(&table, 3, 1), (&b"d"[..], 0));
+        assert_eq!((table.find(1, 0), table.find(2, 1)), (Some(None), Some(None)));
+        assert_eq!((table.find(4, 0), table.find(0, 2)), (None, None));
+        assert_eq!(table.find(usize::MAX, 1), None);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_says_why() {
+        let columns = columns(&[INT8, FLOAT4]);
+        let mut table = Table::empty(Arc::clone(&columns), false);
+        table.add_all(&columns, false, rows(&[&[Some(&7i64.to_be_bytes()), None]]));
+        let status = |result: Result<i64>| result.unwrap_err().status();
+        assert_eq!(table.int64(0, 0).unwrap(), 7);
+        assert_eq!(table.double(0, 0).unwrap(), 7.0);
+        assert_eq!(status(table.int64(0, 1)), SEGUE_NULL_VALUE);
+        assert_eq!(status(table.int64(1, 0)), SEGUE_INVALID_ARGUMENT);
+        assert_eq!(table.bool(0, 0).unwrap_err().status(), SEGUE_CONVERSION);
+        assert_eq!(table.text(0, 0).unwrap_err().status(), SEGUE_CONVERSION);
+        assert_eq!(table.text(0, 1).unwrap(), None);
+    }
 
     #[test]
     fn bytea_is_read_in_both_text_forms() {

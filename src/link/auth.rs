@@ -11,7 +11,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::channel_binding;
-use crate::config::{ChannelBinding, Config, Host};
+use crate::config::{AuthMethods, ChannelBinding, Config, Host};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::frame::Frame;
 
@@ -104,6 +104,7 @@ impl<'a> Authenticator<'a> {
                 Ok(())
             }
             Message::AuthenticationMd5Password(body) => {
+                self.check_required("asks for md5", |m| m.md5)?;
                 self.begin_weak(
                     self.config.allow_md5_password,
                     "an MD5 password; set password_encryption and the role's password to \
@@ -115,6 +116,7 @@ impl<'a> Authenticator<'a> {
                 self.put_password(hash.as_bytes(), out)
             }
             Message::AuthenticationCleartextPassword => {
+                self.check_required("asks for password", |m| m.password)?;
                 self.begin_weak(
                     self.config.allow_cleartext_password,
                     "the password in the clear; use scram-sha-256 in its pg_hba.conf, or \
@@ -138,7 +140,10 @@ impl<'a> Authenticator<'a> {
 
     fn handle_ok(&mut self) -> Result<()> {
         let method = match self.state {
-            State::Start => "trust",
+            State::Start => {
+                self.check_required("let the user in without asking for anything", |m| m.none)?;
+                "trust"
+            }
             State::Answered { method } => method,
             State::Scram { .. } => {
                 return Err(refusal(
@@ -165,6 +170,7 @@ impl<'a> Authenticator<'a> {
         if !matches!(self.state, State::Start) {
             return Err(out_of_turn(self.host));
         }
+        self.check_required("asks for scram-sha-256", |m| m.scram_sha_256)?;
         let offers = |name: &str| mechanisms.iter().any(|offered| offered == name);
         let plus = offers(sasl::SCRAM_SHA_256_PLUS);
         if plus && !self.encrypted {
@@ -210,6 +216,16 @@ impl<'a> Authenticator<'a> {
             .map_err(|e| refusal(self.host, "cannot be answered").with_source(e))?;
         self.state = State::Scram { exchange: Box::new(exchange), method };
         Ok(())
+    }
+
+    /// Checks that `require_auth` allows what the server does.
+    fn check_required(&self, what: &str, allows: fn(&AuthMethods) -> bool) -> Result<()> {
+        match &self.config.require_auth {
+            Some(methods) if !allows(methods) => {
+                Err(refusal(self.host, &format!("{what}, which require_auth excludes")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that a weak method may be answered at this point.

@@ -28,6 +28,7 @@ impl Session {
         self.phase = Phase::Lost;
         self.interrupt_reapplying();
         self.output.clear();
+        self.sync_owed = false;
         self.reset_reply();
         self.give_up_link = false;
         self.status = Status::Idle;

@@ -137,6 +137,8 @@ pub struct Session {
     /// The highest timeline that this session has been on.
     timeline_floor: u32,
     output: BytesMut,
+    /// The last unit in `output` still lacks its Sync: it may share one with what follows.
+    sync_owed: bool,
     /// The in-flight transactions: the bytes of `units`.
     journal: BytesMut,
     /// The position in the stream of all recorded bytes at which `journal` begins.
@@ -192,6 +194,7 @@ impl Session {
             ledger_access: LedgerAccess::None,
             timeline_floor: 0,
             output: BytesMut::new(),
+            sync_owed: false,
             journal: BytesMut::new(),
             journal_base: 0,
             units: VecDeque::new(),
@@ -239,8 +242,14 @@ impl Session {
     }
 
     /// What to send next.
-    pub fn output(&self) -> &[u8] {
+    pub fn output(&mut self) -> &[u8] {
+        self.end_batch();
         &self.output
+    }
+
+    /// The length of what has gathered for sending, short of a Sync at most.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
     }
 
     /// All of [`output`](Self::output) has been sent.

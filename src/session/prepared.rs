@@ -67,6 +67,11 @@ impl Prepared {
         (steps, None)
     }
 
+    /// Whether the statement is prepared already, or on its way to be.
+    pub fn has(&self, number: u32) -> bool {
+        self.statements.contains_key(&number)
+    }
+
     fn make_room(&mut self, cache_size: usize, out: &mut BytesMut) {
         while self.statements.len() >= cache_size.max(1) {
             let Some(oldest) = self.order.pop_front() else {

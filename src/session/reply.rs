@@ -9,7 +9,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::statement::{Column, Description};
-use super::unit::{CopyIn, Purpose, Steps, Track};
+use super::unit::{CopyIn, Purpose, Steps, Track, Unit};
 use super::{Event, Phase, Session, internals, ledger};
 use crate::error::{Error, ErrorKind, ServerError};
 use crate::wire::frame::{self, Frame, Status, command_tag};
@@ -19,6 +19,7 @@ use crate::wire::{Malformed, error_fields, row};
 impl Session {
     /// Takes what has arrived. On an error the link must be treated as lost.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
+        self.end_batch();
         let limit = self.options.message_bytes_max;
         while let Some((tag, length)) = frame::peek_whole(input, limit)? {
             match (tag, &self.phase) {
@@ -51,7 +52,10 @@ impl Session {
                 }
                 return match self.phase {
                     Phase::Adopting(_) => self.adoption_error(error),
-                    Phase::Live | Phase::Replaying => self.handle_error(error),
+                    Phase::Live | Phase::Replaying => {
+                        self.handle_error(error)?;
+                        self.pass_over_batch()
+                    }
                     _ => Ok(()),
                 };
             }
@@ -161,7 +165,13 @@ impl Session {
                 self.handle_row(frame.into_body())
             }
             b'T' | b'D' if step == Steps::SEAL || !unit.purpose.is_users() => Ok(()),
-            b'C' | b'I' => self.handle_complete(frame),
+            b'C' | b'I' => {
+                self.handle_complete(frame)?;
+                if self.has_ended_without_sync() {
+                    self.end_unit(Status::Open);
+                }
+                Ok(())
+            }
             b'd' if step == Steps::USER => {
                 let body = frame.into_body();
                 match unit.track(b'd', &body) {
@@ -393,6 +403,34 @@ impl Session {
             }
         }
         self.unit_error = Some(Box::new(error));
+        Ok(())
+    }
+
+    /// Whether the unit in front has been answered in full and shares a later unit's Sync.
+    fn has_ended_without_sync(&self) -> bool {
+        let done = |unit: &Unit| unit.sent && unit.shares_sync && unit.steps.is_done();
+        matches!(self.phase, Phase::Live)
+            && !self.give_up_link
+            && self.units.get(self.front).is_some_and(done)
+    }
+
+    /// An error has the server pass over all that shares its Sync, without a word for each. They are
+    /// told what it would have said of each by itself, and what it will say if they are run again.
+    fn pass_over_batch(&mut self) -> Result<(), Malformed> {
+        while self.has_ended_without_sync() {
+            self.end_unit(Status::Failed);
+            if !matches!(self.phase, Phase::Live) || self.give_up_link {
+                break;
+            }
+            self.handle_error(ServerError {
+                severity: "ERROR".to_owned(),
+                code: "25P02".to_owned(),
+                message: "current transaction is aborted, commands ignored until end of \
+                          transaction block"
+                    .to_owned(),
+                ..ServerError::default()
+            })?;
+        }
         Ok(())
     }
 

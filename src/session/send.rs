@@ -7,7 +7,7 @@ use super::classify::Effect;
 use super::request::{NO_LEDGER, nul_in_statement};
 use super::transaction::{Open, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
-use super::{Event, Session, internals};
+use super::{Event, Phase, Session, internals};
 use crate::error::Result;
 use crate::wire::execution::SYNC;
 use crate::wire::frame::Status;
@@ -119,8 +119,40 @@ impl Session {
         }
     }
 
+    /// Writes the Sync that the last unit has been waiting with.
+    pub(super) fn end_batch(&mut self) {
+        if std::mem::take(&mut self.sync_owed) {
+            self.output.extend_from_slice(SYNC);
+        }
+    }
+
+    /// Whether a unit may go without a Sync until it is known what follows it.
+    fn may_share_sync(&self, index: usize) -> bool {
+        matches!(self.phase, Phase::Live)
+            && self.internals_ready
+            && !self.reapply.is_running()
+            && self.units[index].is_batchable()
+    }
+
+    /// Whether the unit changes nothing of what is prepared on the link, so that it does no harm if the
+    /// server passes over it.
+    fn needs_no_parse(&self, index: usize) -> bool {
+        let statement = self.units[index].statement.as_ref();
+        statement.is_some_and(|statement| !statement.is_named() || self.prepared.has(statement.id))
+    }
+
     /// Puts a unit on the wire, in the form that the present link needs.
     pub(super) fn send(&mut self, index: usize) {
+        // A Sync makes the server flush its replies, and costs both sides a system call.
+        let waits_with_sync = self.may_share_sync(index);
+        if self.sync_owed && waits_with_sync && self.needs_no_parse(index) {
+            let ahead = &mut self.units[index - 1];
+            ahead.shares_sync = true;
+            ahead.steps.share_sync();
+        } else {
+            self.end_batch();
+        }
+        self.sync_owed = waits_with_sync;
         let unit = &mut self.units[index];
         unit.sent = true;
         unit.repeats_left = unit.repeats;
@@ -190,7 +222,9 @@ impl Session {
                             }
                             internals::write_seal(seal, out);
                         }
-                        out.extend_from_slice(SYNC);
+                        if !waits_with_sync {
+                            out.extend_from_slice(SYNC);
+                        }
                     }
                 }
             }

@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 
 impl Session {
-    /// ReadyForQuery: the unit in front has ended, and with it what it did is decided.
+    /// ReadyForQuery, or what stands for it where a Sync is shared: the unit in front has ended, and with
+    /// it what it did is decided.
     pub(super) fn end_unit(&mut self, status: Status) {
         self.status = status;
         let error = self.unit_error.take();
@@ -48,8 +49,11 @@ impl Session {
                 return;
             }
             if let Some(finish) = self.second_chance(error) {
+                let synced = !self.units[self.front].shares_sync;
                 self.begin_discarding(finish);
-                self.passed_over(status);
+                if synced {
+                    self.passed_over(status);
+                }
                 return;
             }
         }

@@ -1,7 +1,8 @@
 //! A unit: what stands between two Syncs, what is expected in reply, and what was seen of it.
 //!
 //! A unit's steps come in one fixed order, which is also the order of its messages on the wire:
-//! BEGIN, Parse, Describe, the user's own execution, the seal, COMMIT, Sync.
+//! BEGIN, Parse, Describe, the user's own execution, the seal, COMMIT, Sync. Statements that an open
+//! transaction is given without waiting share the Sync of the last of them.
 
 use std::sync::Arc;
 
@@ -68,6 +69,16 @@ impl Steps {
         }
     }
 
+    /// The Sync is a later unit's.
+    pub fn share_sync(&mut self) {
+        self.0 &= !Self::SYNC;
+    }
+
+    /// Whether all has been answered.
+    pub fn is_done(self) -> bool {
+        self.0 == 0
+    }
+
     /// An error skips everything up to the Sync.
     pub fn skip_to_sync(&mut self) {
         self.0 &= Self::SYNC;
@@ -132,6 +143,8 @@ pub(super) struct Unit {
     pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
     pub sent: bool,
+    /// Whether the Sync that ends it is that of a unit behind it.
+    pub shares_sync: bool,
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
@@ -191,6 +204,7 @@ impl Unit {
             passed_over: false,
             autocommit: false,
             sent: false,
+            shares_sync: false,
             streamed: false,
             tracked: false,
             told: false,
@@ -227,10 +241,25 @@ impl Unit {
         self.purpose == Purpose::Commit || (controls && !self.autocommit)
     }
 
+    /// Whether it may share a Sync with its like: an ordinary statement of an open transaction, on its
+    /// way for the first time. What ends a transaction or mends a failed one must not be passed over
+    /// because of an error ahead of it.
+    pub fn is_batchable(&self) -> bool {
+        self.purpose == Purpose::User
+            && self.all_steps & Steps::USER != 0
+            && !self.autocommit
+            && self.seal.is_none()
+            && self.copy == CopyIn::No
+            && self.losses == 0
+            && self.replayed.is_none()
+            && self.statement.as_ref().is_some_and(|s| s.class.kind == StatementKind::Other)
+    }
+
     /// Makes it ready to be sent again. What the application has not been given piece by piece need
     /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {
         self.sent = false;
+        self.shares_sync = false;
         self.user_done = false;
         self.in_seal = false;
         if let Some(seen) = self.before_error.take().filter(|_| !self.answered) {

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn tells_that_a_value_could_not_be_encoded() {
         let failing = |_: usize, _: &mut BytesMut| Err("no".into());
-        let written = write("", [1].into_iter(), failing, false, &mut BytesMut::new());
+        let written = write("", [1].into_iter(), failing, &[1], &mut BytesMut::new());
         assert!(matches!(written, Err(BindError::Conversion(_))));
     }
 }

@@ -17,6 +17,12 @@ impl Rows {
     pub fn cut(count: usize, length: usize, buf: &mut BytesMut) -> Self {
         Self { messages: buf.split_to(length).freeze(), count }
     }
+
+    /// What has not been taken yet, as it has arrived: whole messages with their headers.
+    #[cfg(feature = "c-abi")]
+    pub fn messages(&self) -> &[u8] {
+        &self.messages
+    }
 }
 
 /// Gives the bodies of the messages.

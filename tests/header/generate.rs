@@ -9,7 +9,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 /// The files of `src/ffi` in the order of the header's sections. A type that is no opaque handle has
 /// to come before its first use.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "version",
     "codes",
     "error",
@@ -17,8 +17,10 @@ const ORDER: [&str; 16] = [
     "event",
     "client",
     "status",
+    "statistics",
     "param",
     "session",
+    "session_state",
     "result",
     "statement",
     "stream",

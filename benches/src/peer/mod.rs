@@ -2,7 +2,9 @@
 
 pub mod libpq;
 pub mod minimal;
+pub mod program;
 pub mod segue;
+pub mod segue_c;
 pub mod tokio;
 
 pub const POINT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";

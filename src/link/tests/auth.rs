@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use super::*;
+use crate::config::AuthMethods;
 use crate::error::ErrorKind;
 
 const HBA: &str = "\
@@ -147,4 +148,35 @@ fn start_up_parameters_arrive() {
     assert_eq!(query(&mut link, "SHOW work_mem").unwrap(), ["7MB"]);
     assert_eq!(query(&mut link, "SHOW search_path").unwrap(), ["a, b"]);
     assert_eq!(query(&mut link, "SHOW client_encoding").unwrap(), ["UTF8"]);
+}
+
+/// `require_auth` was read and checked for contradictions, and then nobody asked for it.
+#[test]
+fn methods_that_are_not_required_are_refused() {
+    let server = server();
+    let tcp = server.tcp();
+    let none = AuthMethods { none: false, password: false, md5: false, scram_sha_256: false };
+    let cases = [
+        ("trusted", AuthMethods { none: true, ..none }),
+        ("clear", AuthMethods { password: true, ..none }),
+        ("md5", AuthMethods { md5: true, ..none }),
+        ("scram", AuthMethods { scram_sha_256: true, ..none }),
+    ];
+    for (user, methods) in &cases {
+        for (_, required) in &cases {
+            let config = Config {
+                require_auth: Some(*required),
+                allow_md5_password: true,
+                allow_cleartext_password: true,
+                ..with_password(user, "secret")
+            };
+            if required == methods {
+                dial(&config, &tcp).unwrap();
+                continue;
+            }
+            let error = refused(&config, &tcp);
+            assert_eq!(error.kind(), ErrorKind::Authentication, "{user}");
+            assert!(error.to_string().contains("require_auth"), "{error}");
+        }
+    }
 }

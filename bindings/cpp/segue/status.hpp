@@ -1,0 +1,181 @@
+// Snapshots of what a client and a session know: plain structs, which own all they tell.
+#ifndef SEGUE_STATUS_HPP
+#define SEGUE_STATUS_HPP
+
+#include "error.hpp"
+
+#include <segue.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace segue {
+
+/// What a server was when it last said so.
+enum class server_role : std::int32_t {
+    unknown = SEGUE_ROLE_UNKNOWN,
+    primary = SEGUE_ROLE_PRIMARY,
+    read_only_primary = SEGUE_ROLE_READ_ONLY_PRIMARY,
+    standby = SEGUE_ROLE_STANDBY
+};
+
+/// How a server is.
+enum class server_health : std::int32_t {
+    unknown = SEGUE_HEALTH_UNKNOWN,
+    healthy = SEGUE_HEALTH_HEALTHY,
+    suspect = SEGUE_HEALTH_SUSPECT,
+    lost = SEGUE_HEALTH_LOST,
+    coming_back = SEGUE_HEALTH_COMING_BACK
+};
+
+/// One server of the configuration.
+struct server_status {
+    std::string address;
+    server_role role = server_role::unknown;
+    server_health health = server_health::unknown;
+    /// One line for people.
+    std::string summary;
+    std::optional<std::string> last_error;
+    std::optional<std::int64_t> timeline;
+    /// The write position of a primary, the replay position of a standby.
+    std::optional<std::int64_t> lsn;
+    /// How many bytes of WAL a standby lies behind the chosen primary.
+    std::optional<std::int64_t> lag_bytes;
+    /// Links that are ready to be handed to a session.
+    std::optional<std::int64_t> warm_links;
+    /// Links ever made to it.
+    std::optional<std::int64_t> links_dialled;
+    /// Warm links ever handed to a session.
+    std::optional<std::int64_t> warm_links_used;
+};
+
+/// A client: its servers, in the order of the configuration, and how it is set up.
+struct client_status {
+    std::vector<server_status> servers;
+    /// Index of the server that sessions belong on; nothing if there is none.
+    std::optional<std::size_t> chosen;
+    /// Index of the standby on which links are kept warm.
+    std::optional<std::size_t> standby;
+    std::optional<std::uint64_t> system_identifier;
+    /// No session goes to a server of an older timeline.
+    std::optional<std::int64_t> timeline_floor;
+    /// Sessions that are open.
+    std::int64_t sessions = 0;
+    /// Sessions that are waiting for a server.
+    std::int64_t waiting = 0;
+    /// Why the ledger could not be installed, if it could not.
+    std::optional<std::string> ledger_problem;
+};
+
+/// A session: where it is and what protects it.
+struct session_status {
+    std::uint64_t id = 0;
+    /// Index of its server in the configuration.
+    std::optional<std::size_t> server;
+    std::optional<std::string> address;
+    std::optional<std::int64_t> timeline;
+    std::optional<std::int64_t> backend_pid;
+    std::optional<std::string> tls_version;
+    bool in_transaction = false;
+    bool transaction_failed = false;
+    /// Whether its commits are sealed.
+    bool ledger = false;
+    /// Why the open transaction, or the session's state, would not survive its server.
+    std::optional<std::string> protection_lost;
+};
+
+/// Counters by name.
+using statistics = std::map<std::string, std::uint64_t>;
+
+namespace detail {
+
+inline std::optional<std::string> text_if(const char* text) {
+    return text == nullptr ? std::nullopt : std::optional<std::string>(text);
+}
+inline std::optional<std::int64_t> number_if(std::int64_t number) noexcept {
+    return number < 0 ? std::nullopt : std::optional<std::int64_t>(number);
+}
+inline std::optional<std::size_t> index_if(std::int32_t index) noexcept {
+    return index < 0 ? std::nullopt : std::optional<std::size_t>(static_cast<std::size_t>(index));
+}
+
+inline server_status read_server(const segue_status* status, std::size_t server) {
+    const auto number = [&](const char* name) {
+        return number_if(segue_status_server_number(status, server, name));
+    };
+    server_status read;
+    read.address = copied(segue_status_server_address(status, server));
+    read.role = static_cast<server_role>(segue_status_server_role(status, server));
+    read.health = static_cast<server_health>(segue_status_server_health(status, server));
+    read.summary = copied(segue_status_server_summary(status, server));
+    read.last_error = text_if(segue_status_server_error(status, server));
+    read.timeline = number("timeline");
+    read.lsn = number("lsn");
+    read.lag_bytes = number("lag_bytes");
+    read.warm_links = number("warm_links");
+    read.links_dialled = number("links_dialled");
+    read.warm_links_used = number("warm_links_used");
+    return read;
+}
+
+inline client_status read_client(const segue_client* client) {
+    segue_status* raw = nullptr;
+    call(segue_client_status, client, &raw);
+    const std::unique_ptr<segue_status, freed_by<&segue_status_free>> status(raw);
+    client_status read;
+    const std::size_t servers = segue_status_server_count(raw);
+    for (std::size_t server = 0; server < servers; ++server) {
+        read.servers.push_back(read_server(raw, server));
+    }
+    read.chosen = index_if(segue_status_chosen(raw));
+    read.standby = index_if(segue_status_standby(raw));
+    // It is 64 bits wide, so that a negative number is one, too; only -1 says that it is not known.
+    if (const std::int64_t bits = segue_status_number(raw, "system_identifier"); bits != -1) {
+        read.system_identifier = static_cast<std::uint64_t>(bits);
+    }
+    read.timeline_floor = number_if(segue_status_number(raw, "timeline_floor"));
+    read.sessions = number_if(segue_status_number(raw, "sessions")).value_or(0);
+    read.waiting = number_if(segue_status_number(raw, "waiting")).value_or(0);
+    read.ledger_problem = text_if(segue_status_ledger_problem(raw));
+    return read;
+}
+
+inline statistics read_statistics(const segue_client* client) {
+    segue_statistics* raw = nullptr;
+    call(segue_client_statistics, client, &raw);
+    const std::unique_ptr<segue_statistics, freed_by<&segue_statistics_free>> counters(raw);
+    statistics read;
+    const std::size_t count = segue_statistics_count(raw);
+    for (std::size_t index = 0; index < count; ++index) {
+        read.emplace(copied(segue_statistics_name(raw, index)), segue_statistics_value(raw, index));
+    }
+    return read;
+}
+
+inline session_status read_session(segue_session* session) {
+    segue_session_state* raw = nullptr;
+    call(segue_session_status, session, &raw);
+    const std::unique_ptr<segue_session_state, freed_by<&segue_session_state_free>> state(raw);
+    session_status read;
+    read.id = segue_session_state_id(raw);
+    read.server = index_if(segue_session_state_server(raw));
+    read.address = text_if(segue_session_state_address(raw));
+    read.timeline = number_if(segue_session_state_number(raw, "timeline"));
+    read.backend_pid = number_if(segue_session_state_number(raw, "backend_pid"));
+    read.tls_version = text_if(segue_session_state_tls_version(raw));
+    read.in_transaction = segue_session_state_in_transaction(raw);
+    read.transaction_failed = segue_session_state_transaction_failed(raw);
+    read.ledger = segue_session_state_ledger(raw);
+    read.protection_lost = text_if(segue_session_state_protection_lost(raw));
+    return read;
+}
+
+}  // namespace detail
+}  // namespace segue
+
+#endif

@@ -1,0 +1,22 @@
+"""The driver for asyncio: what `segue` has, awaited.
+
+    async with await segue.aio.connect("host=db1,db2 dbname=bank") as conn:
+        await conn.execute("UPDATE account SET balance = balance - %s WHERE id = %s", (5, 1))
+
+The event loop itself reads and writes the connections' sockets, uvloop's as well as asyncio's.
+"""
+
+from __future__ import annotations
+
+from segue.aio.connection import AsyncConnection, AsyncPipeline, AsyncTransaction, connect
+from segue.aio.copy import AsyncCopy
+from segue.aio.cursor import AsyncCursor
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncCopy",
+    "AsyncCursor",
+    "AsyncPipeline",
+    "AsyncTransaction",
+    "connect",
+]
