@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from sqlalchemy import exc, text, util
@@ -26,14 +26,21 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 from sqlalchemy.engine import URL
 
 import segue
-from segue import errors, types
+from segue import _segue, errors, types
 from segue.cursor import Cursor
 
 INET, CIDR = 869, 650
 
 
-class StreamCursor(Cursor):
-    """A cursor whose rows are taken from a stream as they are asked for.
+# The native class names the methods that it shares with this one.
+if TYPE_CHECKING:
+    _Native = _segue.Cursor
+else:
+    _Native = object
+
+
+class Streaming(_Native):
+    """A cursor's rows, taken from a stream as they are asked for.
 
     Where other statements run on the connection meanwhile, what is left of the stream is read into
     memory first.
@@ -42,7 +49,7 @@ class StreamCursor(Cursor):
     _ticket: int | None = None
     _waiting: deque[Any]
 
-    def execute(self, query: Any, params: Any = None, **_: Any) -> StreamCursor:
+    def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
         """Start the statement, and wait until its columns are known."""
         self._stop()
         self._waiting = deque()
@@ -105,6 +112,10 @@ class StreamCursor(Cursor):
             super().close()
 
 
+class StreamCursor(Streaming, Cursor):
+    """A cursor that streams."""
+
+
 class _HStore(HSTORE):
     """Segue reads hstore as a dict by itself where it has met the type; else SQLAlchemy does."""
 
@@ -155,8 +166,10 @@ class SegueDialect(PGDialect_psycopg):
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[SegueDialect]:
-        """Give the dialect for asyncio."""
-        raise exc.ArgumentError("postgresql+segue:// has no asyncio dialect in this version")
+        """Give the dialect for asyncio, which `create_async_engine` asks for."""
+        from segue.aio.sqlalchemy import AsyncSegueDialect
+
+        return AsyncSegueDialect
 
     @classmethod
     def load_provisioning(cls) -> None:
@@ -203,6 +216,10 @@ class SegueDialect(PGDialect_psycopg):
     def _dialect_specific_select_one(self) -> str:
         return "SELECT 1"
 
+    def get_isolation_level_values(self, dbapi_connection: Any) -> Any:
+        """Give the levels that PostgreSQL has; READ UNCOMMITTED is a name for READ COMMITTED."""
+        return ("AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
     # Statements.
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -216,7 +233,7 @@ class SegueDialect(PGDialect_psycopg):
 
     def do_prepare_twophase(self, connection: Any, xid: Any) -> None:
         """Prepare the transaction."""
-        connection.connection.dbapi_connection.execute(f"PREPARE TRANSACTION {_literal(xid)}")
+        self._execute(connection, f"PREPARE TRANSACTION {_literal(xid)}")
 
     def do_commit_twophase(
         self, connection: Any, xid: Any, is_prepared: bool = True, recover: bool = False
@@ -236,6 +253,13 @@ class SegueDialect(PGDialect_psycopg):
         else:
             self.do_rollback(connection.connection)
 
+    def _execute(self, connection: Any, statement: str) -> None:
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(statement)
+        finally:
+            cursor.close()
+
     def _end_prepared(self, connection: Any, statement: str) -> None:
         # PostgreSQL does so outside transactions only.
         dbapi_connection = connection.connection.dbapi_connection
@@ -243,7 +267,7 @@ class SegueDialect(PGDialect_psycopg):
         autocommit = dbapi_connection.autocommit
         dbapi_connection.autocommit = True
         try:
-            dbapi_connection.execute(statement)
+            self._execute(connection, statement)
         finally:
             dbapi_connection.autocommit = autocommit
 

@@ -15,6 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 CLUSTER = pytest.StashKey[Cluster]()
 
 
+def pytest_addoption(parser):
+    """Add the option that chooses the dialect for asyncio."""
+    parser.addoption("--segue-async", action="store_true", help="test the dialect for asyncio")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
     """Start the cluster before the suite's plugin asks where the database is."""
@@ -24,6 +29,8 @@ def pytest_configure(config):
     cluster = Cluster(settings={"max_prepared_transactions": "10"})
     config.stash[CLUSTER] = cluster
     url = engine_url(cluster.uri)
+    if config.option.segue_async:
+        url = url.set(drivername="postgresql+segue_async")
     for schema in ("test_schema", "test_schema_2"):
         cluster.primary.sql(f"CREATE SCHEMA {schema} AUTHORIZATION app")
     config.option.dburi = [url.render_as_string(hide_password=False)]

@@ -11,7 +11,8 @@ OPEN = """
 aggregate_order_by array_type autocommit boolean_col_expressions
 cast_precision_numerics_many_significant_digits check_constraint_reflection
 column_collation_reflection comment_reflection comment_reflection_full_unicode computed_columns
-computed_columns_reflect_persisted computed_columns_stored constraint_comment_reflection
+computed_columns_reflect_persisted computed_columns_stored computed_columns_default_persisted
+constraint_comment_reflection
 create_or_replace_view create_table_as create_temp_table_as cross_schema_fk_reflection ctes
 ctes_on_dml ctes_with_update_delete ctes_with_values date_historic datetime_historic
 datetime_interval datetime_literals datetime_timezone datetime_timezone_historic
@@ -40,8 +41,6 @@ window_range_non_numeric window_range_numeric
 
 # And these not, or not so.
 CLOSED = {
-    "async_dialect": "the dialect is for synchronous engines",
-    "computed_columns_default_persisted": "PostgreSQL 15 has STORED only, and it must be written",
     "computed_columns_virtual": "PostgreSQL has them from version 18 on",
     "dbapi_lastrowid": "PostgreSQL has no row identifiers to tell; the DB-API allows None",
     "emulated_lastrowid": "keys come by RETURNING",
@@ -61,12 +60,15 @@ CLOSED = {
 class Requirements(SuiteRequirements):
     """PostgreSQL through Segue."""
 
+    @property
+    def async_dialect(self):
+        """Whether it is the dialect for asyncio that is tested."""
+        return exclusions.only_if(lambda config: config.db.dialect.is_async)
+
     def get_isolation_levels(self, config):
         """Give the levels that there are, and the default."""
-        levels = set(config.db.dialect.get_isolation_level_values(None))
-        # Accepted, and set as READ COMMITTED, which it is in PostgreSQL; so it reads back as that.
-        levels.remove("READ UNCOMMITTED")
-        return {"default": "READ COMMITTED", "supported": sorted(levels)}
+        levels = config.db.dialect.get_isolation_level_values(None)
+        return {"default": "READ COMMITTED", "supported": list(levels)}
 
     def get_order_by_collation(self, config):
         """Give a collation that every server has."""
