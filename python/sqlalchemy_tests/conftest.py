@@ -25,8 +25,8 @@ def pytest_configure(config):
     """Start the cluster before the suite's plugin asks where the database is."""
     if config.option.dburi or config.option.collectonly:
         return
-    # The suite tests two-phase commit; and both servers have to have room for it.
-    cluster = Cluster(settings={"max_prepared_transactions": "10"})
+    # The suite tests two-phase commit, and no failover.
+    cluster = Cluster(standbys=0, settings={"max_prepared_transactions": "10"})
     config.stash[CLUSTER] = cluster
     url = engine_url(cluster.uri)
     if config.option.segue_async:

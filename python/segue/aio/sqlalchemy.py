@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, cast
 
-from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.engine import URL, AdaptedConnection
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 import segue
@@ -179,6 +180,11 @@ class AsyncSegueDialect(SegueDialect):
     supports_statement_cache = True
     has_terminate = True
     execution_ctx_cls = AsyncSegueExecutionContext
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> type[Pool]:
+        """Give the pool that waits in greenlets."""
+        return AsyncAdaptedQueuePool
 
     @classmethod
     def import_dbapi(cls) -> Any:
