@@ -8,7 +8,6 @@ import pytest
 from segue.sqlalchemy import engine_url
 from segue.testing import Cluster
 
-pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
 # The suite looks for its requirements by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
