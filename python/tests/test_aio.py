@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import gc
 import warnings
 from typing import Any
@@ -14,6 +15,7 @@ import segue
 from segue import aio, errors
 from segue.rows import dict_row, scalar_row
 from segue.testing import Cluster
+from segue.types import TypeInfo, register_enum
 
 
 @pytest.fixture(params=LOOPS)
@@ -373,5 +375,30 @@ def test_connecting_fails_as_it_does_in_sync(uri: str, loop: str) -> None:
             await aio.connect(uri, nothing_such=1)
         with pytest.raises(segue.OperationalError):
             await aio.connect("host=127.0.0.1 port=1", failover_timeout_ms=100)
+
+    run(main(), loop)
+
+
+class Mood(enum.Enum):
+    good = 1
+    bad = 2
+
+
+def test_types_of_the_database(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with await aio.connect(uri, application_name=f"types-{loop}") as conn:
+            await conn.execute("CREATE TYPE mood_of_tasks AS ENUM ('good', 'bad')")
+            assert await TypeInfo.fetch(conn, "nothing_such") is None
+            with pytest.raises(segue.ProgrammingError, match="fetch"):
+                register_enum(conn, "mood_of_tasks", Mood)
+            info = await TypeInfo.fetch(conn, "mood_of_tasks")
+            assert info is not None
+            register_enum(conn, info, Mood)
+            cur = await conn.execute("SELECT %s, %s", (Mood.good, [Mood.bad, Mood.good]))
+            assert await cur.fetchone() == (Mood.good, [Mood.bad, Mood.good])
+            conn.set_json(loads=lambda text: "loaded " + text)
+            cur = await conn.execute("SELECT '[1]'::json")
+            assert await cur.fetchone() == ("loaded [1]",)
+            await conn.rollback()
 
     run(main(), loop)
