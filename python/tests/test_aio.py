@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import gc
+import os
+import signal
+import time
 import warnings
 from typing import Any
 
@@ -394,7 +397,9 @@ def test_types_of_the_database(uri: str, loop: str) -> None:
             info = await TypeInfo.fetch(conn, "mood_of_tasks")
             assert info is not None
             register_enum(conn, info, Mood)
-            cur = await conn.execute("SELECT %s, %s", (Mood.good, [Mood.bad, Mood.good]))
+            cur = await conn.execute(
+                "SELECT %s, %s::mood_of_tasks[]", (Mood.good, [Mood.bad, Mood.good])
+            )
             assert await cur.fetchone() == (Mood.good, [Mood.bad, Mood.good])
             conn.set_json(loads=lambda text: "loaded " + text)
             cur = await conn.execute("SELECT '[1]'::json")
@@ -402,3 +407,31 @@ def test_types_of_the_database(uri: str, loop: str) -> None:
             await conn.rollback()
 
     run(main(), loop)
+
+
+def test_a_child_makes_connections_of_its_own(uri: str) -> None:
+    """The parent's threads are not the child's, which would wait for them for ever."""
+
+    async def main() -> None:
+        async with await aio.connect(uri, autocommit=True) as conn:
+            cur = await conn.execute("SELECT 1")
+            assert await cur.fetchone() == (1,)
+
+    run(main())
+    with warnings.catch_warnings():
+        # Python warns of the threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(main())
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert ended[1] == 0

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 DONE, READ, WRITE, HELP = range(4)
 
+# The server is asked to cancel a statement so often, in seconds, until it has ended.
+CANCEL_AGAIN = 0.25
+
 T = TypeVar("T")
 
 
@@ -81,6 +84,7 @@ class Link:
         self._dropped = False
         self._helping: asyncio.Future[None] | None = None
         self._cancelling: asyncio.Future[None] | None = None
+        self._repeating: asyncio.TimerHandle | None = None
         # The socket.
         self._fd: int | None = None
         self._reading = False
@@ -221,6 +225,7 @@ class Link:
         waiter, self._waiter, self._operation = self._waiter, None, None
         if self._writing:
             self._watch(READ)
+        self._repeat_no_more()
         if self._cancelling is None:
             self._end_turn()
         if waiter is not None and not waiter.done():
@@ -228,6 +233,11 @@ class Link:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
+
+    def _repeat_no_more(self) -> None:
+        if self._repeating is not None:
+            self._repeating.cancel()
+            self._repeating = None
 
     def _end_turn(self) -> None:
         if self._dropped:
@@ -250,13 +260,17 @@ class Link:
     def _drop(self, operation: Operation, cancels: bool) -> None:
         """Nobody waits for the operation any more."""
         self._waiter = None
+        self._dropped = True
         if cancels:
             operation.give_up()
-        self._dropped = True
+            self._interrupt.set(True)
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._repeating = None
         connection = self._connection()
-        if not cancels or connection is None:
+        if connection is None or self._operation is None:
             return
-        self._interrupt.set(True)
         self._cancelling = in_thread(connection._cancel_now, self._loop)
         self._cancelling.add_done_callback(self._cancelled)
 
@@ -265,8 +279,13 @@ class Link:
         if not done.cancelled():
             # A server that cannot be asked is lost, and that is found out by others.
             done.exception()
-        if self._operation is None and not self.closed:
+        if self.closed:
+            return
+        if self._operation is None:
             self._end_turn()
+        else:
+            # A server that had not begun with the statement has not taken note.
+            self._repeating = self._loop.call_later(CANCEL_AGAIN, self._cancel)
 
     def _help(self) -> None:
         """Let a thread find another server."""
@@ -411,6 +430,7 @@ class Link:
                 turn.set_result(None)
         self._tell(_errors.ConnectionClosed("the connection was closed"))
         self._forget_socket()
+        self._repeat_no_more()
         if self._helping is not None:
             self._interrupt.set(True)
             await asyncio.wait({self._helping})
