@@ -156,6 +156,14 @@ impl Making {
     pub fn new(request: Request, begin: Option<TransactionOptions>) -> Self {
         Self { request, begin, stage: Stage::Ready }
     }
+
+    /// What was asked for it and has not been answered.
+    pub fn asked(&self) -> Option<Ticket> {
+        match &self.stage {
+            Stage::Prepare(ticket, _) | Stage::Types(ticket, _) => Some(*ticket),
+            Stage::Ready | Stage::Execute(_) => None,
+        }
+    }
 }
 
 pub struct Core {

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import gc
+import os
+import signal
+import time
 import warnings
 from typing import Any
 
@@ -14,6 +18,7 @@ import segue
 from segue import aio, errors
 from segue.rows import dict_row, scalar_row
 from segue.testing import Cluster
+from segue.types import TypeInfo, register_enum
 
 
 @pytest.fixture(params=LOOPS)
@@ -375,3 +380,58 @@ def test_connecting_fails_as_it_does_in_sync(uri: str, loop: str) -> None:
             await aio.connect("host=127.0.0.1 port=1", failover_timeout_ms=100)
 
     run(main(), loop)
+
+
+class Mood(enum.Enum):
+    good = 1
+    bad = 2
+
+
+def test_types_of_the_database(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with await aio.connect(uri, application_name=f"types-{loop}") as conn:
+            await conn.execute("CREATE TYPE mood_of_tasks AS ENUM ('good', 'bad')")
+            assert await TypeInfo.fetch(conn, "nothing_such") is None
+            with pytest.raises(segue.ProgrammingError, match="fetch"):
+                register_enum(conn, "mood_of_tasks", Mood)
+            info = await TypeInfo.fetch(conn, "mood_of_tasks")
+            assert info is not None
+            register_enum(conn, info, Mood)
+            cur = await conn.execute(
+                "SELECT %s, %s::mood_of_tasks[]", (Mood.good, [Mood.bad, Mood.good])
+            )
+            assert await cur.fetchone() == (Mood.good, [Mood.bad, Mood.good])
+            conn.set_json(loads=lambda text: "loaded " + text)
+            cur = await conn.execute("SELECT '[1]'::json")
+            assert await cur.fetchone() == ("loaded [1]",)
+            await conn.rollback()
+
+    run(main(), loop)
+
+
+def test_a_child_makes_connections_of_its_own(uri: str) -> None:
+    """The parent's threads are not the child's, which would wait for them for ever."""
+
+    async def main() -> None:
+        async with await aio.connect(uri, autocommit=True) as conn:
+            cur = await conn.execute("SELECT 1")
+            assert await cur.fetchone() == (1,)
+
+    run(main())
+    with warnings.catch_warnings():
+        # Python warns of the threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            run(main())
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert ended[1] == 0

@@ -163,6 +163,29 @@ def test_many_cancellations_at_any_moment(uri: str, loop: str) -> None:
     run(main(), loop)
 
 
+def test_what_is_cancelled_while_it_is_prepared_is_not_executed(uri: str, loop: str) -> None:
+    """Whenever the request to cancel comes: if it slept, the next statement would come too late."""
+
+    async def main() -> None:
+        async with await aio.connect(uri, autocommit=True) as conn:
+            for i in range(100):
+                work = [
+                    conn.execute(f"SELECT {i}, pg_sleep(600)"),
+                    conn.cursor().stream(f"SELECT {i}, pg_sleep(600)").__anext__(),
+                    conn.cursor().executemany(f"SELECT {i}, pg_sleep(%s)", [(600,)] * 3),
+                ]
+                for one in work:
+                    task = asyncio.ensure_future(one)
+                    await asyncio.sleep(0.0001 * (i % 30))
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                cur = await conn.execute("SELECT %s::int", (i,))
+                assert await cur.fetchone() == (i,)
+
+    run(main(), loop)
+
+
 def test_cancel_from_another_task(cluster: Cluster, loop: str) -> None:
     async def main() -> None:
         async with await aio.connect(cluster.uri, application_name="other") as conn:

@@ -13,13 +13,14 @@ becomes of the connection's. Nothing here keeps a connection alive save an opera
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segue import errors as _errors
 from segue._base import Notify
@@ -31,8 +32,35 @@ if TYPE_CHECKING:
 
 DONE, READ, WRITE, HELP = range(4)
 
-# For what has to wait: the loop's own executor is the application's.
-EXECUTOR = ThreadPoolExecutor(max_workers=64, thread_name_prefix="segue-aio")
+# The server is asked to cancel a statement so often, in seconds, until it has ended.
+CANCEL_AGAIN = 0.25
+
+T = TypeVar("T")
+
+
+class _Threads:
+    """For what has to wait: the loop's own executor is the application's."""
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+        # A child has none of its parent's threads.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._executor = None
+
+    def submit(self, work: Callable[[], T]) -> concurrent.futures.Future[T]:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(64, "segue-aio")
+        return self._executor.submit(work)
+
+
+THREADS = _Threads()
+
+
+def in_thread(work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    """Do something that blocks."""
+    return asyncio.wrap_future(THREADS.submit(work), loop=loop)
 
 
 class Link:
@@ -48,6 +76,7 @@ class Link:
         # Turns.
         self._taken = False
         self._held = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
         # The operation under way, and who waits for it; nobody does when its task was cancelled.
         self._operation: Operation | None = None
@@ -55,6 +84,7 @@ class Link:
         self._dropped = False
         self._helping: asyncio.Future[None] | None = None
         self._cancelling: asyncio.Future[None] | None = None
+        self._repeating: asyncio.TimerHandle | None = None
         # The socket.
         self._fd: int | None = None
         self._reading = False
@@ -123,7 +153,9 @@ class Link:
             await waiter
         except asyncio.CancelledError:
             if self._waiter is waiter:
-                self._drop(cancels)
+                self._drop(operation, cancels)
+            else:
+                self._discard(operation)
             raise
         return operation
 
@@ -193,6 +225,7 @@ class Link:
         waiter, self._waiter, self._operation = self._waiter, None, None
         if self._writing:
             self._watch(READ)
+        self._repeat_no_more()
         if self._cancelling is None:
             self._end_turn()
         if waiter is not None and not waiter.done():
@@ -201,21 +234,44 @@ class Link:
             else:
                 waiter.set_exception(error)
 
+    def _repeat_no_more(self) -> None:
+        if self._repeating is not None:
+            self._repeating.cancel()
+            self._repeating = None
+
     def _end_turn(self) -> None:
         if self._dropped:
             self._dropped = False
             self._interrupt.set(False)
         self._give_turn()
 
-    def _drop(self, cancels: bool) -> None:
+    def _discard(self, operation: Operation) -> None:
+        """Take the reply to what was started, when nobody has come to know that it was."""
+        connection, ticket = self._connection(), operation.ticket()
+        if connection is not None and ticket is not None and not self.closed:
+            task = self._loop.create_task(self._abandon(connection, ticket))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _abandon(self, connection: AsyncConnection, ticket: int) -> None:
+        with suppress(_errors.Error):
+            await self.run(connection._op_abandon, ticket)
+
+    def _drop(self, operation: Operation, cancels: bool) -> None:
         """Nobody waits for the operation any more."""
         self._waiter = None
         self._dropped = True
+        if cancels:
+            operation.give_up()
+            self._interrupt.set(True)
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._repeating = None
         connection = self._connection()
-        if not cancels or connection is None:
+        if connection is None or self._operation is None:
             return
-        self._interrupt.set(True)
-        self._cancelling = self._loop.run_in_executor(EXECUTOR, connection._cancel_now)
+        self._cancelling = in_thread(connection._cancel_now, self._loop)
         self._cancelling.add_done_callback(self._cancelled)
 
     def _cancelled(self, done: asyncio.Future[None]) -> None:
@@ -223,8 +279,13 @@ class Link:
         if not done.cancelled():
             # A server that cannot be asked is lost, and that is found out by others.
             done.exception()
-        if self._operation is None and not self.closed:
+        if self.closed:
+            return
+        if self._operation is None:
             self._end_turn()
+        else:
+            # A server that had not begun with the statement has not taken note.
+            self._repeating = self._loop.call_later(CANCEL_AGAIN, self._cancel)
 
     def _help(self) -> None:
         """Let a thread find another server."""
@@ -232,7 +293,7 @@ class Link:
         connection = self._connection()
         if connection is None:
             return
-        self._helping = self._loop.run_in_executor(EXECUTOR, connection._help)
+        self._helping = in_thread(connection._help, self._loop)
         self._helping.add_done_callback(self._helped)
 
     def _helped(self, done: asyncio.Future[None]) -> None:
@@ -367,8 +428,9 @@ class Link:
             turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
-        self._tell(error)
+        self._tell(_errors.ConnectionClosed("the connection was closed"))
         self._forget_socket()
+        self._repeat_no_more()
         if self._helping is not None:
             self._interrupt.set(True)
             await asyncio.wait({self._helping})

@@ -21,7 +21,7 @@ from segue._base import (
     TransactionStatus,
     make_conninfo,
 )
-from segue.aio._link import EXECUTOR, Link
+from segue.aio._link import THREADS, Link, in_thread
 from segue.aio.cursor import AsyncCursor
 from segue.errors import InterfaceError
 from segue.rows import RowFactory
@@ -67,7 +67,7 @@ class AsyncConnection(BaseConnection):
             while made:
                 _segue.Connection.close(made.pop())
 
-        making = EXECUTOR.submit(make)
+        making = THREADS.submit(make)
         try:
             await asyncio.wrap_future(making)
         except asyncio.CancelledError:
@@ -101,7 +101,7 @@ class AsyncConnection(BaseConnection):
 
     async def cancel(self) -> None:  # type: ignore[override]
         """Ask the server to cancel the statement that is running, which then raises."""
-        await asyncio.get_running_loop().run_in_executor(EXECUTOR, self._cancel_now)
+        await in_thread(self._cancel_now, asyncio.get_running_loop())
 
     def _cancel_now(self) -> None:
         _segue.Connection.cancel(self)
