@@ -1305,7 +1305,9 @@ segue_param segue_param_value(uint32_t type_oid, int32_t format, const void *dat
 #define SEGUE_SESSION_READ_WRITE 1
 
 /**
- * The session only reads, on a standby where there is one.
+ * The session need not be able to write: it uses the primary while there is one, and a standby
+ * otherwise. Nothing keeps it from writing on a primary; its commits are not sealed. To have sessions on
+ * standbys, write target_session_attrs=read-only.
  */
 #define SEGUE_SESSION_READ_ONLY 2
 

@@ -54,7 +54,6 @@ need openssl openssl
 need ip iproute2
 need iptables iptables
 need setpriv util-linux
-need cmake cmake
 need valgrind valgrind
 has_python || missing="$missing python3 python3-venv"
 pkg-config --exists libpq 2>/dev/null || missing="$missing libpq-dev"

@@ -113,7 +113,7 @@ impl Pure {
 
     /// Bytes that would be sent now.
     pub fn output(&self) -> usize {
-        self.session.output().len()
+        self.session.output_len()
     }
 
     fn reply(&mut self, bytes: &[u8]) -> Result<(), Failure> {

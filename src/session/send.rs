@@ -134,11 +134,12 @@ impl Session {
             && self.units[index].is_batchable()
     }
 
-    /// Whether the unit changes nothing of what is prepared on the link, so that it does no harm if the
-    /// server passes over it.
+    /// Whether the unit has no Parse, so that it may be passed over: what is prepared on the link stays as
+    /// it is known, and what a failed transaction says of it does not depend on its text, which may
+    /// have an error of syntax.
     fn needs_no_parse(&self, index: usize) -> bool {
         let statement = self.units[index].statement.as_ref();
-        statement.is_some_and(|statement| !statement.is_named() || self.prepared.has(statement.id))
+        statement.is_some_and(|statement| statement.is_named() && self.prepared.has(statement.id))
     }
 
     /// Puts a unit on the wire, in the form that the present link needs.

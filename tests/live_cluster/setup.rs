@@ -71,7 +71,8 @@ impl Client {
     }
 
     pub fn try_session(&self, want: &Want) -> Result<Session, Error> {
-        let Handover { link, server, facts, prepared, .. } = self.cluster.acquire(want)?;
+        let Handover { link, server, facts, prepared, .. } =
+            self.cluster.acquire(want, &mut || false)?;
         self.cluster.register(want.session, server, link.waker());
         Ok(Session { id: want.session, server, facts, prepared, link })
     }

@@ -166,7 +166,8 @@ fn closing_ends_every_wait_and_runs_nothing_afterwards() {
     servers.server(0).set_config("default_transaction_read_only", "on").unwrap();
     client.wait("nobody is chosen", |s| s.chosen.is_none());
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| client.cluster.acquire(&client.want(None, PATIENCE)));
+        let waiting =
+            scope.spawn(|| client.cluster.acquire(&client.want(None, PATIENCE), &mut || false));
         client.wait("the session waits", |s| s.waiting == 1);
         let began = Instant::now();
         client.cluster.close();
@@ -174,7 +175,7 @@ fn closing_ends_every_wait_and_runs_nothing_afterwards() {
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert!(began.elapsed() < Duration::from_secs(2));
     });
-    let error = client.cluster.acquire(&client.want(None, PATIENCE)).err().unwrap();
+    let error = client.cluster.acquire(&client.want(None, PATIENCE), &mut || false).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(ask(&mut session.link, "SELECT 'alive'").unwrap().contains("alive"));
 }

@@ -493,8 +493,16 @@ fn compare(ids: &[i64], seen: &[Reply], in_part: bool, world: &World) -> Result<
     if records.peek().is_none() {
         return Err(format!("{id} is reported committed, and no server has committed it"));
     }
+    // Statements that share a Sync are passed over together when one of them fails, and each is told
+    // what the server would have said: that the transaction has failed. Nothing was executed, whether
+    // the server said so itself or not.
+    let executed = |replies: &[Reply]| -> Vec<Reply> {
+        replies.iter().filter(|reply| reply.end != "25P02").cloned().collect()
+    };
+    let told = executed(seen);
     let same = |replies: &[Reply]| {
-        if in_part { replies.starts_with(seen) } else { replies == seen }
+        let replies = executed(replies);
+        if in_part { replies.starts_with(&told) } else { replies == told }
     };
     let all: Vec<_> = records.collect();
     if all.iter().any(|record| same(&record.replies)) {

@@ -41,9 +41,11 @@ const PLAIN_SEEDS: u64 = 8000;
 /// Seeds that have found a fault, and which it was. A change of the model can take them elsewhere: the
 /// test beside the fault's own code is what holds it.
 const REGRESSIONS: &[(u64, &str)] = &[
+    (567, "the Close of a statement was passed over together with what had made it necessary"),
     (9975, "the reply of a fenced attempt was taken for that of the committed one"),
     (18641, "the model made a running transaction read-only, and its commit went unsealed"),
     (19607, "a COPY that was run again was sealed in a row that the new server did not have"),
+    (11831, "a statement that was passed over had an error of syntax, and was told another one"),
     (28861, "a backend that could not be ended was forgotten before the fence against it stood"),
     (34253, "a row of the ledger was retired with a fence in it"),
     (88558, "a COMMIT overtook the comparison of what was run again"),
