@@ -8,9 +8,10 @@ DB-API 2.0, in the manner of psycopg 3.
 
 from __future__ import annotations
 
-from segue import errors
+from segue import errors, events
 from segue._column import Column
 from segue._segue import __version__
+from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
 from segue.connection import (
     Connection,
     IsolationLevel,
@@ -38,6 +39,7 @@ from segue.errors import (
     ReplayDiverged,
     Warning,
 )
+from segue.pool import Pool
 from segue.types import (
     BINARY,
     DATETIME,
@@ -64,6 +66,9 @@ __all__ = [
     "ROWID",
     "STRING",
     "Binary",
+    "Client",
+    "ClientStatistics",
+    "ClientStatus",
     "Column",
     "Connection",
     "Copy",
@@ -82,10 +87,12 @@ __all__ = [
     "OperationalError",
     "Outcome",
     "OutcomeUnknown",
+    "Pool",
     "ProgrammingError",
     "ProtectionLost",
     "ReplayDiverged",
     "Rollback",
+    "ServerStatus",
     "Time",
     "TimeFromTicks",
     "Timestamp",
@@ -97,6 +104,7 @@ __all__ = [
     "apilevel",
     "connect",
     "errors",
+    "events",
     "paramstyle",
     "threadsafety",
 ]

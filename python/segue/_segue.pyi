@@ -8,17 +8,48 @@ from typing import Any, Literal, TypeAlias, final
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Connection", "Cursor", "Operation", "__version__", "register_dumper"]
+__all__ = [
+    "Client",
+    "Connection",
+    "Cursor",
+    "EventQueue",
+    "Operation",
+    "__version__",
+    "register_dumper",
+    "unraisable",
+]
 
 __version__: str
 
 _Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
 _Ticket: TypeAlias = int
 
+@final
+class Client:
+    def __new__(cls, conninfo: str) -> Self: ...
+    @property
+    def number(self) -> int: ...
+    def _conninfo(self) -> str: ...
+    def status(self) -> dict[str, Any]: ...
+    def statistics(self) -> dict[str, int]: ...
+    def setup(self, hardened: bool = False, role: str | None = None) -> None: ...
+    def remove_ledger(self) -> None: ...
+
+@final
+class EventQueue:
+    def __new__(cls) -> Self: ...
+    def take(self) -> tuple[list[tuple[int, str, str, dict[str, Any]]], int] | None: ...
+    def close(self) -> None: ...
+
 @disjoint_base
 class Connection:
     def __new__(
-        cls, conninfo: str, *, autocommit: bool = False, writes: bool | None = None
+        cls,
+        conninfo: str,
+        *,
+        autocommit: bool = False,
+        writes: bool | None = None,
+        client: Client | None = None,
     ) -> Self: ...
     @property
     def closed(self) -> bool: ...
@@ -87,6 +118,7 @@ class Connection:
     ) -> None: ...
     def _register_hstore(self, oid: int, array_oid: int) -> None: ...
     def _register_range(self, oid: int, multirange_oid: int, bound: int) -> None: ...
+    def _client(self) -> Client: ...
     def _servers(self) -> list[str]: ...
 
 @disjoint_base
@@ -156,3 +188,4 @@ class Operation:
 def register_dumper(
     class_: type, oid: int, dumps: Callable[[Any], Any] | Mapping[Any, str]
 ) -> None: ...
+def unraisable(error: BaseException, object: object) -> None: ...

@@ -19,6 +19,8 @@ from segue.rows import RowFactory
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from segue.client import Client
+
 
 class IsolationLevel(enum.IntEnum):
     """The isolation levels of PostgreSQL; READ UNCOMMITTED is READ COMMITTED there."""
@@ -253,6 +255,13 @@ class Connection(_segue.Connection):
         self._set_json(loads, dumps)
 
     # What is known.
+
+    @property
+    def client(self) -> Client:
+        """The cluster that it is on: its status, counters and events."""
+        from segue.client import Client
+
+        return Client._of(self._client())
 
     @property
     def info(self) -> ConnectionInfo:
