@@ -113,10 +113,10 @@ def _run(queue: _segue.EventQueue) -> None:
 def _deliver(client: int, kind: str, now: float, message: str, values: dict[str, Any]) -> None:
     import logging
 
-    from segue import events
+    from segue import errors, events
 
     if "diag" in values:
-        values["diag"] = events.Diagnostic(**values["diag"])
+        values["diag"] = errors.Diagnostic(**values["diag"])
     cls = getattr(events, kind)
     event: events.Event = cls(client=client, time=now, message=message, **values)
     logger = logging.getLogger("segue")

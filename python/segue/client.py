@@ -134,7 +134,7 @@ class ClientStatistics:
     A string of several counts once.
     """
     transactions_committed: int
-    """Transactions that were begun and committed; a statement outside of one is a statement only."""
+    """Transactions that were begun and committed; a statement outside of one is not one."""
     transactions_rolled_back: int
     """Transactions that were begun and rolled back, by the application or because they failed."""
     links_lost: int

@@ -9,7 +9,6 @@ never held while anything is waited for.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import threading
 import time
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from segue._pool import Close, Make, PoolCore, PoolStats, Sizes, Sleep, Slot, Waiter, is_hopeless
 from segue.client import Client
-from segue.connection import Connection, make_conninfo
+from segue.connection import Connection, TransactionStatus, make_conninfo
 from segue.errors import InterfaceError, PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
+    import logging
     from types import TracebackType
 
     from typing_extensions import Self
@@ -34,9 +34,18 @@ if TYPE_CHECKING:
 # The worker looks so often whether its pool is still there.
 _LOOK = 10.0
 
-_logger = logging.getLogger("segue.pool")
+_CLOSED = TransactionStatus.UNKNOWN.value
+_OPEN = (TransactionStatus.INTRANS.value, TransactionStatus.INERROR.value)
+
 _numbers = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _logger() -> logging.Logger:
+    # Not imported with the package: it takes its time, and is seldom needed.
+    import logging
+
+    return logging.getLogger("segue.pool")
 
 
 class _Waiter(Waiter[Connection]):
@@ -228,7 +237,7 @@ class Pool:
                 connection._rollback_quietly()
             raise
         else:
-            if not connection.closed:
+            if connection._transaction_status() in _OPEN:
                 connection.commit()
         finally:
             self.putconn(connection)
@@ -243,10 +252,14 @@ class Pool:
             with self._changed:
                 self._check_open()
                 self._core.request(waiter, time.monotonic(), again=again)
-                if not waiter.done:
+                slot = waiter.slot
+                if slot is not None:
+                    self._out[id(slot.connection)] = slot
+                else:
                     waiter.shut()
                     self._changed.notify_all()
-            slot = self._wait_for(waiter, deadline, timeout)
+            if slot is None:
+                slot = self._wait_for(waiter, deadline, timeout)
             if self._check is None or self._passes(slot, self._check):
                 return slot.connection
             again = True
@@ -281,7 +294,7 @@ class Pool:
         connection = slot.connection
         try:
             check(connection)
-            if connection._transaction_status() != 0:
+            if connection._transaction_status() in _OPEN:
                 connection.rollback()
             return True
         except BaseException as error:
@@ -289,7 +302,7 @@ class Pool:
             self._give_back(connection)
             if not isinstance(error, Exception):
                 raise
-            _logger.info("%s: a connection failed its check: %s", self.name, error)
+            _logger().info("%s: a connection failed its check: %s", self.name, error)
             return False
 
     def putconn(self, connection: Connection) -> None:
@@ -307,11 +320,12 @@ class Pool:
             self._give_back(connection)
 
     def _clean(self, connection: Connection) -> None:
-        if connection.closed:
+        status = connection._transaction_status()
+        if status == _CLOSED:
             return
         try:
-            if connection._transaction_status() != 0:
-                _logger.warning(
+            if status in _OPEN:
+                _logger().warning(
                     "%s: a connection was given back with a transaction open, which was rolled "
                     "back: %r",
                     self.name,
@@ -320,10 +334,10 @@ class Pool:
                 connection.rollback()
             if self._reset is not None:
                 self._reset(connection)
-                if not connection.closed and connection._transaction_status() != 0:
+                if connection._transaction_status() in _OPEN:
                     connection.commit()
         except Exception as error:
-            _logger.warning("%s: a connection could not be cleaned: %s", self.name, error)
+            _logger().warning("%s: a connection could not be cleaned: %s", self.name, error)
             self._discard(connection)
 
     @staticmethod
@@ -354,7 +368,7 @@ class Pool:
         if self._configure is not None:
             try:
                 self._configure(connection)
-                if connection._transaction_status() != 0:
+                if connection._transaction_status() in _OPEN:
                     connection.commit()
             except BaseException:
                 self._discard(connection)
@@ -382,7 +396,7 @@ class Pool:
         return self._core.sizes.max_size
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Change the sizes; connections too many are closed once nobody has needed them for a while."""
+        """Change the sizes; connections too many are closed once nobody needs them."""
         with self._changed:
             old = self._core.sizes
             self._core.sizes = Sizes(
@@ -453,7 +467,7 @@ def _make(pool: Pool, changed: threading.Condition) -> None:
     try:
         connection = pool._make()
     except BaseException as error:
-        _logger.warning("%s: could not connect: %s", pool.name, error)
+        _logger().warning("%s: could not connect: %s", pool.name, error)
         failure = error if isinstance(error, Exception) else InterfaceError(str(error))
         with changed:
             pool._core.make_failed(failure, time.monotonic())

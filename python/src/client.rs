@@ -33,7 +33,17 @@ pub struct Watched {
 
 struct Watch {
     number: u64,
-    _subscription: Subscription,
+    process: u32,
+    subscription: Option<Subscription>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // In a child of fork() the lock that it would take may be held for ever.
+        if self.process != std::process::id() {
+            std::mem::forget(self.subscription.take());
+        }
+    }
 }
 
 /// By the client's number in the core. Locked with the GIL only, so that a fork never finds it locked.
@@ -60,7 +70,11 @@ impl Watched {
         }
         watches.retain(|_, watch| watch.strong_count() > 0);
         let subscription = client.on_event(move |event| queue.push(number, event));
-        let watch = Arc::new(Watch { number, _subscription: subscription });
+        let watch = Arc::new(Watch {
+            number,
+            process: std::process::id(),
+            subscription: Some(subscription),
+        });
         watches.insert(number, Arc::downgrade(&watch));
         Ok(Self { client, conninfo, watch })
     }

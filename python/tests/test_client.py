@@ -200,30 +200,29 @@ def test_a_failover_is_seen(segue_cluster: Cluster, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.segue_cluster(replication="async")
-def test_lost_commits_are_visible(
-    segue_cluster: Cluster, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lost_commits_are_visible(segue_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
-    uri = f"{segue_cluster.uri}&reapply_lost_commits=off"
-    with segue.Client(segue_cluster.uri) as client:
-        del uri
-        with client.connect(autocommit=True) as conn, client.on_event(log):
-            conn.execute("CREATE TABLE work (id int)")
-            segue_cluster.wait_for_standbys()
-            segue_cluster.primary.sql("SELECT pg_switch_wal()")
-            segue_cluster.wait_for_standbys()
-            standby = segue_cluster.standbys[0]
-            standby.sql("ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf()")
-            standby.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
-            conn.execute("INSERT INTO work VALUES (1)")
-            segue_cluster.kill_primary()
-            segue_cluster.promote()
-            conn.execute("SELECT 1")
-            event = log.wait_for(events.CommitsLost)
-            assert event.session == conn.status()["session"]
-            assert event.first <= event.last
-            assert len(event.ledger_row) == 36
-            assert client.stats().commits_lost >= 1
+    with (
+        segue.Client(segue_cluster.uri) as client,
+        client.on_event(log),
+        client.connect(autocommit=True) as conn,
+    ):
+        conn.execute("CREATE TABLE work (id int)")
+        segue_cluster.wait_for_standbys()
+        segue_cluster.pause(1)
+        primary = segue_cluster.primary
+        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        primary.wait_for("SELECT count(*) = 0 FROM pg_stat_replication")
+        conn.execute("INSERT INTO work VALUES (1)")
+        segue_cluster.kill_primary()
+        segue_cluster.resume(1)
+        segue_cluster.promote()
+        conn.execute("SELECT 1")
+        event = log.wait_for(events.CommitsLost)
+        assert event.session == conn.status()["session"]
+        assert event.first <= event.last
+        assert len(event.ledger_row) == 36
+        assert client.stats().commits_lost >= 1
     [record] = [r for r in caplog.records if r.__dict__.get("segue_kind") == "CommitsLost"]
     assert record.levelno == logging.ERROR
 
@@ -277,11 +276,15 @@ def test_what_a_callback_raises_is_unraisable(
     def fail(event: events.Event) -> None:
         raise ZeroDivisionError(event.kind)
 
-    with segue.Client(cluster.uri) as client, client.connect() as conn:
-        with client.on_event(fail, events.Notice), client.on_event(log, events.Notice):
-            notice(conn, "one")
-            notice(conn, "two")
-            wait_until(lambda: len(log.kinds()) == 2)
+    with (
+        segue.Client(cluster.uri) as client,
+        client.connect() as conn,
+        client.on_event(fail, events.Notice),
+        client.on_event(log, events.Notice),
+    ):
+        notice(conn, "one")
+        notice(conn, "two")
+        wait_until(lambda: len(log.kinds()) == 2)
     assert [entry.exc_type for entry in raised] == [ZeroDivisionError] * 2
     assert raised[0].object is fail
 
@@ -290,19 +293,22 @@ def test_a_callback_may_use_connections(cluster: Cluster) -> None:
     """The connection whose event it is, another one, and the client itself."""
     done = threading.Event()
     seen: list[Any] = []
-    with segue.Client(cluster.uri) as client:
-        with client.connect(autocommit=True) as conn, client.connect(autocommit=True) as other:
+    with (
+        segue.Client(cluster.uri) as client,
+        client.connect(autocommit=True) as conn,
+        client.connect(autocommit=True) as other,
+    ):
 
-            def ask(event: events.Event) -> None:
-                seen.append(other.execute("SELECT 1").fetchone())
-                seen.append(conn.execute("SELECT 2").fetchone())
-                seen.append(client.status().sessions)
-                subscription.close()
-                done.set()
+        def ask(event: events.Event) -> None:
+            seen.append(other.execute("SELECT 1").fetchone())
+            seen.append(conn.execute("SELECT 2").fetchone())
+            seen.append(client.status().sessions)
+            subscription.close()
+            done.set()
 
-            subscription = client.on_event(ask, events.Notice)
-            notice(conn, "go")
-            assert done.wait(30)
+        subscription = client.on_event(ask, events.Notice)
+        notice(conn, "go")
+        assert done.wait(30)
     assert seen[:2] == [(1,), (2,)]
     assert seen[2] >= 2
 
@@ -329,7 +335,7 @@ def test_a_slow_callback_delays_nobody(segue_cluster: Cluster) -> None:
 
 
 def test_events_while_all_threads_are_busy(cluster: Cluster) -> None:
-    """Events arise with and without the GIL while others hold it, wait for it, and use the client."""
+    """Events arise with and without the GIL while others hold it, and use the client."""
     log = Log()
     errors: list[BaseException] = []
     rounds = 30
@@ -351,9 +357,7 @@ def test_events_while_all_threads_are_busy(cluster: Cluster) -> None:
     sys.setswitchinterval(1e-5)
     try:
         with segue.Client(cluster.uri) as client, client.on_event(log, events.Notice):
-            threads = [
-                threading.Thread(target=work, args=(client,), daemon=True) for _ in range(6)
-            ]
+            threads = [threading.Thread(target=work, args=(client,), daemon=True) for _ in range(6)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -396,19 +400,15 @@ def test_the_ledger_comes_and_goes(segue_cluster: Cluster) -> None:
     there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'segue'"
     with segue.Client(segue_cluster.dsn_superuser) as client:
         client.setup()
-        assert segue_cluster.primary.sql(_in_app(there)) == [("1",)]
+        assert segue_cluster.primary.sql(there) == [("1",)]
         client.remove_ledger()
-        assert segue_cluster.primary.sql(_in_app(there)) == [("0",)]
+        assert segue_cluster.primary.sql(there) == [("0",)]
         with pytest.raises(segue.Error):
             client.setup(role="nobody there")
         client.setup(hardened=True, role="app")
         with segue.connect(segue_cluster.uri) as conn:
             conn.execute("SELECT 1")
             assert conn.status()["ledger"]
-
-
-def _in_app(sql: str) -> str:
-    return sql
 
 
 def test_setup_of_a_role_that_may_not_says_why(segue_cluster: Cluster) -> None:
