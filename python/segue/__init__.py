@@ -8,10 +8,11 @@ DB-API 2.0, in the manner of psycopg 3.
 
 from __future__ import annotations
 
-from segue import errors, events
+from typing import TYPE_CHECKING, Any
+
+from segue import errors
 from segue._column import Column
 from segue._segue import __version__
-from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
 from segue.connection import (
     Connection,
     IsolationLevel,
@@ -39,7 +40,6 @@ from segue.errors import (
     ReplayDiverged,
     Warning,
 )
-from segue.pool import Pool
 from segue.types import (
     BINARY,
     DATETIME,
@@ -54,6 +54,31 @@ from segue.types import (
     Timestamp,
     TimestampFromTicks,
 )
+
+if TYPE_CHECKING:
+    from segue import events
+    from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
+    from segue.pool import Pool
+else:
+    # What many programs do without is imported when it is asked for first.
+    _LATER = {
+        "Client": "segue.client",
+        "ClientStatistics": "segue.client",
+        "ClientStatus": "segue.client",
+        "Pool": "segue.pool",
+        "ServerStatus": "segue.client",
+    }
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name == "events":
+            return import_module("segue.events")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found
+
 
 apilevel = "2.0"
 threadsafety = 2

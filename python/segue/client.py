@@ -311,3 +311,15 @@ class Client:
     def __repr__(self) -> str:
         state = " (closed)" if self.closed else ""
         return f"<segue.Client {self._number}{state}>"
+
+
+__all__ = [
+    "Client",
+    "ClientStatistics",
+    "ClientStatus",
+    "Health",
+    "Role",
+    "ServerStatus",
+    "Subscription",
+    "Verdict",
+]

@@ -490,3 +490,6 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+
+
+__all__ = ["Pool", "PoolStats"]

@@ -239,6 +239,48 @@ def test_a_notice_is_an_event(cluster: Cluster) -> None:
         assert log.kinds() == ["Notice"]
 
 
+def test_records_need_no_client(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """And however many have the client open, an event is one record."""
+    caplog.set_level(logging.DEBUG, "segue")
+    uri = f"{cluster.uri}&application_name=records"
+    with segue.connect(uri) as conn, segue.connect(uri), segue.Client(uri):
+        notice(conn, "recorded")
+        wait_until(lambda: "recorded" in caplog.text)
+        notice(conn, "and again")
+        wait_until(lambda: "and again" in caplog.text)
+    [record] = [r for r in caplog.records if "recorded" in r.message]
+    assert (record.levelno, record.__dict__["segue_kind"]) == (logging.DEBUG, "Notice")
+
+
+def test_too_many_events_are_counted(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    total = 25_000
+    entered, release = threading.Event(), threading.Event()
+    seen: list[events.Event] = []
+
+    def slow(event: events.Event) -> None:
+        seen.append(event)
+        entered.set()
+        release.wait(60)
+
+    with (
+        segue.Client(cluster.uri) as client,
+        client.connect() as conn,
+        client.on_event(slow, events.Notice),
+    ):
+        notice(conn, "first")
+        assert entered.wait(30)
+        conn.execute(f"DO $$ BEGIN FOR i IN 2..{total} LOOP RAISE NOTICE '%', i; END LOOP; END $$")
+        release.set()
+        wait_until(lambda: "were dropped" in caplog.text)
+    [record] = [r for r in caplog.records if "were dropped" in r.message]
+    assert isinstance(record.args, tuple)
+    [dropped] = record.args
+    assert isinstance(dropped, int)
+    # Other events of the process are among them.
+    assert total <= len(seen) + dropped < total + 100
+    assert len(seen) <= 10_100
+
+
 def notice(conn: segue.Connection, text: str) -> None:
     conn.execute(f"DO $$ BEGIN RAISE NOTICE '{text}'; END $$")
 
@@ -484,3 +526,21 @@ assert called.wait(30)
     started = time.monotonic()
     run(script, cluster.uri)
     assert time.monotonic() - started < 30
+
+
+def test_the_package_imports_no_more_than_it_needs() -> None:
+    script = """
+import sys, segue
+for name in "segue.client", "segue.events", "segue.pool", "logging":
+    assert name not in sys.modules, name
+assert segue.Client and segue.Pool and segue.events.Event
+from segue import *
+assert Pool is segue.Pool
+try:
+    segue.nonsense
+except AttributeError as error:
+    assert "nonsense" in str(error)
+else:
+    sys.exit(1)
+"""
+    run(script)
