@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 # At the end of a program, callbacks that do not return are waited for so many seconds.
 END_TIMEOUT = 2.0
 
-_lock = threading.Lock()
+# A finalizer or a signal handler may close a subscription at any moment.
+_lock = threading.RLock()
+_importing = threading.Lock()
 _queue: _segue.EventQueue | None = None
 _thread: threading.Thread | None = None
 _subscriptions: list[Subscription] = []
@@ -93,12 +94,17 @@ def queue() -> _segue.EventQueue:
 
 
 def _run(queue: _segue.EventQueue) -> None:
+    # Not imported where somebody waits for a connection, and not while somebody forks: the child
+    # would wait for ever for the lock of a module that no thread of its own imports.
+    with _importing:
+        import logging
+
+        import segue.events  # noqa: F401
     while (taken := queue.take()) is not None:
         events, dropped = taken
-        now = time.time()
-        for client, kind, message, values in events:
+        for client, time, kind, message, values in events:
             try:
-                _deliver(client, kind, now, message, values)
+                _deliver(client, time, kind, message, values)
             except BaseException as error:
                 # A handler of the application's logging, for one.
                 _segue.unraisable(error, _deliver)
@@ -110,7 +116,7 @@ def _run(queue: _segue.EventQueue) -> None:
             )
 
 
-def _deliver(client: int, kind: str, now: float, message: str, values: dict[str, Any]) -> None:
+def _deliver(client: int, time: float, kind: str, message: str, values: dict[str, Any]) -> None:
     import logging
 
     from segue import errors, events
@@ -118,7 +124,7 @@ def _deliver(client: int, kind: str, now: float, message: str, values: dict[str,
     if "diag" in values:
         values["diag"] = errors.Diagnostic(**values["diag"])
     cls = getattr(events, kind)
-    event: events.Event = cls(client=client, time=now, message=message, **values)
+    event: events.Event = cls(client=client, time=time, message=message, **values)
     logger = logging.getLogger("segue")
     if logger.isEnabledFor(event.level):
         extra = {f"segue_{name}": value for name, value in event.as_dict().items()}
@@ -137,9 +143,18 @@ def _end() -> None:
         thread.join(END_TIMEOUT)
 
 
+def _forks() -> None:
+    _importing.acquire()
+
+
+def _has_forked() -> None:
+    _importing.release()
+
+
 def _forked() -> None:
-    global _lock, _queue, _thread
-    _lock = threading.Lock()
+    global _lock, _importing, _queue, _thread
+    _importing = threading.Lock()
+    _lock = threading.RLock()
     _queue = None
     _thread = None
     # The child cannot use the clients that they are for.
@@ -147,4 +162,4 @@ def _forked() -> None:
 
 
 atexit.register(_end)
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(before=_forks, after_in_parent=_has_forked, after_in_child=_forked)

@@ -34,7 +34,7 @@ class Event:
     client: int
     """Tells the clients of this process apart: `Client.number`."""
     time: float
-    """When it was taken note of, as `time.time()`."""
+    """When it arose, as `time.time()`."""
     message: str
     """One line for people."""
 

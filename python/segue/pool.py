@@ -3,12 +3,15 @@
 A pooled connection outlives its server like any other, so a failover is no matter of the pool's:
 whoever has a connection waits a little longer. One daemon thread makes and closes connections; a
 thread that asks for one only waits. The books are kept in `segue._pool`, under one lock that is
-never held while anything is waited for.
+never held while anything is waited for. That thread imports nothing: a fork meanwhile would leave
+the child with a module's lock that is held for ever.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
+import logging
 import os
 import threading
 import time
@@ -23,7 +26,6 @@ from segue.connection import Connection, TransactionStatus, make_conninfo
 from segue.errors import InterfaceError, PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
-    import logging
     from types import TracebackType
 
     from typing_extensions import Self
@@ -37,15 +39,9 @@ _LOOK = 10.0
 _CLOSED = TransactionStatus.UNKNOWN.value
 _OPEN = (TransactionStatus.INTRANS.value, TransactionStatus.INERROR.value)
 
+_logger = logging.getLogger("segue.pool")
 _numbers = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _logger() -> logging.Logger:
-    # Not imported with the package: it takes its time, and is seldom needed.
-    import logging
-
-    return logging.getLogger("segue.pool")
 
 
 class _Waiter(Waiter[Connection]):
@@ -275,7 +271,7 @@ class Pool:
                     raise self._core.timed_out(waiter, timeout)
                 if waiter.error is not None:
                     # Several threads may be told of the same error.
-                    raise _copied(waiter.error) from waiter.error
+                    raise copy.copy(waiter.error) from waiter.error
                 slot = waiter.slot
                 assert slot is not None
                 self._out[id(slot.connection)] = slot
@@ -302,7 +298,7 @@ class Pool:
             self._give_back(connection)
             if not isinstance(error, Exception):
                 raise
-            _logger().info("%s: a connection failed its check: %s", self.name, error)
+            _logger.info("%s: a connection failed its check: %s", self.name, error)
             return False
 
     def putconn(self, connection: Connection) -> None:
@@ -325,7 +321,7 @@ class Pool:
             return
         try:
             if status in _OPEN:
-                _logger().warning(
+                _logger.warning(
                     "%s: a connection was given back with a transaction open, which was rolled "
                     "back: %r",
                     self.name,
@@ -337,7 +333,7 @@ class Pool:
                 if connection._transaction_status() in _OPEN:
                     connection.commit()
         except Exception as error:
-            _logger().warning("%s: a connection could not be cleaned: %s", self.name, error)
+            _logger.warning("%s: a connection could not be cleaned: %s", self.name, error)
             self._discard(connection)
 
     @staticmethod
@@ -467,7 +463,7 @@ def _make(pool: Pool, changed: threading.Condition) -> None:
     try:
         connection = pool._make()
     except BaseException as error:
-        _logger().warning("%s: could not connect: %s", pool.name, error)
+        _logger.warning("%s: could not connect: %s", pool.name, error)
         failure = error if isinstance(error, Exception) else InterfaceError(str(error))
         with changed:
             pool._core.make_failed(failure, time.monotonic())
@@ -476,12 +472,6 @@ def _make(pool: Pool, changed: threading.Condition) -> None:
     with changed:
         pool._core.made(connection, time.monotonic())
         changed.notify_all()
-
-
-def _copied(error: Exception) -> Exception:
-    import copy
-
-    return copy.copy(error)
 
 
 def _forked() -> None:

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -17,6 +18,7 @@ use segue::error::ServerError;
 
 use crate::core::lock;
 use crate::errors;
+use crate::objects::Objects;
 
 /// So many events wait for the thread that delivers them, at most; later ones are only counted.
 const WAITING_MAX: usize = 10_000;
@@ -59,6 +61,9 @@ impl Watched {
 
     fn new(py: Python<'_>, client: segue::Client, conninfo: Arc<str>) -> PyResult<Self> {
         static QUEUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        // What connections import is imported here, by whoever opens the client, and not by a thread in
+        // the background: a child of a fork() in the midst of that could never import it.
+        Objects::get(py)?;
         // Python code may let other threads run, so it comes before the lock.
         let queue = QUEUE.import(py, "segue._dispatch", "queue")?.call0()?;
         let queue = Arc::clone(&queue.cast::<EventQueue>()?.get().0);
@@ -88,9 +93,16 @@ struct Queue {
     changed: Condvar,
 }
 
+struct Happened {
+    client: u64,
+    /// Seconds since 1970.
+    time: f64,
+    event: ClientEvent,
+}
+
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<(u64, ClientEvent)>,
+    events: VecDeque<Happened>,
     dropped: u64,
     closed: bool,
 }
@@ -105,7 +117,9 @@ impl Queue {
             return;
         }
         if state.events.len() < WAITING_MAX {
-            state.events.push_back((client, event.clone()));
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time = time.as_secs_f64();
+            state.events.push_back(Happened { client, time, event: event.clone() });
         } else {
             state.dropped += 1;
         }
@@ -114,7 +128,7 @@ impl Queue {
     }
 
     /// What has come; waits until something has. `None` once it is closed and empty.
-    fn take(&self) -> Option<(VecDeque<(u64, ClientEvent)>, u64)> {
+    fn take(&self) -> Option<(VecDeque<Happened>, u64)> {
         let mut state = lock(&self.state);
         loop {
             if !state.events.is_empty() {
@@ -143,13 +157,13 @@ impl EventQueue {
         }))
     }
 
-    /// Waits for events: a list of (client, kind, message, fields), and how many were dropped since.
+    /// Waits for events: a list of (client, time, kind, message, fields), and how many were dropped since.
     /// None once it is closed.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyList>, u64)>> {
         let Some((events, dropped)) = py.detach(|| self.0.take()) else { return Ok(None) };
         let list = PyList::empty(py);
-        for (client, event) in &events {
-            list.append(described(py, *client, event)?)?;
+        for happened in &events {
+            list.append(described(py, happened)?)?;
         }
         Ok(Some((list, dropped)))
     }
@@ -298,19 +312,15 @@ fn server_status<'py>(py: Python<'py>, server: &ServerStatus) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// An event as (client, kind, message, fields).
-fn described<'py>(
-    py: Python<'py>,
-    client: u64,
-    event: &ClientEvent,
-) -> PyResult<Bound<'py, PyTuple>> {
+/// An event as (client, time, kind, message, fields).
+fn described<'py>(py: Python<'py>, happened: &Happened) -> PyResult<Bound<'py, PyTuple>> {
     let fields = PyDict::new(py);
     macro_rules! set {
         ($($name:ident),* $(,)?) => {
             $(fields.set_item(stringify!($name), $name)?;)*
         };
     }
-    let (kind, message) = match event {
+    let (kind, message) = match &happened.event {
         ClientEvent::Cluster(event) => (cluster_fields(&fields, event)?, event.to_string()),
         ClientEvent::ReplayStarted { session, statements } => {
             set!(session, statements);
@@ -369,7 +379,7 @@ fn described<'py>(
         other => ("Event", format!("{other:?}")),
     };
     let kind = PyString::intern(py, kind);
-    (client, kind, message, fields).into_pyobject(py)
+    (happened.client, happened.time, kind, message, fields).into_pyobject(py)
 }
 
 fn notice_fields(fields: &Bound<'_, PyDict>, notice: &ServerError) -> PyResult<()> {

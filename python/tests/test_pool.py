@@ -720,6 +720,37 @@ assert pool.stats().connections_made == 2
     run(script, uri)
 
 
+def test_a_fork_while_connections_are_made(uri: str) -> None:
+    """As servers do that load the application first. The threads of the parent are amid anything:
+
+    a child once waited for ever to import a module that one of them had been importing.
+    """
+    script = """
+import os, sys, warnings, segue
+warnings.simplefilter("ignore", DeprecationWarning)
+pool = segue.Pool(sys.argv[1], min_size=3)
+pids = []
+for _ in range(4):
+    pid = os.fork()
+    if pid == 0:
+        code = 9
+        try:
+            with pool.connection() as conn:
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+            pool.close()
+            code = 0
+        finally:
+            os._exit(code)
+    pids.append(pid)
+for pid in pids:
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, status
+pool.wait()
+"""
+    for _ in range(3):
+        run(script, uri)
+
+
 def run(script: str, uri: str) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
