@@ -8,13 +8,16 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from segue import _segue
 from segue import errors as _errors
 from segue.errors import ProgrammingError
 from segue.rows import RowFactory
+
+if TYPE_CHECKING:
+    from segue.client import Client
 
 
 class IsolationLevel(enum.IntEnum):
@@ -118,6 +121,13 @@ class BaseConnection(_segue.Connection):
     def deferrable(self, value: bool | None) -> None:
         self._check_idle("deferrable")
         self._set_deferrable(value)
+
+    @property
+    def client(self) -> Client:
+        """The cluster that it is on: its status, counters and events."""
+        from segue.client import Client
+
+        return Client._of(self._client())
 
     def _check_idle(self, name: str) -> None:
         if self._transaction_status() not in (0, 4):
