@@ -35,6 +35,8 @@ rm -rf "$wheels"
     --force-reinstall "$wheels"/segue-*.whl
 
 cd python
+# Programs that the tests start must find the wheel, and not this directory.
+export PYTHONSAFEPATH=1
 # Not `python -m`, which would put this directory, without the native module, before the wheel.
 "$venv/bin/ruff" format --check --quiet .
 "$venv/bin/ruff" check --quiet .

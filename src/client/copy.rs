@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::session::Event;
 
 /// Data is sent once so much of it has gathered.
-const BATCH: usize = 64 * 1024;
+pub(super) const BATCH: usize = 64 * 1024;
 
 /// A COPY FROM STDIN under way, without its session: for faces whose handles cannot borrow. It must
 /// be used with the session that it was started on, which takes no other request before its end.

@@ -18,9 +18,7 @@ use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
 use crate::config::{CommitAck, LedgerMode, OnCommitsLost};
 use crate::error::{Error, Outcome, Result};
-use crate::session::{
-    self, BeginOptions, Column, Event, Execute, LedgerAccess, NumberMap, Statement,
-};
+use crate::session::{self, Column, Event, Execute, LedgerAccess, NumberMap, Statement};
 use crate::wire::frame::Status;
 
 /// One logical connection. One caller at a time; it may move between threads.
@@ -405,9 +403,7 @@ impl Session {
     /// BEGIN travels with the first statement.
     pub fn begin(&mut self, options: &TransactionOptions) -> Result<()> {
         self.driver.ready()?;
-        self.driver
-            .core
-            .begin(BeginOptions { sql: options.sql(), read_only: options.read_only })?;
+        self.start_begin(options)?;
         self.finish().map(drop)
     }
 

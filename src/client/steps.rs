@@ -15,6 +15,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::copy;
 use super::driver::{Interrupt, Notification, Progress, usage};
 use super::parameter::{Encoder, ToSql};
 use super::session::{Prepared, Query, Session};
@@ -23,9 +24,6 @@ use crate::error::Result;
 use crate::session::{BeginOptions, Event, Parameters, Statement};
 use crate::wire::frame::Status;
 use crate::wire::row::Rows;
-
-/// Data of COPY is sent once so much of it has gathered.
-const COPY_BATCH: usize = 64 * 1024;
 
 /// A statement that is being prepared.
 #[derive(Debug)]
@@ -184,7 +182,7 @@ impl Session {
     /// [`poll_sent`](Self::poll_sent).
     pub fn copy_data(&mut self, data: &[u8]) -> Result<bool> {
         self.driver.core.copy_data(data)?;
-        Ok(self.driver.core.output_len() >= COPY_BATCH)
+        Ok(self.driver.core.output_len() >= copy::BATCH)
     }
 
     /// Whether a COPY FROM STDIN still takes data; it does not once it has failed.

@@ -191,7 +191,7 @@ impl Session {
     pub(super) fn begin_discarding(&mut self, finish: Finish) {
         // What has a verdict was sent on an earlier link only.
         let comes = |unit: &Unit| unit.sent && unit.verdict.is_none();
-        let synced = |unit: &&Unit| comes(unit) && !unit.shares_sync;
+        let synced = |unit: &&Unit| comes(unit) && unit.steps.has_sync();
         self.discards = self.units.range(self.front..).filter(synced).count();
         if self.units.back().is_some_and(|unit| unit.copy == CopyIn::Open && comes(unit)) {
             let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);

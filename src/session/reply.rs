@@ -408,7 +408,7 @@ impl Session {
 
     /// Whether the unit in front has been answered in full and shares a later unit's Sync.
     fn has_ended_without_sync(&self) -> bool {
-        let done = |unit: &Unit| unit.sent && unit.shares_sync && unit.steps.is_done();
+        let done = |unit: &Unit| unit.sent && unit.steps.is_done();
         matches!(self.phase, Phase::Live)
             && !self.give_up_link
             && self.units.get(self.front).is_some_and(done)

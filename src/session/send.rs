@@ -147,9 +147,7 @@ impl Session {
         // A Sync makes the server flush its replies, and costs both sides a system call.
         let waits_with_sync = self.may_share_sync(index);
         if self.sync_owed && waits_with_sync && self.needs_no_parse(index) {
-            let ahead = &mut self.units[index - 1];
-            ahead.shares_sync = true;
-            ahead.steps.share_sync();
+            self.units[index - 1].steps.share_sync();
         } else {
             self.end_batch();
         }

@@ -49,7 +49,7 @@ impl Session {
                 return;
             }
             if let Some(finish) = self.second_chance(error) {
-                let synced = !self.units[self.front].shares_sync;
+                let synced = self.units[self.front].steps.has_sync();
                 self.begin_discarding(finish);
                 if synced {
                     self.passed_over(status);

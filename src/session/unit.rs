@@ -74,7 +74,12 @@ impl Steps {
         self.0 &= !Self::SYNC;
     }
 
-    /// Whether all has been answered.
+    /// Whether the Sync that ends the unit is its own, and not that of a unit behind it.
+    pub fn has_sync(self) -> bool {
+        self.0 & Self::SYNC != 0
+    }
+
+    /// Whether all has been answered, which without a Sync of its own ends the unit.
     pub fn is_done(self) -> bool {
         self.0 == 0
     }
@@ -143,8 +148,6 @@ pub(super) struct Unit {
     pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
     pub sent: bool,
-    /// Whether the Sync that ends it is that of a unit behind it.
-    pub shares_sync: bool,
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
@@ -204,7 +207,6 @@ impl Unit {
             passed_over: false,
             autocommit: false,
             sent: false,
-            shares_sync: false,
             streamed: false,
             tracked: false,
             told: false,
@@ -259,7 +261,6 @@ impl Unit {
     /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {
         self.sent = false;
-        self.shares_sync = false;
         self.user_done = false;
         self.in_seal = false;
         if let Some(seen) = self.before_error.take().filter(|_| !self.answered) {

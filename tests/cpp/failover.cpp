@@ -19,7 +19,7 @@ std::vector<std::string> with_standby(std::vector<std::string> more = {}) {
 }
 
 void fail_over(cluster& servers) {
-    servers.command("kill_postmaster 0");
+    servers.command("kill 0");
     servers.command("promote 1");
 }
 
@@ -168,7 +168,7 @@ TEST(streams_copies_and_pipelines_go_on) {
     segue::transaction tx{session};
     auto copy = tx.copy_in("COPY t (n) FROM STDIN");
     copy.write_row(1);
-    servers.command("kill_postmaster 1");
+    servers.command("kill 1");
     servers.command("promote 0");
     copy.write_row(2);
     CHECK_EQ(copy.finish(), 2u);
@@ -273,7 +273,7 @@ TEST(nobody_takes_over) {
     auto session = with_table(client);
     segue::transaction tx{session};
     tx.execute("INSERT INTO t VALUES (1)");
-    servers.command("kill_postmaster 0");
+    servers.command("kill 0");
     const auto error = CHECK_THROWS(segue::failover_timeout, tx.execute("INSERT INTO t VALUES (2)"));
     CHECK_EQ(error.outcome(), segue::outcome::not_committed);
     CHECK_EQ(error.kind(), segue::error_kind::failover_timeout);
