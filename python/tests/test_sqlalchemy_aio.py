@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from aiotools import LOOPS, run, until
+from aiotools import LOOPS, run, until, until_asleep
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -158,17 +158,16 @@ def test_many_objects_errors_and_levels(cluster: Cluster, loop: str) -> None:
 
 def test_a_task_that_is_cancelled_leaves_the_pool_usable(cluster: Cluster, loop: str) -> None:
     async def main() -> None:
-        async with engine_for(cluster, pool_size=1, max_overflow=0) as engine:
+        named = {"application_name": "alchemy-sleeps"}
+        async with engine_for(cluster, pool_size=1, max_overflow=0, connect_args=named) as engine:
 
             async def sleep() -> None:
                 async with engine.connect() as conn:
                     await conn.execute(sa.text("SELECT pg_sleep(60)"))
 
             task = asyncio.ensure_future(sleep())
-            await until(
-                cluster.primary,
-                "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
-            )
+            # By name: what other tests have left asleep on the server is not meant.
+            await until_asleep(cluster.primary, "alchemy-sleeps")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
