@@ -5,7 +5,7 @@ the time: each call is told it, and comes from one caller at a time. Whoever dri
 
 * asks `request` for a connection, and waits until the waiter is woken;
 * gives it back with `give_back`;
-* does, on one worker, what `duty` says: makes connections, closes connections, sleeps.
+* has one worker do what `duty` says: make connections, close connections, sleep.
 
 Invariants: size = idle + in use + being made <= max_size, and nobody waits while one is idle. Who
 has waited longest gets the next connection.
@@ -68,6 +68,8 @@ class PoolStats:
     """Connections closed because they were old."""
     closed_idle: int
     """Connections closed because nobody had needed them."""
+    closed_drained: int
+    """Connections closed because the pool was drained."""
     closed_bad: int
     """Connections that came back closed, or that could not be cleaned or failed their check."""
 
@@ -79,11 +81,12 @@ class PoolStats:
 class Slot(Generic[_C]):
     """A connection's place in the pool."""
 
-    __slots__ = ("connection", "expires_at", "idle_since", "taken_at")
+    __slots__ = ("connection", "expires_at", "generation", "idle_since", "taken_at")
 
-    def __init__(self, connection: _C, expires_at: float) -> None:
+    def __init__(self, connection: _C, expires_at: float, generation: int) -> None:
         self.connection = connection
         self.expires_at = expires_at
+        self.generation = generation
         self.idle_since = 0.0
         self.taken_at = 0.0
 
@@ -108,7 +111,9 @@ class Waiter(Generic[_C]):
 
 @dataclass(frozen=True)
 class Make:
-    """Make one connection, then call `made` or `make_failed`."""
+    """Make one connection, then call `made`, with the generation, or `make_failed`."""
+
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,8 @@ class PoolCore(Generic[_C]):
         self._retired: list[_C] = []
         self._in_use = 0
         self._making = 0
+        # Grows when the pool is drained: what is of an older one is replaced.
+        self._generation = 0
         self._retry_at: float | None = None
         self._backoff = BACKOFF_FIRST
         self._counts = dict.fromkeys(
@@ -175,6 +182,7 @@ class PoolCore(Generic[_C]):
                 "connections_failed",
                 "closed_lifetime",
                 "closed_idle",
+                "closed_drained",
                 "closed_bad",
             ),
             0,
@@ -245,6 +253,10 @@ class PoolCore(Generic[_C]):
         if slot.connection.closed:
             self._counts["closed_bad"] += 1
             return False
+        if slot.generation != self._generation:
+            self._counts["closed_drained"] += 1
+            self._retired.append(slot.connection)
+            return False
         if slot.expires_at <= now:
             self._counts["closed_lifetime"] += 1
             self._retired.append(slot.connection)
@@ -312,7 +324,7 @@ class PoolCore(Generic[_C]):
         if self.size < self._wanted():
             if self._retry_at is None or self._retry_at <= now:
                 self._making += 1
-                return Make()
+                return Make(self._generation)
             wake_at.append(self._retry_at)
         if self.sizes.max_idle is not None and self.size > self.sizes.min_size:
             idle_since = self._idle[0].idle_since if self._idle else now
@@ -341,7 +353,7 @@ class PoolCore(Generic[_C]):
             self._counts["closed_idle"] += 1
             self._retired.append(self._idle.popleft().connection)
 
-    def made(self, connection: _C, now: float) -> None:
+    def made(self, connection: _C, now: float, generation: int = 0) -> None:
         """A connection was made."""
         self._making -= 1
         self._counts["connections_made"] += 1
@@ -355,7 +367,9 @@ class PoolCore(Generic[_C]):
         # Those made together do not all grow old together: the golden ratio spreads them evenly.
         spread = 1.0 - 0.1 * (self._counts["connections_made"] * 0.6180339887 % 1.0)
         expires_at = float("inf") if lifetime is None else now + lifetime * spread
-        self._offer(Slot(connection, expires_at), now)
+        slot = Slot(connection, expires_at, generation)
+        if self._is_usable(slot, now):
+            self._offer(slot, now)
 
     def make_failed(self, error: Exception, now: float) -> None:
         """A connection could not be made. It is tried again, after a while.
@@ -375,6 +389,13 @@ class PoolCore(Generic[_C]):
             waiter = self._waiters.popleft()
             waiter.error = error
             waiter.wake()
+
+    def drain(self) -> None:
+        """Replace all connections: idle ones now, others when they come back or are made."""
+        self._generation += 1
+        self._counts["closed_drained"] += len(self._idle)
+        self._retired += [slot.connection for slot in self._idle]
+        self._idle.clear()
 
     def close(self) -> None:
         """Refuse all that comes; connections that are idle, or come back, are to be closed."""

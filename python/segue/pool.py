@@ -10,7 +10,6 @@ the child with a module's lock that is held for ever.
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import os
 import threading
@@ -20,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from segue._basepool import CLOSED, OPEN, BasePool, connect_arguments, sizes_of
 from segue._pool import Close, Make, PoolCore, PoolStats, Sizes, Sleep, Slot, Waiter, is_hopeless
 from segue.client import Client
-from segue.connection import Connection, TransactionStatus, make_conninfo
+from segue.connection import Connection, make_conninfo
 from segue.errors import InterfaceError, PoolClosed, PoolTimeout
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 # The worker looks so often whether its pool is still there.
 _LOOK = 10.0
 
-_CLOSED = TransactionStatus.UNKNOWN.value
-_OPEN = (TransactionStatus.INTRANS.value, TransactionStatus.INERROR.value)
-
 _logger = logging.getLogger("segue.pool")
-_numbers = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
@@ -67,7 +63,7 @@ class _Waiter(Waiter[Connection]):
         return self._gate.acquire(timeout=seconds)
 
 
-class Pool:
+class Pool(BasePool[Connection]):
     """Between `min_size` and `max_size` connections of one configuration, for any thread.
 
         with segue.Pool("postgresql://app@db1,db2/shop", max_size=20) as pool:
@@ -109,18 +105,16 @@ class Pool:
         writes: bool | None = None,
         **options: Any,
     ) -> None:
-        if max_size is None:
-            max_size = max(min_size, 10)
-        sizes = Sizes(min_size, max_size, max_waiting, max_lifetime, max_idle)
-        self.name = name or f"pool-{next(_numbers)}"
+        sizes = sizes_of(min_size, max_size, max_waiting, max_lifetime, max_idle)
+        self._name(name)
         self.timeout = timeout
         self._conninfo = make_conninfo(conninfo, **options)
-        self._connect_args: dict[str, Any] = {
-            "autocommit": autocommit,
-            "row_factory": row_factory,
-            "cursor_factory": cursor_factory,
-            "writes": writes,
-        }
+        self._connect_args = connect_arguments(
+            autocommit=autocommit,
+            row_factory=row_factory,
+            cursor_factory=cursor_factory,
+            writes=writes,
+        )
         self._configure = configure
         self._check = check
         self._reset = reset
@@ -182,12 +176,6 @@ class Pool:
                     raise PoolTimeout(f"{text} after {timeout:g} s") from core.last_error
                 self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
-    def _check_open(self) -> None:
-        if self._worker is None and not self._core.closed:
-            raise PoolClosed(f"pool {self.name} is not open yet")
-        if self._core.closed:
-            raise PoolClosed(f"pool {self.name} is closed")
-
     def close(self, timeout: float = 5.0) -> None:
         """Close idle connections, and those in use once they are given back.
 
@@ -203,10 +191,15 @@ class Pool:
         if client is not None:
             client.close()
 
-    @property
-    def closed(self) -> bool:
-        """Whether connections can be had: it is open, and was not closed."""
-        return self._worker is None or self._core.closed
+    def drain(self) -> None:
+        """Replace all connections: those that are idle now, those in use when they come back.
+
+        Such as after a change of the database that connections have taken note of.
+        """
+        with self._changed:
+            self._check_open()
+            self._core.drain()
+            self._changed.notify_all()
 
     def __enter__(self) -> Self:
         self.open()
@@ -233,7 +226,7 @@ class Pool:
                 connection._rollback_quietly()
             raise
         else:
-            if connection._transaction_status() in _OPEN:
+            if connection._transaction_status() in OPEN:
                 connection.commit()
         finally:
             self.putconn(connection)
@@ -290,7 +283,7 @@ class Pool:
         connection = slot.connection
         try:
             check(connection)
-            if connection._transaction_status() in _OPEN:
+            if connection._transaction_status() in OPEN:
                 connection.rollback()
             return True
         except BaseException as error:
@@ -317,10 +310,10 @@ class Pool:
 
     def _clean(self, connection: Connection) -> None:
         status = connection._transaction_status()
-        if status == _CLOSED:
+        if status == CLOSED:
             return
         try:
-            if status in _OPEN:
+            if status in OPEN:
                 _logger.warning(
                     "%s: a connection was given back with a transaction open, which was rolled "
                     "back: %r",
@@ -330,7 +323,7 @@ class Pool:
                 connection.rollback()
             if self._reset is not None:
                 self._reset(connection)
-                if connection._transaction_status() in _OPEN:
+                if connection._transaction_status() in OPEN:
                     connection.commit()
         except Exception as error:
             _logger.warning("%s: a connection could not be cleaned: %s", self.name, error)
@@ -364,7 +357,7 @@ class Pool:
         if self._configure is not None:
             try:
                 self._configure(connection)
-                if connection._transaction_status() in _OPEN:
+                if connection._transaction_status() in OPEN:
                     connection.commit()
             except BaseException:
                 self._discard(connection)
@@ -373,46 +366,16 @@ class Pool:
 
     # What is known.
 
-    @property
-    def client(self) -> Client:
-        """The cluster that its connections are on: status, counters, events."""
-        client = self._client
-        if client is None:
-            raise PoolClosed(f"pool {self.name} is not open yet")
-        return client
-
-    @property
-    def min_size(self) -> int:
-        """So many connections there are at least."""
-        return self._core.sizes.min_size
-
-    @property
-    def max_size(self) -> int:
-        """So many connections there are at most."""
-        return self._core.sizes.max_size
-
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the sizes; connections too many are closed once nobody needs them."""
         with self._changed:
-            old = self._core.sizes
-            self._core.sizes = Sizes(
-                min_size,
-                max(min_size, old.max_size) if max_size is None else max_size,
-                old.max_waiting,
-                old.max_lifetime,
-                old.max_idle,
-            )
+            self._resize(min_size, max_size)
             self._changed.notify_all()
 
     def stats(self) -> PoolStats:
         """Figures of this moment, and of all that it has done."""
         with self._changed:
             return self._core.stats()
-
-    def __repr__(self) -> str:
-        core = self._core
-        state = "closed" if self.closed else f"{core.size} of {core.sizes.max_size}"
-        return f"<segue.Pool {self.name!r} [{state}]>"
 
     @staticmethod
     def check_connection(connection: Connection) -> None:
@@ -455,11 +418,11 @@ def _work(ref: weakref.ref[Pool], changed: threading.Condition) -> None:
                 pool._discard(connection)
             del connection
         elif isinstance(duty, Make):
-            _make(pool, changed)
+            _make(pool, changed, duty)
         del pool, core, duty
 
 
-def _make(pool: Pool, changed: threading.Condition) -> None:
+def _make(pool: Pool, changed: threading.Condition, duty: Make) -> None:
     try:
         connection = pool._make()
     except BaseException as error:
@@ -470,7 +433,7 @@ def _make(pool: Pool, changed: threading.Condition) -> None:
             changed.notify_all()
         return
     with changed:
-        pool._core.made(connection, time.monotonic())
+        pool._core.made(connection, time.monotonic(), duty.generation)
         changed.notify_all()
 
 

@@ -63,7 +63,7 @@ class Books:
             if isinstance(duty, Make):
                 made = Fake()
                 self.open.add(made)
-                self.core.made(made, self.now)
+                self.core.made(made, self.now, duty.generation)
             else:
                 for connection in duty.connections:
                     connection.closed = True
@@ -242,6 +242,29 @@ def test_books_that_are_closed() -> None:
         books.request()
 
 
+def test_books_that_are_drained() -> None:
+    books = Books(2, 3)
+    books.work()
+    slot = books.take()
+    # One is being made meanwhile.
+    books.core.request(Woken(), books.now)
+    waiter = books.request()
+    duty = books.core.duty(books.now)
+    assert duty == Make()
+    books.core.drain()
+    books.core.made(Fake(), books.now, duty.generation)
+    assert not waiter.done
+    books.give(slot)
+    assert not waiter.done
+    books.open.add(books.core._retired[-2])
+    books.work()
+    assert waiter.slot is not None and waiter.slot is not slot
+    assert slot.connection.closed
+    stats = books.core.stats()
+    # The other idle one had been given to the first who asked.
+    assert (stats.closed_drained, stats.size) == (2, 2)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_books_always_balance(seed: int) -> None:
     """Whatever happens in whatever order: nobody waits for nothing, and nothing is lost."""
@@ -258,6 +281,8 @@ def test_books_always_balance(seed: int) -> None:
     for _ in range(600):
         books.now += rng.choice([0.0, 0.1, 3.0])
         action = rng.randrange(6)
+        if rng.random() < 0.02:
+            books.core.drain()
         if action <= 1:
             waiting.append(books.request())
         elif action <= 3 and taken:
@@ -435,6 +460,21 @@ def test_old_connections_are_replaced(uri: str) -> None:
         held.commit()
         pool.putconn(held)
         wait_until(lambda: held.closed)
+
+
+def test_drain_replaces_all(uri: str) -> None:
+    with pool_of(uri, min_size=2) as pool:
+        held = pool.getconn()
+        pool.drain()
+        assert held.execute("SELECT 1").fetchone() == (1,)
+        held.commit()
+        wait_until(lambda: pool.stats().idle == 1)
+        with pool.connection() as conn:
+            assert conn is not held
+        pool.putconn(held)
+        wait_until(lambda: held.closed and pool.stats().idle == 2)
+        stats = pool.stats()
+        assert (stats.closed_drained, stats.connections_made) == (2, 4)
 
 
 def test_an_open_transaction_is_rolled_back(

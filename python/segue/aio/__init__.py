@@ -8,9 +8,25 @@ The event loop itself reads and writes the connections' sockets, uvloop's as wel
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from segue.aio.connection import AsyncConnection, AsyncPipeline, AsyncTransaction, connect
 from segue.aio.copy import AsyncCopy
 from segue.aio.cursor import AsyncCursor
+
+if TYPE_CHECKING:
+    from segue.aio.pool import Pool
+else:
+
+    def __getattr__(name: str) -> Any:
+        # What many programs do without is imported when it is asked for first.
+        if name != "Pool":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from segue.aio.pool import Pool
+
+        globals()[name] = Pool
+        return Pool
+
 
 __all__ = [
     "AsyncConnection",
@@ -18,5 +34,6 @@ __all__ = [
     "AsyncCursor",
     "AsyncPipeline",
     "AsyncTransaction",
+    "Pool",
     "connect",
 ]
