@@ -143,8 +143,7 @@ async fn resolve(name: &str, addr: Option<IpAddr>, port: u16) -> io::Result<Vec<
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let unknown = |error| io::Error::new(io::ErrorKind::NotFound, error);
-    let addresses: Vec<_> =
-        tokio::net::lookup_host((name, port)).await.map_err(unknown)?.collect();
+    let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await.map_err(unknown)?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
