@@ -89,12 +89,15 @@ impl Place {
 pub(super) struct Places(Vec<(u32, Place)>);
 
 impl Places {
+    fn with_room_for(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     /// Whether it is the first of this ordinal. A copy takes the place of what it is a copy of.
     fn put(&mut self, ordinal: u32, place: Place) -> bool {
         match self.0.last() {
             Some((last, _)) if *last >= ordinal => {}
             _ => {
-                self.0.reserve_exact(usize::from(self.0.is_empty()));
                 self.0.push((ordinal, place));
                 return true;
             }
@@ -141,7 +144,13 @@ impl Index {
             self.next_owner = self.next_owner.max(frame.owner.saturating_add(1));
         }
         let kind = Kind::of(frame.kind).filter(|_| frame.version == super::record::VERSION);
-        let record = kind.and_then(|kind| Record::decode(kind, payload).ok());
+        let record = match kind {
+            // What they say is not needed before somebody asks for it.
+            Some(Kind::Statement | Kind::StatementData | Kind::Seen) => None,
+            Some(kind) => Record::decode(kind, payload).ok(),
+            None => None,
+        };
+        let content = matches!(kind, Some(Kind::Statement | Kind::StatementData | Kind::Seen));
         match &record {
             Some(Record::Checkpoint(checkpoint)) => {
                 self.next_owner = self.next_owner.max(checkpoint.next_owner);
@@ -159,19 +168,20 @@ impl Index {
             state: State::NeverSent,
             doubtful: false,
             marked: false,
-            places: Places::default(),
+            // A submission is one record; a transaction is some.
+            places: Places::with_room_for(if kind == Some(Kind::Submission) { 1 } else { 4 }),
             bytes: 0,
         });
         let first = found.places.put(frame.ordinal, place);
         match &record {
             Some(record) if first => found.note(record),
             Some(_) => {}
-            None => found.doubtful = true,
+            None => found.doubtful |= !content,
         }
         if first {
             found.bytes += frame.frame_bytes();
         }
-        record.is_some()
+        record.is_some() || content
     }
 
     /// Bytes are gone: of one owner, or nobody knows of which.

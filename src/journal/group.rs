@@ -54,6 +54,8 @@ struct Gathered {
 }
 
 /// A session, a transaction or a submission: what records belong to. One thread at a time uses it.
+///
+/// Dropping it changes nothing: until [`end`](Self::end) it is in flight, and takes up room.
 pub struct Owner {
     number: u64,
     /// Batches that hold records of it, and of which it has not heard.
@@ -66,6 +68,7 @@ impl Journal {
     /// is until it is ended by [`Owner::end`]; what is torn off is void from now on.
     pub fn open(dir: Arc<dyn Directory>, options: Options) -> Result<(Self, Recovered)> {
         let recovered = recovery::read(Arc::clone(&dir), options.key.as_ref())?;
+        recovered.settle()?;
         let sync = options.sync;
         let directory = dir.name();
         let mut writer = Writer::new(&recovered, dir, options)?;

@@ -2,8 +2,8 @@
 //!
 //! `docs/journal.md` has the format byte by byte and each crash case. From the bottom up:
 //!
-//! * pure, bytes <-> values: `field` (numbers and texts), `record` (what a record says), `header` and
-//!   `frame` (what stands around records), `crypt` (keys and sealing);
+//! * pure, bytes <-> values: `field` (numbers and texts), `record` (what a record says), `request` (the
+//!   parameters in one), `header` and `frame` (what stands around records), `crypt` (keys and sealing);
 //! * `storage`: the little that is wanted of a file system; `disk`: the real one, locked and 0700;
 //! * reading: `segment` (one file), `found` (what was in flight; pure), `recovery` (a directory),
 //!   `report` (what is wrong with it);
@@ -29,6 +29,7 @@ mod reclaim;
 mod record;
 mod recovery;
 mod report;
+mod request;
 mod segment;
 mod storage;
 mod writer;

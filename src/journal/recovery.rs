@@ -117,6 +117,18 @@ impl Recovered {
         Ok(())
     }
 
+    /// Puts what was read on the disk. After a crash of the process alone the newest file may be whole
+    /// in the kernel only: what is decided and written on the strength of it must not outlive it.
+    pub(super) fn settle(&self) -> Result<()> {
+        let Some(newest) = self.files.iter().rev().find(|file| !file.unfinished) else {
+            return Ok(());
+        };
+        let failed = |error| self.failed(&newest.name, error);
+        let mut stored = self.dir.open(&newest.name).map_err(failed)?;
+        let synced = stored.sync().and_then(|()| self.dir.sync());
+        synced.map_err(|error| JournalError::sync(&self.dir.name(), error))
+    }
+
     fn open(&self, place: Place) -> Result<Option<(u32, Box<Segment>)>> {
         let file = usize::try_from(place.segment).ok().and_then(|index| self.files.get(index));
         let Some(file) = file else { return Ok(None) };

@@ -12,6 +12,8 @@ use super::report::{Finding, What};
 use super::storage::{Directory, Stored};
 
 const WINDOW_BYTES: usize = 1 << 20;
+/// So much is fetched from the disk ahead of it.
+const AHEAD_BYTES: u64 = 4 << 20;
 
 const PREFIX: &str = "segment-";
 const SUFFIX: &str = ".journal";
@@ -320,6 +322,8 @@ impl Window {
                 self.buffer = vec![0; len.max(left.min(WINDOW_BYTES))];
             }
             self.len = 0;
+            // Reading and looking go on at the same time.
+            file.will_read(position + self.buffer.len() as u64, AHEAD_BYTES);
             self.len = read_up_to(file, position, &mut self.buffer)?;
             self.start = position;
         }

@@ -31,6 +31,11 @@ pub trait Stored: Send {
     /// As many bytes as there are, up to `into.len()`; 0 at the end.
     fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize>;
 
+    /// Bytes from `position` on will be read soon: they may be fetched while others are looked at.
+    fn will_read(&self, position: u64, len: u64) {
+        let _ = (position, len);
+    }
+
     /// Returns once what was written is on the disk. After an error nothing may be concluded from a
     /// later success: the kernel may have forgotten what it could not write.
     fn sync(&mut self) -> io::Result<()>;

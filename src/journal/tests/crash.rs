@@ -4,10 +4,11 @@
 //! nothing is there that was not written.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use super::faulty::{Faulty, Op, Plan, State, View};
 use super::script::{Account, Accounts, BYTES_MAX, Script, check, key, options, recover};
-use crate::journal::{Key, Reason, SyncPolicy};
+use crate::journal::{FoundKind, Journal, Key, Reason, Record, Seal, SyncPolicy};
 
 fn lived(sync: SyncPolicy, key: Option<Key>, seed: u64, steps: usize) -> Script {
     let (mut script, _) = Script::start(Faulty::default(), options(sync, key), seed).unwrap();
@@ -291,4 +292,26 @@ fn a_full_journal_refuses_what_is_new_and_keeps_what_goes_on() {
     let last = script.accounts.values().last().unwrap();
     assert!(!last.failed && last.acknowledged > 0);
     check(&recover(&script.dir.after(View::Disk), None), &script.accounts, true);
+}
+
+/// A process was killed between a write and its sync; another one read the records out of the kernel and
+/// went on with them. Then the machine died: what had been built upon was gone, and what was built on it
+/// was there.
+#[test]
+fn what_was_found_is_on_the_disk_before_it_is_built_upon() {
+    let dir = Faulty::default();
+    let (mut script, _) = Script::start(dir.clone(), options(SyncPolicy::None, None), 3).unwrap();
+    script.submission();
+    let number = *script.accounts.keys().next().unwrap();
+    assert!(recover(&dir.after(View::Disk), None).get(number).is_none());
+    drop(script);
+    let (journal, recovered) =
+        Journal::open(Arc::new(dir.clone()), options(SyncPolicy::Batch, None)).unwrap();
+    let mut owner = journal.adopt(recovered.get(number).unwrap());
+    let seal = Seal { row: uuid::Uuid::nil(), number: 1, guarded: false };
+    owner.append(&journal, &Record::CommitSent(seal)).unwrap();
+    owner.commit(&journal, None).unwrap();
+    let recovered = recover(&dir.after(View::Disk), None);
+    let found = recovered.get(number).unwrap();
+    assert!(!found.doubtful && matches!(found.what, FoundKind::Submission { .. }), "{found:?}");
 }

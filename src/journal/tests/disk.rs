@@ -199,3 +199,77 @@ fn a_deadline_bounds_the_wait_for_another_thread() {
         owner.commit(&journal, None).unwrap();
     });
 }
+
+/// A statement with a large parameter may be larger than a segment is otherwise.
+#[test]
+fn a_record_may_be_larger_than_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let journal = open(&path, options(SyncPolicy::Batch, 4 << 20));
+    let large = vec![7; 1 << 20];
+    let mut owner = journal.begin();
+    owner.append(&journal, &script_session()).unwrap();
+    owner.append(&journal, &Record::StatementData(&large)).unwrap();
+    owner.commit(&journal, None).unwrap();
+    let mut other = journal.begin();
+    other.append(&journal, &script_session()).unwrap();
+    other.append(&journal, &Record::StatementData(&vec![8; 4 << 20])).unwrap();
+    assert_eq!(other.commit(&journal, None).unwrap_err().reason(), Reason::Full);
+    // Room is made by copying the large one forward.
+    for _ in 0..20_000 {
+        let mut small = journal.begin();
+        small.append(&journal, &script_session()).unwrap();
+        small.end(&journal).unwrap();
+        journal.flush(None).unwrap();
+        if journal.counts().copied > 0 {
+            break;
+        }
+    }
+    assert!(journal.counts().copied > 0, "{:?}", journal.counts());
+    assert!(journal.disk_bytes() <= 4 << 20);
+    let recovered = read(Arc::new(Disk::look(&path).unwrap()), None).unwrap();
+    let found = recovered.get(owner.number()).unwrap();
+    let mut len = 0;
+    recovered
+        .records(found, |record| {
+            if let Record::StatementData(bytes) = record {
+                assert!(bytes.iter().all(|byte| *byte == 7));
+                len = bytes.len();
+            }
+        })
+        .unwrap();
+    assert_eq!((len, recovered.in_flight().count()), (large.len(), 1));
+}
+
+/// As long as the application still reads what was recovered, its files stay.
+#[test]
+fn what_was_recovered_can_be_read_for_as_long_as_it_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut long_options = options(SyncPolicy::None, 1 << 20);
+    long_options.geometry = Some((20_000, 256));
+    long_options.bytes_max = 200_000;
+    let journal = open(&path, long_options.clone());
+    let mut owner = journal.begin();
+    owner.append(&journal, &script_session()).unwrap();
+    owner.commit(&journal, None).unwrap();
+    drop(journal);
+    let disk = Arc::new(Disk::open(&path).unwrap());
+    let (journal, recovered) = Journal::open(disk, long_options).unwrap();
+    let refused = (0..20_000).find_map(|_| {
+        let mut small = journal.begin();
+        small.append(&journal, &script_session()).unwrap();
+        let kept = small.commit(&journal, None);
+        small.end(&journal).ok();
+        kept.err()
+    });
+    assert_eq!(refused.map(|error| error.reason()), Some(Reason::Full), "room that is pinned");
+    let found = recovered.in_flight().next().unwrap();
+    let mut seen = 0;
+    recovered.records(found, |_| seen += 1).unwrap();
+    assert_eq!(seen, 1);
+    drop(recovered);
+    let mut small = journal.begin();
+    small.append(&journal, &script_session()).unwrap();
+    small.commit(&journal, None).unwrap();
+}
