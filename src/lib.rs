@@ -31,9 +31,9 @@ pub mod session;
 pub mod wire;
 
 pub use client::{
-    CancelHandle, Client, ClientEvent, CopyIn, CopyOut, IsolationLevel, Notification, Pipeline,
-    Prepared, QueryResult, Raw, Row, RowStream, Session, SessionOptions, ToSql, Transaction,
-    TransactionOptions, Typed,
+    CancelHandle, Client, ClientEvent, CopyIn, CopyOut, DeadLetter, Executed, IsolationLevel,
+    Notification, Pipeline, Prepared, QueryResult, Raw, Row, RowStream, Session, SessionOptions,
+    Submission, SubmissionStatus, Ticket, ToSql, Transaction, TransactionOptions, Typed,
 };
 pub use config::Config;
 pub use error::{Error, ErrorKind, Outcome, Result};

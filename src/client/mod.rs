@@ -19,6 +19,7 @@ mod statistics;
 mod status;
 mod steps;
 mod stream;
+mod submit;
 mod transaction;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ pub use statistics::ClientStatistics;
 pub use status::{ClientStatus, SessionStatus};
 pub use steps::Preparing;
 pub use stream::RowStream;
+pub use submit::{DeadLetter, Executed, Submission, SubmissionStatus, Ticket};
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 use crate::cluster::{self, Cluster, Facts};
@@ -53,6 +55,7 @@ use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
 use registry::Registry;
 use statistics::Statistics;
+use submit::Submissions;
 
 /// What an application opens once per cluster. Cloning it is cheap, and clients opened with the same
 /// configuration in one process are one client: they share servers, warm links and one thread.
@@ -80,6 +83,8 @@ struct Inner {
     /// The process that opened the client: a child of fork() shares its sockets but must not use them.
     process: u32,
     setup: Mutex<setup::State>,
+    /// Made with the first submission, or with the client if there is a journal to be taken over.
+    submissions: Mutex<Option<Arc<Submissions>>>,
 }
 
 static CLIENTS: LazyLock<Mutex<HashMap<Config, Weak<Inner>>>> = LazyLock::new(Mutex::default);
@@ -93,7 +98,7 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
-        refuse_journal_on_disk(&config)?;
+        refuse_journal_required(&config)?;
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
             // A child of fork() needs a client, and a thread, of its own.
@@ -157,6 +162,52 @@ impl Client {
         self.0.number
     }
 
+    /// Hands over a transaction whole: it is kept (on disk with `journal=file`) when this returns, and
+    /// then run until its outcome is known, exactly once, whatever becomes of servers and, with
+    /// `journal=file`, of this process. See `docs/submit.md`.
+    ///
+    /// Needs no server. Waits for at most `failover_timeout_ms` if the queue is full. A key that is
+    /// queued, or was done lately, gives that ticket.
+    pub fn submit(&self, submission: Submission) -> Result<Ticket> {
+        self.0.submissions()?.submit(submission, true)
+    }
+
+    /// As [`submit`](Self::submit), but does not wait for room: [`ErrorKind::Limit`] if there is none.
+    pub fn try_submit(&self, submission: Submission) -> Result<Ticket> {
+        self.0.submissions()?.submit(submission, false)
+    }
+
+    /// The ticket of a submission that has not ended, or that has lately (the last few thousand).
+    pub fn ticket(&self, id: uuid::Uuid) -> Result<Option<Ticket>> {
+        Ok(self.0.submissions()?.ticket(id))
+    }
+
+    /// The same, by the key that the application gave it.
+    pub fn ticket_for_key(&self, key: &str) -> Result<Option<Ticket>> {
+        Ok(self.0.submissions()?.ticket_for_key(key))
+    }
+
+    /// The submissions that can never succeed as things are, in the order of handing over. Each is kept
+    /// until it is retried with success or purged.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>> {
+        Ok(self.0.submissions()?.dead_letters())
+    }
+
+    /// Runs a dead letter again, ahead of what waits in its lane.
+    pub fn retry_dead_letter(&self, id: uuid::Uuid) -> Result<Ticket> {
+        self.0.submissions()?.retry(id)
+    }
+
+    /// Forgets a dead letter; a lane that it has stopped goes on.
+    pub fn purge_dead_letter(&self, id: uuid::Uuid) -> Result<()> {
+        self.0.submissions()?.purge(id)
+    }
+
+    /// What becomes of submissions, in numbers.
+    pub fn submissions(&self) -> Result<SubmissionStatus> {
+        Ok(self.0.submissions()?.status())
+    }
+
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -190,7 +241,7 @@ impl Inner {
             Arc::new(move |event| sink.emit(&ClientEvent::Cluster(event))),
         )?;
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Ok(Self {
+        let inner = Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             config,
             cluster,
@@ -201,7 +252,28 @@ impl Inner {
             statistics: Statistics::default(),
             process: std::process::id(),
             setup: Mutex::default(),
-        })
+            submissions: Mutex::default(),
+        };
+        if inner.config.journal.mode == JournalMode::File {
+            inner.submissions()?;
+        }
+        Ok(inner)
+    }
+
+    /// The submissions of this client.
+    fn submissions(&self) -> Result<Arc<Submissions>> {
+        self.check_process()?;
+        let mut submissions = self.submissions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(submissions) = &*submissions {
+            return Ok(Arc::clone(submissions));
+        }
+        let names = (0..self.config.limits.submit_sessions)
+            .map(|_| self.next_session.fetch_add(1, Ordering::Relaxed))
+            .collect();
+        let (config, cluster) = (Arc::clone(&self.config), Arc::clone(&self.cluster));
+        let made = Arc::new(Submissions::open(config, cluster, names)?);
+        *submissions = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     fn emit(&self, event: &ClientEvent) {
@@ -228,16 +300,16 @@ impl Inner {
     }
 }
 
-/// Until sessions write to it, a journal on disk would protect nothing: nobody must believe that it
-/// does.
-fn refuse_journal_on_disk(config: &Config) -> Result<()> {
-    if config.journal.mode == JournalMode::Memory {
+/// Transactions of sessions are not written to the files yet: whoever requires that they are must not
+/// believe it.
+fn refuse_journal_required(config: &Config) -> Result<()> {
+    if !config.journal.required {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Config,
-        "journal=file cannot be used yet: this version of Segue keeps what is in flight in memory \
-         only; write journal=memory, or leave it out",
+        "journal_required=on cannot be used yet: this version of Segue keeps submissions in the \
+         journal's files, and the transactions of sessions in memory only",
     ))
 }
 
@@ -297,12 +369,13 @@ mod tests {
     use crate::config::Environment;
 
     #[test]
-    fn a_journal_on_disk_is_refused_until_it_is_joined() {
-        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made";
+    fn a_journal_that_must_keep_everything_is_refused() {
+        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made \
+                    journal_required=on";
         let config = Config::parse_with(text, &Environment::empty()).unwrap();
         let error = Client::open(config).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("journal=file cannot be used yet"), "{error}");
+        assert!(error.to_string().contains("journal_required=on cannot be used yet"), "{error}");
         assert!(!std::path::Path::new("/tmp/segue-never-made").exists());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::status::ClientStatus;
-use crate::config::LedgerMode;
+use crate::config::{JournalMode, LedgerMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::ledger;
 
@@ -115,6 +115,12 @@ impl Inner {
             cluster: self.cluster.status(),
             sessions: self.sessions.load(Ordering::Relaxed),
             ledger_problem,
+            journal_of_submissions: self
+                .config
+                .journal
+                .dir
+                .clone()
+                .filter(|_| self.config.journal.mode == JournalMode::File),
         }
     }
 }

@@ -15,6 +15,9 @@ pub struct ClientStatus {
     pub sessions: usize,
     /// Why the ledger could not be installed, if it could not.
     pub ledger_problem: Option<String>,
+    /// The directory of the journal's files, if submissions are kept in files. The transactions of
+    /// sessions are not: they are in memory, and end with the process.
+    pub journal_of_submissions: Option<std::path::PathBuf>,
 }
 
 /// A session: where it is and what protects it.

@@ -335,6 +335,10 @@ pub struct Limits {
     /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection, and the files
     /// of a journal on disk are together never larger.
     pub journal_bytes_max: usize,
+    /// `submit_sessions`, 2: sessions on which submissions are run.
+    pub submit_sessions: usize,
+    /// `submit_queue_max`, 100000: submissions that have not ended.
+    pub submit_queue_max: usize,
     /// `statement_cache_size`, 256: prepared statements kept per session; 0 prepares none.
     pub statement_cache_size: usize,
     /// `message_bytes_max`, 1 GiB: a server message larger than this closes the link.

@@ -249,6 +249,8 @@ fn limits(settings: &Settings) -> Result<Limits> {
     };
     Ok(Limits {
         journal_bytes_max: size("journal_bytes_max")?,
+        submit_sessions: size("submit_sessions")?,
+        submit_queue_max: size("submit_queue_max")?,
         statement_cache_size: size("statement_cache_size")?,
         message_bytes_max: size("message_bytes_max")?,
     })

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::error::{JournalError, Reason, Result};
 use super::found::Found;
 use super::live::Batch;
@@ -128,6 +130,11 @@ impl Journal {
         let flushed = self.flush(None);
         let closed = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).close();
         flushed.and(closed)
+    }
+
+    /// The journal's own name: the same in all of its files, and whenever it is opened.
+    pub fn id(&self) -> Uuid {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).journal_id
     }
 
     /// So many bytes all files take up.

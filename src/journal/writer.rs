@@ -48,7 +48,7 @@ pub(super) struct Writer {
     pub(super) dir: Arc<dyn Directory>,
     pub(super) options: Options,
     pub(super) geometry: Geometry,
-    journal_id: Uuid,
+    pub(super) journal_id: Uuid,
     /// Older segments, oldest first; they are read only.
     pub(super) files: VecDeque<File>,
     pub(super) current: Option<Current>,

@@ -108,8 +108,7 @@ impl Store {
             }
             unended.push(Unended { keep: Keep(Some(journal.adopt(found)), found.owner), payload, death });
         }
-        // The directory names the journal: the id in its files is known only once there are some.
-        let id = recovered.journal_id().unwrap_or_else(|| id_of_directory(dir));
+        let id = journal.id();
         drop(recovered);
         Ok((Self { journal: Some(journal), next: AtomicU64::new(1), id }, unended))
     }
@@ -227,13 +226,11 @@ fn cannot_open(error: JournalError) -> Error {
 
 fn key(config: &Config) -> Result<Option<Key>> {
     if let Some(key) = &config.journal.key {
-        return Key::from_hex(key.reveal()).map(Some).map_err(cannot_open);
+        // Its form was checked with the configuration.
+        let key = Key::from_hex(key.reveal());
+        let none = || Error::new(ErrorKind::Config, "journal_key is no key (it is not shown)");
+        return key.map(Some).ok_or_else(none);
     }
     let Some(path) = &config.journal.key_file else { return Ok(None) };
     Key::from_file(path).map(Some).map_err(cannot_open)
-}
-
-fn id_of_directory(dir: &std::path::Path) -> Uuid {
-    let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(path.as_os_str().as_encoded_bytes()))
 }

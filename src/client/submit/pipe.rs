@@ -1,0 +1,401 @@
+//! Submissions as messages, and the server's answers to them, on one link.
+//!
+//! Pure: bytes out, bytes in. Many submissions travel one behind the other, each with a Sync of its
+//! own and so an implicit transaction of its own, which begins with the claim of its id. One that has
+//! something to be looked at before it may commit travels alone, between BEGIN and COMMIT.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend;
+use uuid::Uuid;
+
+use super::queue::Job;
+use super::submission::{Payload, SubmittedStatement};
+use crate::error::ServerError;
+use crate::session::ledger::SQLSTATE_OUT_OF_ORDER;
+use crate::wire::execution::{self, SYNC};
+use crate::wire::frame::{Frame, Status, command_tag, rows_affected};
+use crate::wire::{Malformed, error_fields};
+
+/// The names of the statements that every link is given before anything else.
+pub const CLAIM: &str = "submit_claim";
+pub const CLAIM_AFTER: &str = "submit_claim_after";
+pub const SEAL: &str = "submit_seal";
+
+/// A statement's text and the types of its parameters.
+type Key = (Arc<str>, Vec<u32>);
+
+/// What is in flight on one link.
+pub struct Pipe {
+    groups: VecDeque<Group>,
+    /// Names of statements that are, or are about to be, prepared.
+    names: HashMap<Key, String>,
+    names_max: usize,
+    next_name: u32,
+    message_bytes_max: usize,
+    jobs: usize,
+}
+
+/// What stands between two Syncs.
+struct Group {
+    what: What,
+    /// Executions that have ended well.
+    done: usize,
+    rows: Vec<u64>,
+    error: Option<Box<ServerError>>,
+}
+
+enum What {
+    /// Of this statement, under a name.
+    Parse(Key),
+    /// A submission, with so many executions of Segue's own ahead of its first statement.
+    Job { number: u64, own: usize, expect: Vec<Option<(u64, u64)>>, solo: bool },
+    /// COMMIT of one that travels alone: it is committed if this succeeds.
+    Commit { number: u64, rows: Vec<u64> },
+    /// ROLLBACK of it, for this reason.
+    Rollback { number: u64, fate: Fate },
+    Seal,
+}
+
+/// What has become of a submission.
+#[derive(Debug)]
+pub enum Fate {
+    Committed(Vec<u64>),
+    /// It was done already.
+    FoundDone,
+    /// The one ahead of it is not done.
+    OutOfOrder,
+    /// The server has refused a statement, counted from 0; nothing of it is committed.
+    Failed { statement: usize, error: Box<ServerError> },
+    /// The claim itself was refused: the ledger is missing, or may not be used.
+    NoClaim(Box<ServerError>),
+    /// A statement has affected another number of rows than was expected.
+    Unmet { statement: usize, rows: u64 },
+}
+
+/// An answer of the server's.
+#[derive(Debug)]
+pub enum Answer {
+    Job(u64, Fate),
+    /// The seal, and so all that was committed ahead of it, is in the log.
+    Sealed,
+    NotSealed(Box<ServerError>),
+}
+
+impl Pipe {
+    pub fn new(names_max: usize, message_bytes_max: usize) -> Self {
+        Self {
+            groups: VecDeque::new(),
+            names: HashMap::new(),
+            names_max,
+            next_name: 0,
+            message_bytes_max,
+            jobs: 0,
+        }
+    }
+
+    /// So many submissions are unanswered.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Whether what travels alone is under way.
+    pub fn is_alone(&self) -> bool {
+        self.groups.iter().any(|group| match &group.what {
+            What::Job { solo, .. } => *solo,
+            What::Commit { .. } | What::Rollback { .. } => true,
+            What::Parse(_) | What::Seal => false,
+        })
+    }
+
+    /// The submissions that are unanswered.
+    pub fn unanswered(&self) -> Vec<u64> {
+        let number = |group: &Group| match &group.what {
+            What::Job { number, .. } | What::Commit { number, .. } | What::Rollback { number, .. } => {
+                Some(*number)
+            }
+            What::Parse(_) | What::Seal => None,
+        };
+        self.groups.iter().filter_map(number).collect()
+    }
+
+    /// What the server last said before it was gone.
+    pub fn last_words(&self) -> Option<&ServerError> {
+        self.groups.front().and_then(|group| group.error.as_deref())
+    }
+
+    /// Statements are parsed anew from now on.
+    pub fn forget(&mut self, payload: &Payload) {
+        for it in &payload.statements {
+            self.names.remove(&(Arc::clone(&it.sql), it.oids.clone()));
+        }
+    }
+
+    /// Appends a submission. `plain`: without statements prepared under a name. False, and nothing is
+    /// appended, if it is more than messages can hold.
+    #[must_use]
+    pub fn push(&mut self, job: &Job, payload: &Payload, plain: bool, out: &mut BytesMut) -> bool {
+        let names: Vec<String> = payload
+            .statements
+            .iter()
+            .map(|it| if plain || !it.named { String::new() } else { self.name(it, out) })
+            .collect();
+        let start = out.len();
+        let mut own = 1;
+        let mut written = Ok(());
+        if job.solo {
+            own = 2;
+            written = plain_statement("BEGIN", &[], out)
+                .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        }
+        written = written.and_then(|()| claim(payload.id, job.after, out));
+        for (it, name) in payload.statements.iter().zip(&names) {
+            if name.is_empty() {
+                written = written.and_then(|()| plain_statement(&it.sql, &it.oids, out));
+            }
+            written = written.and_then(|()| execute(name, it, out));
+        }
+        if written.is_err() {
+            out.truncate(start);
+            return false;
+        }
+        out.put_slice(SYNC);
+        self.jobs += 1;
+        let expect = payload.statements.iter().map(|it| it.expect).collect();
+        self.group(What::Job { number: job.number, own, expect, solo: job.solo });
+        true
+    }
+
+    /// Appends the seal of all that was appended so far.
+    pub fn push_seal(&mut self, row: Uuid, number: i64, out: &mut BytesMut) {
+        let encode = |index: usize, out: &mut BytesMut| {
+            match index {
+                0 => out.put_slice(row.as_bytes()),
+                _ => out.put_i64(number),
+            }
+            IsNull::No
+        };
+        // Two values of fixed size always fit.
+        let _ = bind(SEAL, &[1, 1], encode, out);
+        out.put_slice(SYNC);
+        self.group(What::Seal);
+    }
+
+    /// Takes in what has arrived; appends to `out` what has to be sent in reply.
+    pub fn feed(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Malformed> {
+        while let Some(frame) = Frame::take(input, self.message_bytes_max)? {
+            match frame.tag() {
+                // Rows are counted by the command's tag; what they say is nobody's concern.
+                b'1' | b'2' | b'3' | b'D' | b'n' | b'N' | b'S' | b'A' => {}
+                b'C' => {
+                    let rows = rows_affected(command_tag(frame.body())?);
+                    self.executed(rows)?;
+                }
+                b'I' => self.executed(0)?,
+                b'E' => {
+                    let error = error_fields::parse(frame.body())?;
+                    let group = self.groups.front_mut().ok_or(Malformed("an error unasked for"))?;
+                    group.error = Some(Box::new(error));
+                }
+                b'Z' => {
+                    let status = Status::from_body(frame.body())?;
+                    let group =
+                        self.groups.pop_front().ok_or(Malformed("a ReadyForQuery unasked for"))?;
+                    self.finish(group, status, out, answers)?;
+                }
+                _ => return Err(Malformed("a message that no submission asks for")),
+            }
+        }
+        Ok(())
+    }
+
+    fn executed(&mut self, rows: u64) -> Result<(), Malformed> {
+        let group = self.groups.front_mut().ok_or(Malformed("a result unasked for"))?;
+        if let What::Job { own, .. } = group.what {
+            if group.done >= own {
+                group.rows.push(rows);
+            }
+        }
+        group.done += 1;
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        group: Group,
+        status: Status,
+        out: &mut BytesMut,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Malformed> {
+        let Group { what, done, rows, error } = group;
+        match what {
+            What::Parse(key) => {
+                // A statement that does not parse is parsed once more in its submission, whose error
+                // it then is.
+                if error.is_some() {
+                    self.names.remove(&key);
+                }
+            }
+            What::Seal => answers.push(match error {
+                None if done == 1 => Answer::Sealed,
+                None => return Err(Malformed("a seal without its result")),
+                Some(error) => Answer::NotSealed(error),
+            }),
+            What::Job { number, own, expect, solo } => {
+                let fate = match error {
+                    Some(error) => failed(done, own, expect.len(), error),
+                    None if rows.len() != expect.len() => {
+                        return Err(Malformed("another number of results than of statements"));
+                    }
+                    None => judge(&expect, rows),
+                };
+                match (fate, status) {
+                    (fate, Status::Idle) if !solo || !matches!(fate, Fate::Committed(_)) => {
+                        self.jobs -= 1;
+                        answers.push(Answer::Job(number, fate));
+                    }
+                    (Fate::Committed(rows), Status::Open) if solo => {
+                        self.end("COMMIT", What::Commit { number, rows }, out);
+                    }
+                    (fate, Status::Open | Status::Failed) if solo => {
+                        self.end("ROLLBACK", What::Rollback { number, fate }, out);
+                    }
+                    _ => return Err(Malformed("a transaction in another state than it should be")),
+                }
+            }
+            What::Commit { number, rows } => {
+                self.jobs -= 1;
+                let statement = rows.len().saturating_sub(1);
+                answers.push(Answer::Job(
+                    number,
+                    match error {
+                        None => Fate::Committed(rows),
+                        Some(error) => Fate::Failed { statement, error },
+                    },
+                ));
+            }
+            What::Rollback { number, fate } => {
+                self.jobs -= 1;
+                answers.push(Answer::Job(number, fate));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction of what travels alone.
+    fn end(&mut self, sql: &str, what: What, out: &mut BytesMut) {
+        let _ = plain_statement(sql, &[], out)
+            .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        out.put_slice(SYNC);
+        self.groups.push_front(Group { what, done: 0, rows: Vec::new(), error: None });
+    }
+
+    fn group(&mut self, what: What) {
+        self.groups.push_back(Group { what, done: 0, rows: Vec::new(), error: None });
+    }
+
+    /// The name under which a statement is prepared; it is, if need be. Empty: there is no room.
+    fn name(&mut self, it: &SubmittedStatement, out: &mut BytesMut) -> String {
+        let key = (Arc::clone(&it.sql), it.oids.clone());
+        if let Some(name) = self.names.get(&key) {
+            return name.clone();
+        }
+        if self.names.len() >= self.names_max {
+            return String::new();
+        }
+        let name = format!("submit_{}", self.next_name);
+        self.next_name = self.next_name.wrapping_add(1);
+        let start = out.len();
+        if frontend::parse(&name, &it.sql, it.oids.iter().copied(), out).is_err() {
+            out.truncate(start);
+            return String::new();
+        }
+        out.put_slice(SYNC);
+        self.group(What::Parse(key.clone()));
+        self.names.insert(key, name.clone());
+        name
+    }
+}
+
+/// What an error means, `done` executions having ended well before it.
+fn failed(done: usize, own: usize, statements: usize, error: Box<ServerError>) -> Fate {
+    if done >= own {
+        // A deferred constraint speaks up after the last statement.
+        let statement = (done - own).min(statements.saturating_sub(1));
+        return Fate::Failed { statement, error };
+    }
+    match error.code.as_str() {
+        "23505" => Fate::FoundDone,
+        SQLSTATE_OUT_OF_ORDER => Fate::OutOfOrder,
+        "40001" | "40P01" => Fate::Failed { statement: 0, error },
+        // No table, no privilege, no patience: none of it is the submission's fault.
+        _ => Fate::NoClaim(error),
+    }
+}
+
+/// Whether all expectations are met.
+fn judge(expect: &[Option<(u64, u64)>], rows: Vec<u64>) -> Fate {
+    let unmet = expect.iter().zip(&rows).position(|(expect, rows)| {
+        expect.is_some_and(|(min, max)| *rows < min || *rows > max)
+    });
+    match unmet {
+        Some(statement) => Fate::Unmet { statement, rows: rows[statement] },
+        None => Fate::Committed(rows),
+    }
+}
+
+type Written = Result<(), TooLarge>;
+
+/// More than a message can hold.
+struct TooLarge;
+
+fn claim(id: Uuid, after: Option<Uuid>, out: &mut BytesMut) -> Written {
+    let encode = |index: usize, out: &mut BytesMut| {
+        let id = if index == 0 { id } else { after.unwrap_or_default() };
+        out.put_slice(id.as_bytes());
+        IsNull::No
+    };
+    match after {
+        None => bind(CLAIM, &[1], encode, out),
+        Some(_) => bind(CLAIM_AFTER, &[1, 1], encode, out),
+    }
+}
+
+fn execute(name: &str, it: &SubmittedStatement, out: &mut BytesMut) -> Written {
+    let formats: Vec<i16> = it.params.iter().map(|value| i16::from(!value.text)).collect();
+    let encode = |index: usize, out: &mut BytesMut| match &it.params[index].bytes {
+        Some(bytes) => {
+            out.put_slice(bytes);
+            IsNull::No
+        }
+        None => IsNull::Yes,
+    };
+    bind(name, &formats, encode, out)
+}
+
+/// Bind and Execute. Values come as text, if anybody looked: not every type has a binary form.
+fn bind(
+    name: &str,
+    formats: &[i16],
+    encode: impl Fn(usize, &mut BytesMut) -> IsNull,
+    out: &mut BytesMut,
+) -> Written {
+    let encode = |index: usize, out: &mut BytesMut| Ok(encode(index, out));
+    execution::write(name, formats.iter().copied(), encode, &[], out).map_err(|_| TooLarge)
+}
+
+fn plain_statement(sql: &str, oids: &[u32], out: &mut BytesMut) -> Written {
+    frontend::parse("", sql, oids.iter().copied(), out).map_err(|_| TooLarge)
+}

@@ -1,0 +1,473 @@
+//! The threads that run submissions: each takes what the queue hands out, sends it, and says what has
+//! become of it.
+//!
+//! It decides which errors are final. Whatever is not is sent again, for ever: the claim sees to it
+//! that nothing is done twice.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::Shared;
+use super::pipe::{Answer, Fate};
+use super::queue::{Job, Verdict};
+use super::station::Station;
+use super::store::{Death, unix_ms};
+use super::submission::Payload;
+use super::ticket::Executed;
+use crate::cluster::{Confirmed, Want};
+use crate::error::{Error, ErrorKind, Outcome, ServerError};
+
+/// So many submissions are unanswered at most; below half of that, more are sent.
+const WINDOW: usize = 128;
+/// Bytes that are sent at once, about.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Between attempts to get a link, and to get through at all.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After a conflict with other transactions.
+const CONFLICT_MIN_MS: u64 = 5;
+const CONFLICT_MAX_MS: u64 = 1000;
+/// After a server has run out of something.
+const SHORTAGE_MS: u64 = 500;
+/// The backup is asked for so long before it is seen to whether anybody still waits.
+const CONFIRM: Duration = Duration::from_millis(500);
+
+pub(super) struct Runner {
+    shared: Arc<Shared>,
+    /// Which part of the queue, and which place on servers, is its own.
+    shard: usize,
+    /// Its name to the cluster.
+    session: u64,
+    station: Option<Station>,
+    timeline_floor: u32,
+    lost: Option<usize>,
+    pause: Duration,
+    /// Ends are handed in that nobody has written.
+    unwritten: bool,
+    /// Committed, and not told before the backup has them too.
+    held: Vec<(u64, Executed)>,
+}
+
+/// Why the link is of no use any more.
+struct Lost(Option<Error>);
+
+impl Runner {
+    pub fn new(shared: Arc<Shared>, shard: usize, session: u64) -> Self {
+        Self {
+            shared,
+            shard,
+            session,
+            station: None,
+            timeline_floor: 0,
+            lost: None,
+            pause: PAUSE_MIN,
+            unwritten: false,
+            held: Vec::new(),
+        }
+    }
+
+    pub fn run(mut self) {
+        while !self.shared.stops() {
+            if !self.wait_for_work() {
+                continue;
+            }
+            if self.station.is_none() {
+                self.find_station();
+                continue;
+            }
+            if let Err(lost) = self.pump() {
+                self.lose(lost);
+            }
+        }
+        if let Some(station) = self.station.take() {
+            self.leave_server();
+            if station.pipe.is_empty() {
+                station.link.close();
+            }
+        }
+    }
+
+    /// Whether there is something to do now.
+    fn wait_for_work(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now_ms();
+        let core = shared.lock();
+        if core.queue.has_work(self.shard, now) {
+            return true;
+        }
+        if std::mem::take(&mut self.unwritten) {
+            drop(core);
+            shared.store.flush();
+            return false;
+        }
+        // A link that the cluster has given up meanwhile is found out about with the next use.
+        let wait = core.queue.due(self.shard).map_or(Duration::from_secs(60), |at| {
+            Duration::from_millis(at.saturating_sub(now).max(1))
+        });
+        drop(shared.work.wait_timeout(core, wait).unwrap_or_else(PoisonError::into_inner));
+        false
+    }
+
+    fn find_station(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let want = Want {
+            session: self.session,
+            timeline_floor: self.timeline_floor,
+            writes: true,
+            lost: self.lost,
+            deadline: Instant::now() + shared.config.failover.timeout,
+        };
+        let place = (shared.store.id, self.shard, &shared.backends);
+        let mut stops = || shared.stops();
+        match Station::open((&shared.config, &shared.cluster), place, &want, &mut stops) {
+            Ok(station) => {
+                self.lost = None;
+                self.timeline_floor = self.timeline_floor.max(station.timeline);
+                let waker = station.link.waker();
+                shared.cluster.register(self.session, station.server, waker.clone());
+                shared.lock().wakers.insert(self.shard, waker);
+                shared.set_problem(None);
+                self.station = Some(station);
+            }
+            Err(error) => {
+                shared.backends.leave(self.shard);
+                if !shared.stops() {
+                    tracing::debug!(%error, "submissions wait");
+                    shared.set_problem(Some(&error));
+                    self.take_pause();
+                }
+            }
+        }
+    }
+
+    fn take_pause(&mut self) {
+        self.shared.pause(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    fn leave_server(&self) {
+        self.shared.cluster.deregister(self.session);
+        self.shared.lock().wakers.remove(&self.shard);
+        self.shared.backends.leave(self.shard);
+    }
+
+    /// What was unanswered is sent again on the next link.
+    fn lose(&mut self, Lost(why): Lost) {
+        let Some(station) = self.station.take() else { return };
+        let why = why.or_else(|| {
+            let words = station.pipe.last_words()?.clone();
+            Some(Error::server(words, Outcome::Unknown))
+        });
+        if let Some(error) = &why {
+            tracing::debug!(%error, "the link of submissions is given up");
+            self.shared.set_problem(Some(error));
+        }
+        // A server whose ledger is missing is none that is lost.
+        let refuses = why.as_ref().is_some_and(|error| {
+            error.kind() == ErrorKind::Server && error.outcome() == Outcome::NotCommitted
+        });
+        let read_only = why.as_ref().is_some_and(|error| error.sqlstate() == "25006");
+        self.lost = (!refuses || read_only).then_some(station.server);
+        let mut unanswered = station.pipe.unanswered();
+        // They are committed on a server that may be lost with them: asked again on the next one.
+        unanswered.extend(self.held.drain(..).map(|(number, _)| number));
+        station.link.abandon();
+        self.leave_server();
+        {
+            let mut core = self.shared.lock();
+            core.totals.resubmitted += unanswered.len() as u64;
+            for number in unanswered {
+                core.queue.settle(number, Verdict::Again { at: 0, plain: false });
+            }
+        }
+        if !self.shared.stops() {
+            self.take_pause();
+        }
+    }
+
+    /// Sends and receives until nothing is left to do.
+    fn pump(&mut self) -> Result<(), Lost> {
+        let shared = Arc::clone(&self.shared);
+        let mut out = BytesMut::new();
+        let mut answers = Vec::new();
+        loop {
+            let Some(station) = self.station.as_mut() else { return Ok(()) };
+            let pipe = &mut station.pipe;
+            let room = match &station.seal {
+                // The seal stands behind a whole window.
+                Some(_) if !pipe.is_empty() => 0,
+                _ if pipe.is_alone() || shared.stops() => 0,
+                _ if pipe.jobs() > WINDOW / 2 => 0,
+                _ => WINDOW - pipe.jobs(),
+            };
+            if room > 0 {
+                let jobs = take(&shared, self.shard, room, pipe.is_empty());
+                let some = !jobs.is_empty();
+                let mut left = jobs.into_iter();
+                for (job, payload, plain) in left.by_ref() {
+                    if !pipe.push(&job, &payload, plain, &mut out) {
+                        answers.push(Answer::Job(job.number, too_large()));
+                    }
+                    if out.len() >= BATCH_BYTES {
+                        break;
+                    }
+                }
+                // In their order, so that the queue has them as they were.
+                let mut core = shared.lock();
+                for (job, ..) in left {
+                    core.queue.settle(job.number, Verdict::Again { at: 0, plain: false });
+                }
+                drop(core);
+                if let Some((row, number)) = station.seal.as_mut().filter(|_| some && !pipe.is_alone()) {
+                    *number += 1;
+                    pipe.push_seal(*row, *number, &mut out);
+                }
+            }
+            if pipe.is_empty() && answers.is_empty() {
+                return Ok(());
+            }
+            if !out.is_empty() {
+                station.link.exchange(&out, &mut station.input).map_err(|_| Lost(None))?;
+                out.clear();
+            }
+            if station.input.is_empty() && !pipe.is_empty() {
+                match station.link.recv(&mut station.input) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Err(Lost(None)),
+                }
+            }
+            let fed = pipe.feed(&mut station.input, &mut out, &mut answers);
+            let sealing = station.seal.is_some();
+            if sealing && pipe.is_empty() && answers.iter().any(is_commit) && !sealed(&answers) {
+                // It travelled alone: its seal follows.
+                if let Some((row, number)) = &mut station.seal {
+                    *number += 1;
+                    pipe.push_seal(*row, *number, &mut out);
+                }
+            }
+            let settled = self.settle(std::mem::take(&mut answers), sealing);
+            if let Err(malformed) = fed {
+                return Err(Lost(Some(Error::new(ErrorKind::Protocol, malformed.to_string()))));
+            }
+            settled?;
+        }
+    }
+
+    /// Deals with answers. With `sealing`, what is committed is held back until the backup has it.
+    fn settle(&mut self, answers: Vec<Answer>, sealing: bool) -> Result<(), Lost> {
+        let mut lost = None;
+        let mut confirmed = false;
+        let mut done = Vec::new();
+        for answer in answers {
+            match answer {
+                Answer::Sealed => confirmed = true,
+                Answer::NotSealed(error) => lost = Some(refusal(*error)),
+                Answer::Job(number, Fate::Committed(rows)) => {
+                    done.push((number, Executed { rows, found_done: false }));
+                }
+                Answer::Job(number, Fate::FoundDone) => {
+                    done.push((number, Executed { rows: Vec::new(), found_done: true }));
+                }
+                Answer::Job(number, Fate::OutOfOrder) => self.again(number, 0, false),
+                Answer::Job(number, Fate::NoClaim(error)) => {
+                    self.again(number, 0, false);
+                    lost = Some(refusal(*error));
+                }
+                Answer::Job(number, Fate::Failed { statement, error }) => {
+                    self.failed(number, statement, error);
+                }
+                Answer::Job(number, Fate::Unmet { statement, rows }) => {
+                    self.bury(number, statement, unmet(statement, rows));
+                }
+            }
+        }
+        if sealing {
+            self.held.append(&mut done);
+            if confirmed && lost.is_none() && !self.held.is_empty() {
+                self.confirm()?;
+                let what = std::mem::take(&mut self.held);
+                self.done(what);
+            }
+        } else if !done.is_empty() {
+            self.done(done);
+        }
+        lost.map_or(Ok(()), |error| Err(Lost(Some(error))))
+    }
+
+    /// Waits until the backup has what was sealed last.
+    fn confirm(&mut self) -> Result<(), Lost> {
+        let Some(station) = &self.station else { return Err(Lost(None)) };
+        let Some((row, number)) = station.seal else { return Ok(()) };
+        let number = u64::try_from(number).unwrap_or_default();
+        loop {
+            let deadline = Instant::now() + CONFIRM;
+            match self.shared.cluster.confirm(row, number, station.server, deadline) {
+                Ok(Confirmed::ByBackup | Confirmed::NoBackup) => return Ok(()),
+                Ok(Confirmed::Moved) => return Err(Lost(None)),
+                Err(error) if self.shared.stops() => return Err(Lost(Some(error))),
+                Err(error) if error.kind() == ErrorKind::FailoverTimeout => {
+                    self.shared.set_problem(Some(&error));
+                }
+                Err(error) => return Err(Lost(Some(error))),
+            }
+        }
+    }
+
+    fn again(&self, number: u64, delay_ms: u64, plain: bool) {
+        let at = if delay_ms == 0 { 0 } else { self.shared.now_ms() + delay_ms };
+        let mut core = self.shared.lock();
+        core.totals.resubmitted += 1;
+        core.queue.settle(number, Verdict::Again { at, plain });
+    }
+
+    fn done(&mut self, what: Vec<(u64, Executed)>) {
+        self.pause = PAUSE_MIN;
+        self.unwritten = self.shared.store.is_durable();
+        let mut told = Vec::with_capacity(what.len());
+        {
+            let mut core = self.shared.lock();
+            for (number, executed) in what {
+                let Some(entry) = core.queue.get_mut(number) else { continue };
+                let (keep, ticket) = (entry.data.keep.take(), entry.data.ticket.clone());
+                core.totals.committed += 1;
+                core.totals.found_done += u64::from(executed.found_done);
+                core.remember(&ticket);
+                core.queue.settle(number, Verdict::Done);
+                told.push((keep, ticket, executed));
+            }
+        }
+        self.shared.room.notify_all();
+        for (keep, ticket, executed) in told {
+            if let Some(keep) = keep {
+                self.shared.store.end(keep);
+            }
+            ticket.tell(Ok(executed));
+        }
+    }
+
+    /// The server has refused a submission.
+    fn failed(&mut self, number: u64, statement: usize, error: Box<ServerError>) {
+        let (plain, attempts, payload) = {
+            let core = self.shared.lock();
+            let Some(entry) = core.queue.get(number) else { return };
+            (entry.plain, entry.attempts, Arc::clone(&entry.data.payload))
+        };
+        let class = error.code.get(..2).unwrap_or_default();
+        match (error.code.as_str(), class) {
+            ("40001" | "40P01", _) => {
+                let delay = CONFLICT_MIN_MS << attempts.min(16);
+                self.again(number, delay.min(CONFLICT_MAX_MS), false);
+            }
+            // What was prepared ahead is gone, was never there, or no longer fits.
+            ("26000" | "0A000", _) if !plain => {
+                if let Some(station) = &mut self.station {
+                    station.pipe.forget(&payload);
+                }
+                self.again(number, 0, true);
+            }
+            // Parameters that do not fit the statement.
+            ("08P01", _) => self.bury(number, statement, refusal(*error)),
+            // The server is out of something, its disks fail, or it cannot reach another one: nothing
+            // that is wrong with the submission.
+            (_, "08" | "53" | "58") => {
+                self.shared.set_problem(Some(&refusal(*error)));
+                self.again(number, SHORTAGE_MS, false);
+            }
+            _ => self.bury(number, statement, refusal(*error)),
+        }
+    }
+
+    /// It can never succeed. Nobody is told before that is kept: else it might be run once more after
+    /// a crash, and succeed.
+    fn bury(&mut self, number: u64, statement: usize, error: Error) {
+        self.pause = PAUSE_MIN;
+        let keep = self.shared.lock().queue.get_mut(number).and_then(|it| it.data.keep.take());
+        let Some(mut keep) = keep else { return };
+        let server = error.server_error();
+        let death = Death {
+            at_unix_ms: unix_ms(),
+            statement: u32::try_from(statement).unwrap_or(u32::MAX),
+            sqlstate: error.sqlstate().to_owned(),
+            message: error.to_string(),
+            detail: server.and_then(|it| it.detail.clone()).unwrap_or_default(),
+        };
+        let kept = self.shared.store.bury(&mut keep, &death);
+        let mut core = self.shared.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return };
+        entry.data.keep = Some(keep);
+        match kept {
+            Ok(()) => {
+                let ticket = entry.data.ticket.clone();
+                tracing::warn!(id = %ticket.id(), sqlstate = %death.sqlstate, "a submission is a dead letter");
+                entry.data.death = Some(death);
+                core.totals.died += 1;
+                core.queue.settle(number, Verdict::Dead);
+                drop(core);
+                ticket.tell(Err(error));
+            }
+            Err(why) => {
+                drop(core);
+                tracing::warn!(error = %why, "a dead letter could not be kept; it is tried again");
+                self.again(number, SHORTAGE_MS, false);
+            }
+        }
+    }
+}
+
+/// What the queue hands out, with what is to be sent.
+fn take(shared: &Shared, shard: usize, room: usize, empty: bool) -> Vec<(Job, Arc<Payload>, bool)> {
+    let now = shared.now_ms();
+    let mut core = shared.lock();
+    let jobs = core.queue.take(shard, room, empty, now);
+    jobs.into_iter()
+        .filter_map(|job| {
+            let entry = core.queue.get(job.number)?;
+            Some((job, Arc::clone(&entry.data.payload), entry.plain))
+        })
+        .collect()
+}
+
+fn is_commit(answer: &Answer) -> bool {
+    matches!(answer, Answer::Job(_, Fate::Committed(_) | Fate::FoundDone))
+}
+
+fn sealed(answers: &[Answer]) -> bool {
+    answers.iter().any(|answer| matches!(answer, Answer::Sealed))
+}
+
+fn refusal(error: ServerError) -> Error {
+    Error::server(error, Outcome::NotCommitted)
+}
+
+fn too_large() -> Fate {
+    let error = ServerError {
+        severity: "ERROR".to_owned(),
+        code: "54000".to_owned(),
+        message: "the submission is larger than a message of the protocol can be".to_owned(),
+        ..ServerError::default()
+    };
+    Fate::Failed { statement: 0, error: Box::new(error) }
+}
+
+fn unmet(statement: usize, rows: u64) -> Error {
+    let number = statement + 1;
+    Error::new(
+        ErrorKind::TransactionFailed,
+        format!(
+            "statement {number} of the submission has affected {rows} rows, which is not what was \
+             expected; all of it was rolled back and nothing is committed"
+        ),
+    )
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if self.shared.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.end();
+        }
+    }
+}

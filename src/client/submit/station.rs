@@ -1,0 +1,237 @@
+//! A link made ready for submissions: the ledger is there, nobody else is at work in this place, the
+//! claims are prepared.
+//!
+//! Why nobody else may be at work: a backend whose client is gone still carries out what it has
+//! received. Were it still to execute a submission that has been sent again and has failed by now, what
+//! was reported as not committed would be. So each place holds an advisory lock for as long as its
+//! backend lives, and whoever finds it taken ends that backend first.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::message::frontend;
+use uuid::Uuid;
+
+use super::pipe::{CLAIM, CLAIM_AFTER, Pipe, SEAL};
+use crate::cluster::{Cluster, Handover, LedgerAccess, Want};
+use crate::config::{CommitAck, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::Link;
+use crate::session::ledger;
+use crate::wire::execution::SYNC;
+use crate::wire::frame::Frame;
+use crate::wire::{error_fields, row};
+
+/// An answer that takes longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A former backend is given so long to end.
+const TERMINATE_MS: u64 = 5000;
+/// Places whose former backends are looked for; as many as there can be sessions.
+const PLACES: usize = 64;
+
+const UUID: u32 = 2950;
+const INT8: u32 = 20;
+
+/// A link at work.
+pub struct Station {
+    pub link: Link,
+    pub pipe: Pipe,
+    pub input: BytesMut,
+    pub server: usize,
+    pub timeline: u32,
+    /// The row of the ledger by which the backup is asked what it has, and the last number sealed.
+    pub seal: Option<(Uuid, i64)>,
+}
+
+/// The backends of one store's places, lest one of them is taken for a former one.
+#[derive(Default)]
+pub struct Backends(Mutex<Vec<(usize, i32)>>);
+
+impl Backends {
+    /// The backend of a place is lost.
+    pub fn leave(&self, place: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != place);
+    }
+}
+
+impl Station {
+    /// Waits for a primary and makes a link to it ready.
+    pub fn open(
+        (config, cluster): (&Config, &Cluster),
+        (store, place, backends): (Uuid, usize, &Backends),
+        want: &Want,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Self> {
+        let Handover { link, server, facts, .. } = cluster.acquire(want, interrupted)?;
+        let pipe = Pipe::new(config.limits.statement_cache_size, config.limits.message_bytes_max);
+        let input = BytesMut::with_capacity(8 * 1024);
+        let timeline = facts.timeline;
+        let mut it = Self { link, pipe, input, server, timeline, seal: None };
+        let pid = it.link.info().backend_pid;
+        // From here on until it has the lock: two places must not end each other's backend.
+        let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.retain(|(other, _)| *other != place);
+        let others: Vec<i32> = backends.iter().map(|(_, pid)| *pid).collect();
+        it.take_place(store, place, &others)?;
+        backends.push((place, pid));
+        drop(backends);
+        let access = it.access()?;
+        it.prepare_claims(access)?;
+        if config.ledger.commit_ack == CommitAck::Backup {
+            it.open_row(facts.ledger)?;
+        }
+        Ok(it)
+    }
+
+    /// Ends whatever an earlier link of this store has left behind, and takes the place's lock.
+    fn take_place(&mut self, store: Uuid, place: usize, others: &[i32]) -> Result<()> {
+        let keys: Vec<String> = (0..PLACES).map(|place| lock_key(store, place).to_string()).collect();
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let sql = format!(
+            "SELECT pg_catalog.pg_terminate_backend(l.pid, {TERMINATE_MS}) \
+             FROM pg_catalog.pg_locks AS l \
+             WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
+             AND l.objsubid OPERATOR(pg_catalog.=) 1::pg_catalog.int2 \
+             AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database AS d \
+             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+             AND ((l.classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) \
+             l.objid::pg_catalog.int8) OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[]) \
+             AND l.pid OPERATOR(pg_catalog.<>) ALL ('{{{}}}'::pg_catalog.int4[])",
+            keys.join(","),
+            others.join(","),
+        );
+        self.ask(&sql)?;
+        let key = lock_key(store, place);
+        let locked = self.ask(&format!("SELECT pg_catalog.pg_try_advisory_lock({key})"))?;
+        if locked.first().is_some_and(|row| row.first().is_some_and(|it| it.as_deref() == Some("t"))) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::FailoverTimeout,
+            "a backend that was lost is still at work on submissions and could not be ended",
+        ))
+    }
+
+    /// How submissions are claimed here; what they need is installed if it is missing.
+    fn access(&mut self) -> Result<LedgerAccess> {
+        let mut access = self.look()?;
+        if access == LedgerAccess::None {
+            let installed = self.ask(&ledger::install_submissions_sql(false, None));
+            access = self.look()?;
+            if access == LedgerAccess::None {
+                let mut error = Error::new(
+                    ErrorKind::Ledger,
+                    "segue.submission is missing, or this role may not use it, and it could not be \
+                     installed: have an owner of the database run `segue setup`; submissions wait",
+                );
+                if let Err(why) = installed {
+                    error = error.with_source(why);
+                }
+                return Err(error);
+            }
+        }
+        Ok(access)
+    }
+
+    fn look(&mut self) -> Result<LedgerAccess> {
+        let rows = self.ask(&format!("SELECT {}", ledger::SUBMISSION_ACCESS))?;
+        let word = rows.first().and_then(|row| row.first()).and_then(Option::as_deref);
+        Ok(match word {
+            Some("table") => LedgerAccess::Table,
+            Some("function") => LedgerAccess::Function,
+            _ => LedgerAccess::None,
+        })
+    }
+
+    fn prepare_claims(&mut self, access: LedgerAccess) -> Result<()> {
+        let (claim, after) = match access {
+            LedgerAccess::Function => (ledger::CLAIM_FUNCTION, ledger::CLAIM_AFTER_FUNCTION),
+            _ => (ledger::CLAIM_TABLE, ledger::CLAIM_AFTER_TABLE),
+        };
+        self.prepare(&[(CLAIM, claim, &[UUID]), (CLAIM_AFTER, after, &[UUID, UUID])])
+    }
+
+    /// Opens a row by whose number on the backup it is known what the backup has.
+    fn open_row(&mut self, access: LedgerAccess) -> Result<()> {
+        let mut access = access;
+        if access == LedgerAccess::None {
+            self.ask(&ledger::install_sql(false, None))?;
+            access = LedgerAccess::Table;
+        }
+        let row = Uuid::new_v4();
+        self.ask(&format!("SELECT segue.open('{row}', '{}')", Uuid::nil()))?;
+        let seal = match access {
+            LedgerAccess::Function => ledger::SEAL_FUNCTION,
+            _ => ledger::SEAL_TABLE,
+        };
+        self.prepare(&[(SEAL, seal, &[UUID, INT8])])?;
+        self.seal = Some((row, 0));
+        Ok(())
+    }
+
+    fn prepare(&mut self, statements: &[(&str, &str, &[u32])]) -> Result<()> {
+        let mut out = BytesMut::new();
+        for (name, sql, types) in statements {
+            frontend::parse(name, sql, types.iter().copied(), &mut out).map_err(broken)?;
+        }
+        out.put_slice(SYNC);
+        self.exchange(&out).map(drop)
+    }
+
+    /// Asks something of Segue's own; the rows as text.
+    fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(broken)?;
+        self.exchange(&out)
+    }
+
+    fn exchange(&mut self, out: &[u8]) -> Result<Vec<Vec<Option<String>>>> {
+        let malformed = |error| broken(io::Error::new(io::ErrorKind::InvalidData, error));
+        let deadline = Instant::now() + PATIENCE;
+        self.link.exchange(out, &mut self.input).map_err(broken)?;
+        let mut rows = Vec::new();
+        let mut refused = None;
+        loop {
+            while let Some(frame) = Frame::take(&mut self.input, 1 << 20).map_err(malformed)? {
+                match frame.tag() {
+                    b'D' => {
+                        let values = row::Values::new(frame.body()).map_err(malformed)?;
+                        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                        let values = values.map(|value| value.map(|value| value.map(text)));
+                        rows.push(values.collect::<Result<Vec<_>, _>>().map_err(malformed)?);
+                    }
+                    b'E' => refused = Some(error_fields::parse(frame.body()).map_err(malformed)?),
+                    b'Z' => {
+                        return match refused {
+                            None => Ok(rows),
+                            Some(error) => {
+                                Err(Error::server(error, crate::error::Outcome::NotCommitted))
+                            }
+                        };
+                    }
+                    _ => {}
+                }
+            }
+            if self.link.recv_deadline(&mut self.input, deadline).map_err(broken)? == 0 {
+                let error = broken(io::ErrorKind::UnexpectedEof.into());
+                return Err(refused.map_or(error.clone(), |it| error.with_server_error(it)));
+            }
+        }
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    Error::new(ErrorKind::Connect, "the link that submissions were to be run on broke")
+        .with_source(error)
+}
+
+/// The advisory lock of a place. The host is a part of it, lest a copied directory on another machine
+/// be taken for this one.
+fn lock_key(store: Uuid, place: usize) -> i64 {
+    let host = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut bytes = store.as_bytes().to_vec();
+    bytes.extend_from_slice(&host);
+    xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, place as u64).cast_signed()
+}
