@@ -23,7 +23,10 @@ fn what_is_handed_over_is_run_once() {
     assert_eq!((status.submitted, status.committed, status.found_done), (1000, 1000, 0));
     assert_eq!((status.waiting, status.in_flight, status.bytes, status.lanes), (0, 0, 0, 0));
     assert_eq!(status.problem, None);
-    assert_eq!(client.ticket(tickets[999].id()).unwrap().unwrap().poll().unwrap().unwrap().rows, [1]);
+    assert_eq!(
+        client.ticket(tickets[999].id()).unwrap().unwrap().poll().unwrap().unwrap().rows,
+        [1]
+    );
 }
 
 #[test]
@@ -78,7 +81,8 @@ fn a_lane_keeps_its_order_where_a_statement_cannot_be_prepared_ahead() {
     let (client, name) = (client(""), table());
     let lane = |it: Submission| it.lane("one");
     let create = format!("CREATE TABLE {name}_b (at serial, id int8, note text)");
-    let mut tickets = vec![client.submit(lane(Submission::new().statement(&create, &[]).unwrap())).unwrap()];
+    let mut tickets =
+        vec![client.submit(lane(Submission::new().statement(&create, &[]).unwrap())).unwrap()];
     for id in 0..100 {
         tickets.push(client.submit(lane(insert(&format!("{name}_b"), id))).unwrap());
     }
@@ -156,7 +160,9 @@ fn the_same_keys_from_two_clients_at_once() {
         for client in &clients {
             scope.spawn(|| {
                 let tickets: Vec<_> = (0..500)
-                    .map(|id| client.submit(insert(prefix, id).key(format!("{prefix}-{id}"))).unwrap())
+                    .map(|id| {
+                        client.submit(insert(prefix, id).key(format!("{prefix}-{id}"))).unwrap()
+                    })
                     .collect();
                 tickets.iter().for_each(|ticket| drop(committed(ticket)));
             });
@@ -287,7 +293,10 @@ fn the_ledger_of_submissions_is_set_up_as_the_ledger_is() {
     owner.setup(&hardened).unwrap();
     assert_eq!(committed(&ticket).rows, [1]);
     assert_eq!(plain.submissions().unwrap().problem, None);
-    let error = plain.session().unwrap().execute("INSERT INTO segue.submission VALUES ($1)", &[&ticket.id()]);
+    let error = plain
+        .session()
+        .unwrap()
+        .execute("INSERT INTO segue.submission VALUES ($1)", &[&ticket.id()]);
     assert_eq!(error.unwrap_err().sqlstate(), "42501");
     // In a lane the claim goes through the other function.
     let tickets: Vec<_> =

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::queue::Job;
 use super::submission::{Payload, SubmittedStatement};
 use crate::error::ServerError;
-use crate::session::ledger::SQLSTATE_OUT_OF_ORDER;
+use crate::session::ledger::{CONFIRM, SQLSTATE_OUT_OF_ORDER};
 use crate::wire::execution::{self, SYNC};
 use crate::wire::frame::{Frame, Status, command_tag, rows_affected};
 use crate::wire::{Malformed, error_fields};
@@ -52,11 +52,22 @@ enum What {
     /// Of this statement, under a name.
     Parse(Key),
     /// A submission, with so many executions of Segue's own ahead of its first statement.
-    Job { number: u64, own: usize, expect: Vec<Option<(u64, u64)>>, solo: bool },
+    Job {
+        number: u64,
+        own: usize,
+        expect: Vec<Option<(u64, u64)>>,
+        solo: bool,
+    },
     /// COMMIT of one that travels alone: it is committed if this succeeds.
-    Commit { number: u64, rows: Vec<u64> },
+    Commit {
+        number: u64,
+        rows: Vec<u64>,
+    },
     /// ROLLBACK of it, for this reason.
-    Rollback { number: u64, fate: Fate },
+    Rollback {
+        number: u64,
+        fate: Fate,
+    },
     Seal,
 }
 
@@ -69,18 +80,24 @@ pub enum Fate {
     /// The one ahead of it is not done.
     OutOfOrder,
     /// The server has refused a statement, counted from 0; nothing of it is committed.
-    Failed { statement: usize, error: Box<ServerError> },
+    Failed {
+        statement: usize,
+        error: Box<ServerError>,
+    },
     /// The claim itself was refused: the ledger is missing, or may not be used.
     NoClaim(Box<ServerError>),
     /// A statement has affected another number of rows than was expected.
-    Unmet { statement: usize, rows: u64 },
+    Unmet {
+        statement: usize,
+        rows: u64,
+    },
 }
 
 /// An answer of the server's.
 #[derive(Debug)]
 pub enum Answer {
     Job(u64, Fate),
-    /// The seal, and so all that was committed ahead of it, is in the log.
+    /// The seal or confirmation, and so all that was committed ahead of it, is in the log.
     Sealed,
     NotSealed(Box<ServerError>),
 }
@@ -118,9 +135,9 @@ impl Pipe {
     /// The submissions that are unanswered.
     pub fn unanswered(&self) -> Vec<u64> {
         let number = |group: &Group| match &group.what {
-            What::Job { number, .. } | What::Commit { number, .. } | What::Rollback { number, .. } => {
-                Some(*number)
-            }
+            What::Job { number, .. }
+            | What::Commit { number, .. }
+            | What::Rollback { number, .. } => Some(*number),
             What::Parse(_) | What::Seal => None,
         };
         self.groups.iter().filter_map(number).collect()
@@ -186,6 +203,21 @@ impl Pipe {
         let _ = bind(SEAL, &[1, 1], encode, out);
         out.put_slice(SYNC);
         self.group(What::Seal);
+    }
+
+    /// Appends a transaction that writes nothing but waits for what the server's commits wait for. What
+    /// is found done may be a commit whose wait for a synchronous standby was cut short: behind this
+    /// one it has been waited for.
+    pub fn push_confirmation(&mut self, out: &mut BytesMut) {
+        let _ = plain_statement(CONFIRM, &[], out)
+            .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        out.put_slice(SYNC);
+        self.group(What::Seal);
+    }
+
+    /// Whether a seal or a confirmation is unanswered.
+    pub fn is_sealing(&self) -> bool {
+        self.groups.iter().any(|group| matches!(group.what, What::Seal))
     }
 
     /// Takes in what has arrived; appends to `out` what has to be sent in reply.
@@ -296,8 +328,8 @@ impl Pipe {
 
     /// Ends the transaction of what travels alone.
     fn end(&mut self, sql: &str, what: What, out: &mut BytesMut) {
-        let _ = plain_statement(sql, &[], out)
-            .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        let _ =
+            plain_statement(sql, &[], out).and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
         out.put_slice(SYNC);
         self.groups.push_front(Group { what, done: 0, rows: Vec::new(), error: None });
     }
@@ -347,9 +379,10 @@ fn failed(done: usize, own: usize, statements: usize, error: Box<ServerError>) -
 
 /// Whether all expectations are met.
 fn judge(expect: &[Option<(u64, u64)>], rows: Vec<u64>) -> Fate {
-    let unmet = expect.iter().zip(&rows).position(|(expect, rows)| {
-        expect.is_some_and(|(min, max)| *rows < min || *rows > max)
-    });
+    let unmet = expect
+        .iter()
+        .zip(&rows)
+        .position(|(expect, rows)| expect.is_some_and(|(min, max)| *rows < min || *rows > max));
     match unmet {
         Some(statement) => Fate::Unmet { statement, rows: rows[statement] },
         None => Fate::Committed(rows),

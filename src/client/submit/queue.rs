@@ -109,7 +109,10 @@ pub struct Job {
 pub enum Verdict {
     Done,
     /// To be sent again, not before `at`; without prepared statements if `plain`.
-    Again { at: u64, plain: bool },
+    Again {
+        at: u64,
+        plain: bool,
+    },
     Dead,
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::Shared;
 use super::pipe::{Answer, Fate};
 use super::queue::{Job, Verdict};
+use super::shared::Shared;
 use super::station::Station;
 use super::store::{Death, unix_ms};
 use super::submission::Payload;
@@ -87,6 +87,8 @@ impl Runner {
             self.leave_server();
             if station.pipe.is_empty() {
                 station.link.close();
+            } else {
+                station.link.abandon();
             }
         }
     }
@@ -122,19 +124,16 @@ impl Runner {
             deadline: Instant::now() + shared.config.failover.timeout,
         };
         let place = (shared.store.id, self.shard, &shared.backends);
-        let mut stops = || shared.stops();
-        match Station::open((&shared.config, &shared.cluster), place, &want, &mut stops) {
+        match Station::open((&shared.config, &shared.cluster), place, &want, &shared.stop) {
             Ok(station) => {
                 self.lost = None;
                 self.timeline_floor = self.timeline_floor.max(station.timeline);
-                let waker = station.link.waker();
-                shared.cluster.register(self.session, station.server, waker.clone());
-                shared.lock().wakers.insert(self.shard, waker);
+                shared.lock().wakers.insert(self.shard, station.link.waker());
                 shared.set_problem(None);
                 self.station = Some(station);
             }
             Err(error) => {
-                shared.backends.leave(self.shard);
+                self.leave_server();
                 if !shared.stops() {
                     tracing::debug!(%error, "submissions wait");
                     shared.set_problem(Some(&error));
@@ -222,7 +221,9 @@ impl Runner {
                     core.queue.settle(job.number, Verdict::Again { at: 0, plain: false });
                 }
                 drop(core);
-                if let Some((row, number)) = station.seal.as_mut().filter(|_| some && !pipe.is_alone()) {
+                if let Some((row, number)) =
+                    station.seal.as_mut().filter(|_| some && !pipe.is_alone())
+                {
                     *number += 1;
                     pipe.push_seal(*row, *number, &mut out);
                 }
@@ -242,11 +243,17 @@ impl Runner {
             }
             let fed = pipe.feed(&mut station.input, &mut out, &mut answers);
             let sealing = station.seal.is_some();
-            if sealing && pipe.is_empty() && answers.iter().any(is_commit) && !sealed(&answers) {
-                // It travelled alone: its seal follows.
-                if let Some((row, number)) = &mut station.seal {
-                    *number += 1;
-                    pipe.push_seal(*row, *number, &mut out);
+            let sealed = answers.iter().rposition(|answer| matches!(answer, Answer::Sealed));
+            let behind = &answers[sealed.map_or(0, |at| at + 1)..];
+            let hold = behind.iter().any(|answer| must_be_held(answer, sealing));
+            if hold && !pipe.is_sealing() {
+                match &mut station.seal {
+                    // It travelled alone: its seal follows.
+                    Some((row, number)) => {
+                        *number += 1;
+                        pipe.push_seal(*row, *number, &mut out);
+                    }
+                    None => pipe.push_confirmation(&mut out),
                 }
             }
             let settled = self.settle(std::mem::take(&mut answers), sealing);
@@ -257,20 +264,23 @@ impl Runner {
         }
     }
 
-    /// Deals with answers. With `sealing`, what is committed is held back until the backup has it.
+    /// Deals with answers. What is found done, and with `sealing` all that is committed, is held back
+    /// until what was sent behind it is answered, and the backup has it.
     fn settle(&mut self, answers: Vec<Answer>, sealing: bool) -> Result<(), Lost> {
         let mut lost = None;
-        let mut confirmed = false;
+        // So many of those held are confirmed.
+        let mut ready = 0;
         let mut done = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Sealed => confirmed = true,
+                Answer::Sealed => ready = self.held.len(),
                 Answer::NotSealed(error) => lost = Some(refusal(*error)),
                 Answer::Job(number, Fate::Committed(rows)) => {
-                    done.push((number, Executed { rows, found_done: false }));
+                    let executed = Executed { rows, found_done: false };
+                    if sealing { &mut self.held } else { &mut done }.push((number, executed));
                 }
                 Answer::Job(number, Fate::FoundDone) => {
-                    done.push((number, Executed { rows: Vec::new(), found_done: true }));
+                    self.held.push((number, Executed { rows: Vec::new(), found_done: true }));
                 }
                 Answer::Job(number, Fate::OutOfOrder) => self.again(number, 0, false),
                 Answer::Job(number, Fate::NoClaim(error)) => {
@@ -285,15 +295,15 @@ impl Runner {
                 }
             }
         }
-        if sealing {
-            self.held.append(&mut done);
-            if confirmed && lost.is_none() && !self.held.is_empty() {
-                self.confirm()?;
-                let what = std::mem::take(&mut self.held);
-                self.done(what);
-            }
-        } else if !done.is_empty() {
+        if !done.is_empty() {
             self.done(done);
+        }
+        if lost.is_none() && ready > 0 {
+            if sealing {
+                self.confirm()?;
+            }
+            let what = self.held.drain(..ready).collect();
+            self.done(what);
         }
         lost.map_or(Ok(()), |error| Err(Lost(Some(error))))
     }
@@ -431,12 +441,12 @@ fn take(shared: &Shared, shard: usize, room: usize, empty: bool) -> Vec<(Job, Ar
         .collect()
 }
 
-fn is_commit(answer: &Answer) -> bool {
-    matches!(answer, Answer::Job(_, Fate::Committed(_) | Fate::FoundDone))
-}
-
-fn sealed(answers: &[Answer]) -> bool {
-    answers.iter().any(|answer| matches!(answer, Answer::Sealed))
+fn must_be_held(answer: &Answer, sealing: bool) -> bool {
+    match answer {
+        Answer::Job(_, Fate::FoundDone) => true,
+        Answer::Job(_, Fate::Committed(_)) => sealing,
+        _ => false,
+    }
 }
 
 fn refusal(error: ServerError) -> Error {

@@ -7,7 +7,8 @@
 //! backend lives, and whoever finds it taken ends that backend first.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
@@ -26,6 +27,8 @@ use crate::wire::{error_fields, row};
 
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// It is seen to so often whether the client is closed.
+const ATTENTION: Duration = Duration::from_millis(50);
 /// A former backend is given so long to end.
 const TERMINATE_MS: u64 = 5000;
 /// Places whose former backends are looked for; as many as there can be sessions.
@@ -43,6 +46,8 @@ pub struct Station {
     pub timeline: u32,
     /// The row of the ledger by which the backup is asked what it has, and the last number sealed.
     pub seal: Option<(Uuid, i64)>,
+    /// The client is closed.
+    stop: Arc<AtomicBool>,
 }
 
 /// The backends of one store's places, lest one of them is taken for a former one.
@@ -57,18 +62,22 @@ impl Backends {
 }
 
 impl Station {
-    /// Waits for a primary and makes a link to it ready.
+    /// Waits for a primary and makes a link to it ready. The cluster is told of the link at once, and
+    /// has to be told of its end, also after an error.
     pub fn open(
         (config, cluster): (&Config, &Cluster),
         (store, place, backends): (Uuid, usize, &Backends),
         want: &Want,
-        interrupted: &mut dyn FnMut() -> bool,
+        stop: &Arc<AtomicBool>,
     ) -> Result<Self> {
-        let Handover { link, server, facts, .. } = cluster.acquire(want, interrupted)?;
+        let mut stops = || stop.load(Ordering::Acquire);
+        let Handover { link, server, facts, .. } = cluster.acquire(want, &mut stops)?;
+        cluster.register(want.session, server, link.waker());
         let pipe = Pipe::new(config.limits.statement_cache_size, config.limits.message_bytes_max);
         let input = BytesMut::with_capacity(8 * 1024);
         let timeline = facts.timeline;
-        let mut it = Self { link, pipe, input, server, timeline, seal: None };
+        let stop = Arc::clone(stop);
+        let mut it = Self { link, pipe, input, server, timeline, seal: None, stop };
         let pid = it.link.info().backend_pid;
         // From here on until it has the lock: two places must not end each other's backend.
         let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +96,8 @@ impl Station {
 
     /// Ends whatever an earlier link of this store has left behind, and takes the place's lock.
     fn take_place(&mut self, store: Uuid, place: usize, others: &[i32]) -> Result<()> {
-        let keys: Vec<String> = (0..PLACES).map(|place| lock_key(store, place).to_string()).collect();
+        let keys: Vec<String> =
+            (0..PLACES).map(|place| lock_key(store, place).to_string()).collect();
         let others: Vec<String> = others.iter().map(ToString::to_string).collect();
         let sql = format!(
             "SELECT pg_catalog.pg_terminate_backend(l.pid, {TERMINATE_MS}) \
@@ -105,7 +115,10 @@ impl Station {
         self.ask(&sql)?;
         let key = lock_key(store, place);
         let locked = self.ask(&format!("SELECT pg_catalog.pg_try_advisory_lock({key})"))?;
-        if locked.first().is_some_and(|row| row.first().is_some_and(|it| it.as_deref() == Some("t"))) {
+        if locked
+            .first()
+            .is_some_and(|row| row.first().is_some_and(|it| it.as_deref() == Some("t")))
+        {
             return Ok(());
         }
         Err(Error::new(
@@ -214,7 +227,17 @@ impl Station {
                     _ => {}
                 }
             }
-            if self.link.recv_deadline(&mut self.input, deadline).map_err(broken)? == 0 {
+            let slice = deadline.min(Instant::now() + ATTENTION);
+            let received = match self.link.recv_deadline(&mut self.input, slice) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if self.stop.load(Ordering::Acquire) || Instant::now() >= deadline {
+                        return Err(broken(error));
+                    }
+                    continue;
+                }
+                received => received.map_err(broken)?,
+            };
+            if received == 0 {
                 let error = broken(io::ErrorKind::UnexpectedEof.into());
                 return Err(refused.map_or(error.clone(), |it| error.with_server_error(it)));
             }

@@ -99,14 +99,19 @@ impl Store {
                 death = Some(Death {
                     at_unix_ms: unix_ms(),
                     sqlstate: "XX001".to_owned(),
-                    message: "the journal was found damaged, and records of this submission may be \
+                    message:
+                        "the journal was found damaged, and records of this submission may be \
                               missing; it may be committed: retry it (it is never executed twice) \
                               or purge it"
-                        .to_owned(),
+                            .to_owned(),
                     ..Death::default()
                 });
             }
-            unended.push(Unended { keep: Keep(Some(journal.adopt(found)), found.owner), payload, death });
+            unended.push(Unended {
+                keep: Keep(Some(journal.adopt(found)), found.owner),
+                payload,
+                death,
+            });
         }
         let id = journal.id();
         drop(recovered);

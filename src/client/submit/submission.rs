@@ -81,7 +81,8 @@ impl Submission {
             let mut out = BytesMut::new();
             let encoded = param.encode(oid, &mut out).map_err(|error| {
                 let number = index + 1;
-                let message = format!("parameter {number} cannot be encoded; nothing was handed over");
+                let message =
+                    format!("parameter {number} cannot be encoded; nothing was handed over");
                 Error::new(ErrorKind::Conversion, message).with_source(error)
             })?;
             let bytes = matches!(encoded, IsNull::No).then(|| out.freeze());
@@ -293,7 +294,9 @@ fn refuse(sql: &str, class: &Classified) -> Result<()> {
             None => return Ok(()),
         },
     };
-    Err(usage(&format!("this statement can be no part of a submission: {why}; nothing was handed over")))
+    Err(usage(&format!(
+        "this statement can be no part of a submission: {why}; nothing was handed over"
+    )))
 }
 
 fn usage(message: &str) -> Error {

@@ -1,0 +1,104 @@
+//! What the application is told of the queue as a whole: dead letters, and numbers.
+//!
+//! Debug of a dead letter shows neither its statements nor what the server says of values.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::store::Death;
+use super::submission::Payload;
+use crate::error::{Error, ErrorKind, Outcome, ServerError};
+
+/// A submission that can never succeed as things are.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    pub id: Uuid,
+    pub key: Option<String>,
+    pub lane: Option<String>,
+    /// Whether its lane stands still because of it.
+    pub stops_lane: bool,
+    pub died_at: SystemTime,
+    /// The statement that failed, from 0, and all texts.
+    pub statement: usize,
+    pub statements: Vec<String>,
+    /// The server's error, unchanged; or Segue's own, for an expectation that was not met.
+    pub sqlstate: String,
+    pub message: String,
+    /// May hold values of the application's.
+    pub detail: Option<String>,
+}
+
+/// What becomes of submissions, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubmissionStatus {
+    /// Handed over and not sent yet, or to be sent again.
+    pub waiting: usize,
+    /// Sent and not answered.
+    pub in_flight: usize,
+    pub dead_letters: usize,
+    /// Lanes with anything in them, and those of them that a dead letter has stopped.
+    pub lanes: usize,
+    pub lanes_stopped: usize,
+    /// Memory that they take up, about.
+    pub bytes: usize,
+    /// The journal's files, if submissions are kept in files.
+    pub journal_bytes: Option<u64>,
+    /// Since the client was opened: handed over, of these found in the journal; committed, of these
+    /// found to be so already; attempts that were made once more; dead letters.
+    pub submitted: u64,
+    pub recovered: u64,
+    pub committed: u64,
+    pub found_done: u64,
+    pub resubmitted: u64,
+    pub died: u64,
+    /// Why nothing can be run at present, if that is so.
+    pub problem: Option<String>,
+}
+
+impl Death {
+    /// What its ticket tells.
+    pub fn error(&self) -> Error {
+        if self.sqlstate == "25P02" {
+            return Error::new(ErrorKind::TransactionFailed, self.message.clone());
+        }
+        let server = ServerError {
+            severity: "ERROR".to_owned(),
+            code: self.sqlstate.clone(),
+            message: self.message.clone(),
+            detail: Some(self.detail.clone()).filter(|detail| !detail.is_empty()),
+            ..ServerError::default()
+        };
+        Error::server(server, Outcome::NotCommitted)
+    }
+}
+
+pub(super) fn letter(payload: &Payload, death: &Death) -> DeadLetter {
+    DeadLetter {
+        id: payload.id,
+        key: payload.key.as_deref().map(str::to_owned),
+        lane: payload.lane.as_deref().map(str::to_owned),
+        stops_lane: payload.stop_on_failure,
+        died_at: UNIX_EPOCH + Duration::from_millis(death.at_unix_ms),
+        statement: usize::try_from(death.statement).unwrap_or(usize::MAX),
+        statements: payload.statements.iter().map(|it| it.sql.to_string()).collect(),
+        sqlstate: death.sqlstate.clone(),
+        message: death.message.clone(),
+        detail: Some(death.detail.clone()).filter(|detail| !detail.is_empty()),
+    }
+}
+
+impl fmt::Debug for DeadLetter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither texts nor what the server says of values.
+        f.debug_struct("DeadLetter")
+            .field("id", &self.id)
+            .field("lane", &self.lane)
+            .field("statement", &self.statement)
+            .field("sqlstate", &self.sqlstate)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the pure parts. Whether it is exactly once is for real servers to say: `tests/live_submit`.
+
+mod pipe;
+mod queue;
