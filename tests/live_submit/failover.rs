@@ -5,7 +5,7 @@ use std::time::Duration;
 use segue::{Client, Ticket};
 use segue_testkit::{Cluster, Replication, Server};
 
-use crate::harness::{committed, ids_on, insert, make_table};
+use crate::harness::{committed, eventually, ids_on, insert, make_table};
 
 const PROMOTION: Duration = Duration::from_secs(30);
 
@@ -82,4 +82,36 @@ fn through_two_failovers_with_synchronous_replication() {
 #[test]
 fn through_two_failovers_with_the_backups_word() {
     through_two_failovers(Replication::Async, "commit_ack=backup");
+}
+
+/// A commit whose wait for the standby was cut short is there for all to see and would yet be lost with
+/// its server: who finds it done says so only when the standby has it.
+#[test]
+fn what_is_found_done_is_told_once_the_standby_has_it() {
+    let cluster = Cluster::builder().standbys(1).replication(Replication::Sync).start().unwrap();
+    make_table(cluster.primary(), "t");
+    let client = Client::connect(&cluster.conninfo()).unwrap();
+    committed(&client.submit(insert("t", 0)).unwrap());
+    cluster.server(1).pause().unwrap();
+    let ticket = client.submit(insert("t", 1)).unwrap();
+    let primary = cluster.primary();
+    let waiting = |other: &str| {
+        let sql = format!(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid <> {other}"
+        );
+        let mut pid = None;
+        eventually("a commit waits for the standby", || {
+            pid = primary.query(&sql).unwrap().first().and_then(|row| row[0].clone());
+            pid.is_some()
+        });
+        pid.unwrap()
+    };
+    let first = waiting("0");
+    primary.execute(&format!("SELECT pg_terminate_backend({first})")).unwrap();
+    eventually("it is there", || ids_on(primary, "t") == [0, 1]);
+    waiting(&first);
+    assert_eq!(ticket.poll().unwrap(), None);
+    cluster.server(1).resume().unwrap();
+    assert!(committed(&ticket).found_done);
+    assert_eq!(ids_on(primary, "t"), [0, 1]);
 }

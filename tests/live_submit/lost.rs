@@ -50,6 +50,47 @@ fn works_while_every_server_is_down() {
     assert!(status.journal_bytes.is_some_and(|bytes| bytes > 0));
 }
 
+/// A journal that is full refuses what is new, and nothing of what it has taken is lost.
+#[test]
+fn a_full_journal_refuses_and_loses_nothing() {
+    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    make_table(cluster.server(0), "t");
+    cluster.server(0).stop_fast().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let conninfo = format!(
+        "{} journal=file journal_dir={} journal_bytes_max=1048576 failover_timeout_ms=1000",
+        cluster.conninfo(),
+        dir.path().join("j").display()
+    );
+    let client = Client::connect(&conninfo).unwrap();
+    let large = |id: i64| {
+        let note = "x".repeat(10_000);
+        let sql = "INSERT INTO t (id, note) VALUES ($1, $2)";
+        Submission::new().statement(sql, &[&id, &note]).unwrap().lane("a")
+    };
+    let mut count = 0;
+    let error = loop {
+        match client.try_submit(large(count)) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+        assert!(count < 1000, "it never is full");
+    };
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert!(count > 30, "only {count} found room");
+    assert_eq!(client.submit(large(count)).unwrap_err().kind(), ErrorKind::Limit);
+    drop(client);
+    let client = Client::connect(&conninfo).unwrap();
+    assert_eq!(client.submissions().unwrap().recovered, u64::try_from(count).unwrap());
+    cluster.server(0).start().unwrap();
+    eventually("there is room again", || client.submit(large(count)).is_ok());
+    eventually("all is run", || {
+        let status = client.submissions().unwrap();
+        status.waiting + status.in_flight == 0
+    });
+    assert_eq!(ids_on(cluster.server(0), "t"), (0..=count).collect::<Vec<_>>());
+}
+
 /// A backend whose client is gone goes on with what it has received: it is ended before the same is
 /// sent once more, else a refusal of the second attempt could be followed by the first one's success.
 #[test]

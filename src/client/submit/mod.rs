@@ -47,6 +47,8 @@ use submission::id_of_key;
 const SUBMISSION_BYTES_MAX: usize = 1 << 30;
 /// What is under way when the client is closed is given so long to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long closing waits for a thread that is stuck in a callback.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Between two attempts to hand over to a journal that is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -246,16 +248,30 @@ impl Drop for Submissions {
         };
         let own = thread::current().id();
         let others: Vec<_> = threads.into_iter().filter(|it| it.thread().id() != own).collect();
-        let deadline = Instant::now() + CLOSE_PATIENCE;
-        while Instant::now() < deadline && others.iter().any(|thread| !thread.is_finished()) {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let wakers: Vec<LinkWaker> = self.shared.lock().wakers.values().cloned().collect();
-        if others.iter().any(|thread| !thread.is_finished()) {
+        if !ended(&others, CLOSE_PATIENCE) {
+            let wakers: Vec<LinkWaker> = self.shared.lock().wakers.values().cloned().collect();
             wakers.iter().for_each(LinkWaker::shut_down);
+            if !ended(&others, CLOSE_LIMIT) {
+                tracing::error!("a callback blocks a thread of submissions; it is left behind");
+                return;
+            }
         }
         for thread in others {
             drop(thread.join());
         }
+    }
+}
+
+/// Waits for the end of the threads, for at most so long.
+fn ended(threads: &[JoinHandle<()>], patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if threads.iter().all(JoinHandle::is_finished) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }

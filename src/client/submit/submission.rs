@@ -288,6 +288,10 @@ fn refuse(sql: &str, class: &Classified) -> Result<()> {
         | StatementKind::Deallocate(_) => {
             "it changes the session, which submissions share: only SET LOCAL ends with its transaction"
         }
+        // The session holds a lock of Segue's own.
+        _ if sql.to_ascii_lowercase().contains("pg_advisory_unlock_all") => {
+            "it lets go of the session's locks, which submissions share"
+        }
         _ if class.sets_config => "it changes a setting of the session, which submissions share",
         _ => match class.unrestorable {
             Some(reason) => reason,
@@ -319,6 +323,7 @@ mod tests {
             "COPY t FROM STDIN",
             "CREATE TEMP TABLE t (a int)",
             "SELECT pg_advisory_lock(1)",
+            "SELECT PG_advisory_unlock_all()",
             "SELECT '\0'",
         ] {
             let error = Submission::new().statement(sql, &[]).unwrap_err();

@@ -1,6 +1,7 @@
 //! The pipe against answers written by hand: what each of them means, and what is sent in reply.
 
 use bytes::{BufMut, BytesMut};
+use proptest::prelude::*;
 
 use crate::client::Submission;
 use crate::client::submit::pipe::{Answer, Fate, Pipe};
@@ -142,5 +143,35 @@ fn what_nobody_asked_for_ends_the_link() {
         let (mut out, mut told) = (BytesMut::new(), Vec::new());
         assert!(pipe.feed(&mut answers(script), &mut out, &mut told).is_err(), "{script}");
         assert!(told.is_empty());
+    }
+}
+
+proptest! {
+    /// However the bytes are cut into pieces, and whatever they are, they mean the same or are refused.
+    #[test]
+    fn bytes_in_any_pieces(cuts in prop::collection::vec(1..40usize, 1..20), noise in prop::option::of((0..90usize, any::<u8>()))) {
+        let script = "42P01 Z 2 C 26000 Z 2 C 1 2 C 1 2 C Z";
+        let mut bytes = answers(script);
+        if let Some((at, byte)) = noise {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let told = |pieces: &[usize]| {
+            let mut pipe = Pipe::new(1, 1 << 20);
+            let (mut out, mut told) = (BytesMut::new(), Vec::new());
+            assert!(pipe.push(&job(1), &payload(1), false, &mut out));
+            assert!(pipe.push(&job(2), &payload(2), true, &mut out));
+            let (mut input, mut rest) = (BytesMut::new(), bytes.clone());
+            let mut refused = false;
+            for piece in pieces.iter().cycle() {
+                if rest.is_empty() || refused {
+                    break;
+                }
+                input.extend_from_slice(&rest.split_to((*piece).min(rest.len())));
+                refused = pipe.feed(&mut input, &mut out, &mut told).is_err();
+            }
+            (refused, format!("{told:?}"))
+        };
+        prop_assert_eq!(told(&cuts), told(&[usize::MAX]));
     }
 }
