@@ -17,6 +17,7 @@ mod codes;
 mod copy;
 mod error;
 mod event;
+mod fork;
 mod lease;
 mod notification;
 mod options;

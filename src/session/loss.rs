@@ -26,6 +26,7 @@ impl Session {
         let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
         let failed = self.status == Status::Failed;
         self.phase = Phase::Lost;
+        self.disturbed = true;
         self.interrupt_reapplying();
         self.output.clear();
         self.sync_owed = false;
