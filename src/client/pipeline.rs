@@ -9,7 +9,7 @@ use crate::session::Event;
 
 /// The first requests are put on the wire once so many bytes have gathered, so that the server is at work
 /// while the others are made; then once twice as many have, up to [`BATCH_MAX`].
-const BATCH_FIRST: usize = 512;
+const BATCH_FIRST: usize = 2 * 1024;
 const BATCH_MAX: usize = 16 * 1024;
 
 /// A pipeline without its session: for faces whose handles cannot borrow. It must be used with one
