@@ -8,6 +8,8 @@ DB-API 2.0, in the manner of psycopg 3.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from segue import errors
 from segue._column import Column
 from segue._segue import __version__
@@ -53,6 +55,31 @@ from segue.types import (
     TimestampFromTicks,
 )
 
+if TYPE_CHECKING:
+    from segue import events
+    from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
+    from segue.pool import Pool
+else:
+    # What many programs do without is imported when it is asked for first.
+    _LATER = {
+        "Client": "segue.client",
+        "ClientStatistics": "segue.client",
+        "ClientStatus": "segue.client",
+        "Pool": "segue.pool",
+        "ServerStatus": "segue.client",
+    }
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name == "events":
+            return import_module("segue.events")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found
+
+
 apilevel = "2.0"
 threadsafety = 2
 paramstyle = "pyformat"
@@ -64,6 +91,9 @@ __all__ = [
     "ROWID",
     "STRING",
     "Binary",
+    "Client",
+    "ClientStatistics",
+    "ClientStatus",
     "Column",
     "Connection",
     "Copy",
@@ -82,10 +112,12 @@ __all__ = [
     "OperationalError",
     "Outcome",
     "OutcomeUnknown",
+    "Pool",
     "ProgrammingError",
     "ProtectionLost",
     "ReplayDiverged",
     "Rollback",
+    "ServerStatus",
     "Time",
     "TimeFromTicks",
     "Timestamp",
@@ -97,6 +129,7 @@ __all__ = [
     "apilevel",
     "connect",
     "errors",
+    "events",
     "paramstyle",
     "threadsafety",
 ]

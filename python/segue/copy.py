@@ -16,14 +16,31 @@ if TYPE_CHECKING:
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
-class Copy:
+class BaseCopy:
+    """What a COPY that blocks and one of an event loop have in common."""
+
+    _ticket: int | None = None
+    _takes_data = False
+
+    def _open(self, takes_data: bool) -> int:
+        if self._ticket is None:
+            raise InterfaceError("the COPY has ended, or its block was not entered")
+        if self._takes_data != takes_data:
+            raise ProgrammingError(
+                "this COPY takes data" if self._takes_data else "this COPY gives data"
+            )
+        return self._ticket
+
+    def _is_at_end(self) -> bool:
+        return self._ticket is None and not self._takes_data
+
+
+class Copy(BaseCopy):
     """A COPY under way. Leaving its block ends it; an exception makes a COPY FROM STDIN fail."""
 
     def __init__(self, cursor: Cursor, statement: Any) -> None:
         self._cursor = cursor
         self._statement = statement
-        self._ticket: int | None = None
-        self._takes_data = False
 
     def __enter__(self) -> Self:
         self._ticket, self._takes_data = self._cursor._copy_start(self._statement)
@@ -43,23 +60,9 @@ class Copy:
         else:
             self._cursor._abandon(ticket)
 
-    def _open(self, takes_data: bool) -> int:
-        if self._ticket is None:
-            raise InterfaceError("the COPY has ended, or its block was not entered")
-        if self._takes_data != takes_data:
-            raise ProgrammingError(
-                "this COPY takes data" if self._takes_data else "this COPY gives data"
-            )
-        return self._ticket
-
     def write(self, data: bytes | bytearray | memoryview | str) -> None:
-        """Send a piece of data, in the statement's format; it need not end where a row does."""
-        ticket = self._open(True)
-        if isinstance(data, str):
-            data = data.encode()
-        elif not isinstance(data, bytes):
-            data = bytes(data)
-        self._cursor._copy_send(ticket, data)
+        """Send a piece of data in the statement's format; it need not end where a row does."""
+        self._cursor._copy_send(self._open(True), bytes_of(data))
 
     def write_row(self, row: Sequence[Any]) -> None:
         """Send a row of Python values; the statement must be in the text format."""
@@ -67,7 +70,7 @@ class Copy:
 
     def read(self) -> bytes:
         """Give the next piece of data, b"" at the end; in the text formats a piece is a row."""
-        if self._ticket is None and not self._takes_data:
+        if self._is_at_end():
             return b""
         piece = self._cursor._copy_piece(self._open(False))
         if piece is None:
@@ -82,11 +85,23 @@ class Copy:
     def rows(self) -> Iterator[tuple[str | None, ...]]:
         """Give the rows of a statement in the text format, as str and None."""
         for piece in self:
-            yield tuple(_field(field) for field in piece.decode().rstrip("\n").split("\t"))
+            yield row_of(piece)
 
     def read_row(self) -> tuple[str | None, ...] | None:
         """Give the next row, as `rows`; None at the end."""
         return next(self.rows(), None)
+
+
+def bytes_of(data: bytes | bytearray | memoryview | str) -> bytes:
+    """Give a piece of data as bytes."""
+    if isinstance(data, str):
+        return data.encode()
+    return data if isinstance(data, bytes) else bytes(data)
+
+
+def row_of(piece: bytes) -> tuple[str | None, ...]:
+    """Read a row in the text format."""
+    return tuple(_field(field) for field in piece.decode().rstrip("\n").split("\t"))
 
 
 def _field(field: str) -> str | None:

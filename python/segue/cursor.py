@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Cursor(_segue.Cursor):
-    """Executes statements and holds what they return."""
+class BaseCursor(_segue.Cursor):
+    """What cursors that block and cursors of an event loop have in common."""
 
     def callproc(self, procname: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
         """Not supported, as the DB-API allows: write CALL or SELECT."""
@@ -26,6 +26,14 @@ class Cursor(_segue.Cursor):
 
     def setoutputsize(self, size: int, column: int | None = None) -> None:
         """Do nothing, as the DB-API allows."""
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else (self.statusmessage or "idle")
+        return f"<{type(self).__module__}.{type(self).__qualname__} [{state}]>"
+
+
+class Cursor(BaseCursor):
+    """Executes statements and holds what they return."""
 
     def stream(
         self, query: Any, params: Any = None, *, size: int = 1
@@ -67,7 +75,3 @@ class Cursor(_segue.Cursor):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else (self.statusmessage or "idle")
-        return f"<{type(self).__module__}.{type(self).__qualname__} [{state}]>"

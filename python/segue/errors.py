@@ -112,6 +112,22 @@ class ConnectionForked(_sqlstates.ConnectionDoesNotExist):
     """The connection was made by the process that forked this one; make one in this process."""
 
 
+class PoolClosed(OperationalError):
+    """The pool is closed, or not open yet."""
+
+
+class PoolTimeout(OperationalError):
+    """No connection of the pool became free in time; `__cause__` is why none could be made."""
+
+    _transient = True
+
+
+class PoolFull(OperationalError):
+    """Too many requests wait for a connection of the pool (`max_waiting`)."""
+
+    _transient = True
+
+
 _BY_KIND: dict[str, type[Error]] = {
     "Config": ConfigurationError,
     "Connect": ConnectionFailed,
@@ -208,6 +224,9 @@ __all__ = [
     "OperationalError",
     "Outcome",
     "OutcomeUnknown",
+    "PoolClosed",
+    "PoolFull",
+    "PoolTimeout",
     "ProgrammingError",
     "ProtectionLost",
     "ProtocolError",

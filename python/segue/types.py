@@ -9,13 +9,15 @@ import datetime
 import re
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 if TYPE_CHECKING:
+    from segue._base import BaseConnection
+    from segue.aio.connection import AsyncConnection
     from segue.connection import Connection
 
 T = TypeVar("T")
@@ -240,11 +242,37 @@ class TypeInfo:
     multirange_oid: int = 0
     """Of a range."""
 
+    @overload
     @classmethod
-    def fetch(cls, connection: Connection, name: str) -> TypeInfo | None:
-        """Ask the server for a type by its name, which may have a schema; None if there is none."""
+    def fetch(cls, connection: Connection, name: str) -> TypeInfo | None: ...
+
+    @overload
+    @classmethod
+    def fetch(
+        cls, connection: AsyncConnection, name: str
+    ) -> Coroutine[Any, Any, TypeInfo | None]: ...
+
+    @classmethod
+    def fetch(cls, connection: Any, name: str) -> Any:
+        """Ask the server for a type by its name, which may have a schema; None if there is none.
+
+        With a connection of `segue.aio` it has to be awaited.
+        """
+        from segue.connection import Connection
+
+        if not isinstance(connection, Connection):
+            return cls._fetch_awaited(connection, name)
         with connection.cursor(row_factory=None) as cursor:
-            row = cursor.execute(_TYPE_INFO, (name,)).fetchone()
+            return cls._of(cursor.execute(_TYPE_INFO, (name,)).fetchone())
+
+    @classmethod
+    async def _fetch_awaited(cls, connection: AsyncConnection, name: str) -> TypeInfo | None:
+        async with connection.cursor(row_factory=None) as cursor:
+            await cursor.execute(_TYPE_INFO, (name,))
+            return cls._of(await cursor.fetchone())
+
+    @classmethod
+    def _of(cls, row: tuple[Any, ...] | None) -> TypeInfo | None:
         if row is None:
             return None
         oid, array, kind, typname, labels, names, types, bound, multi = row
@@ -273,11 +301,14 @@ FROM pg_type t WHERE t.oid = to_regtype(%s)
 """
 
 
-def _fetched(connection: Connection, name: str | TypeInfo) -> TypeInfo:
+def _fetched(connection: BaseConnection, name: str | TypeInfo) -> TypeInfo:
+    from segue.connection import Connection
     from segue.errors import ProgrammingError
 
     if isinstance(name, TypeInfo):
         return name
+    if not isinstance(connection, Connection):
+        raise ProgrammingError("with an AsyncConnection, give what TypeInfo.fetch() returned")
     info = TypeInfo.fetch(connection, name)
     if info is None:
         raise ProgrammingError(f"there is no type {name} in this database")
@@ -285,7 +316,7 @@ def _fetched(connection: Connection, name: str | TypeInfo) -> TypeInfo:
 
 
 def register_enum(
-    connection: Connection,
+    connection: BaseConnection,
     name: str | TypeInfo,
     enum: type[Enum],
     mapping: Mapping[Enum, str] | None = None,
@@ -314,7 +345,7 @@ def register_enum(
 
 
 def register_composite(
-    connection: Connection,
+    connection: BaseConnection,
     name: str | TypeInfo,
     factory: Callable[..., Any] | None = None,
 ) -> TypeInfo:
@@ -330,14 +361,14 @@ def register_composite(
     return info
 
 
-def register_range(connection: Connection, name: str | TypeInfo) -> TypeInfo:
+def register_range(connection: BaseConnection, name: str | TypeInfo) -> TypeInfo:
     """Have a range type of the database's own, and its multirange, read as such."""
     info = _fetched(connection, name)
     connection._register_range(info.oid, info.multirange_oid, info.bound_oid)
     return info
 
 
-def register_hstore(connection: Connection, name: str | TypeInfo = "hstore") -> TypeInfo:
+def register_hstore(connection: BaseConnection, name: str | TypeInfo = "hstore") -> TypeInfo:
     """Have hstore read as a dict; a dict is sent as hstore by `Hstore(...)`."""
     info = _fetched(connection, name)
     connection._register_hstore(info.oid, info.array_oid)
@@ -345,7 +376,11 @@ def register_hstore(connection: Connection, name: str | TypeInfo = "hstore") -> 
 
 
 def register_loader(
-    connection: Connection, name: str | int, loads: Callable[[Any], Any], *, binary: bool = False
+    connection: BaseConnection,
+    name: str | int,
+    loads: Callable[[Any], Any],
+    *,
+    binary: bool = False,
 ) -> None:
     """Have a type read by a function of its text (a str), or of its binary form (bytes)."""
     oid = name if isinstance(name, int) else _fetched(connection, name).oid

@@ -14,8 +14,9 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use segue::client::Progress;
 use segue::wire::frame::Status;
-use segue::{CancelHandle, Client, IsolationLevel, TransactionOptions};
+use segue::{CancelHandle, IsolationLevel, TransactionOptions};
 
+use crate::client::{Client, Watched};
 use crate::core::{Core, Io, Making, Purpose, Received, Request, Ticket, lock};
 use crate::decode::Context;
 use crate::encode::{Args, Encoder};
@@ -23,7 +24,7 @@ use crate::errors;
 use crate::objects::{self, Objects};
 use crate::operation::{Many, Operation, Work};
 use crate::plan::{Given, Places, Plan};
-use crate::signals::Signals;
+use crate::signals::{Interrupt, Signals};
 use crate::types::{Kind, TypeMap};
 
 /// Texts whose conversion is kept.
@@ -61,7 +62,7 @@ struct Zone {
 
 #[pyclass(subclass, frozen, weakref, module = "segue._segue", name = "Connection")]
 pub struct Connection {
-    client: Client,
+    client: Watched,
     core: Mutex<Option<Core>>,
     /// The thread that holds `core`.
     owner: AtomicU64,
@@ -654,29 +655,32 @@ fn isolation(value: Option<u8>) -> Option<IsolationLevel> {
 #[pymethods]
 impl Connection {
     #[new]
-    #[pyo3(signature = (conninfo, *, autocommit = false, writes = None))]
+    #[pyo3(signature = (conninfo, *, autocommit = false, writes = None, interrupt = None, client = None))]
     fn new(
         py: Python<'_>,
         conninfo: &str,
         autocommit: bool,
         writes: Option<bool>,
+        interrupt: Option<&Bound<'_, Interrupt>>,
+        client: Option<&Bound<'_, Client>>,
     ) -> PyResult<Self> {
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(Signals::new(interrupt.map(Bound::get)));
         let interrupt = signals.interrupt();
+        let client = match client {
+            Some(client) => client.get().watched(),
+            None => Watched::open(py, conninfo)?,
+        };
         let opened = py.detach(|| {
-            let client = Client::connect(conninfo)?;
-            let mut options = client.session_options();
+            let mut options = client.client.session_options();
             if let Some(writes) = writes {
                 options.writes = writes;
             }
-            let session = client.session_with_interrupt(&options, interrupt)?;
-            Ok((client, session))
+            client.client.session_with_interrupt(&options, interrupt)
         });
         if let Some(error) = signals.take() {
             return Err(error);
         }
-        let (client, session) =
-            opened.map_err(|error: segue::Error| errors::from_core(py, &error))?;
+        let session = opened.map_err(|error| errors::from_core(py, &error))?;
         let types = TypeMap::of(conninfo);
         let connection = Self {
             cancel: session.cancel_handle(),
@@ -1016,8 +1020,13 @@ impl Connection {
         }
     }
 
+    /// The client that it belongs to.
+    fn _client(&self) -> Client {
+        Client::of(&self.client)
+    }
+
     /// What is known of the servers, as (address, state) pairs.
     fn _servers(&self) -> Vec<String> {
-        self.client.status().cluster.servers.iter().map(ToString::to_string).collect()
+        self.client.client.status().cluster.servers.iter().map(ToString::to_string).collect()
     }
 }

@@ -156,6 +156,14 @@ impl Making {
     pub fn new(request: Request, begin: Option<TransactionOptions>) -> Self {
         Self { request, begin, stage: Stage::Ready }
     }
+
+    /// What was asked for it and has not been answered.
+    pub fn asked(&self) -> Option<Ticket> {
+        match &self.stage {
+            Stage::Prepare(ticket, _) | Stage::Types(ticket, _) => Some(*ticket),
+            Stage::Ready | Stage::Execute(_) => None,
+        }
+    }
 }
 
 pub struct Core {
@@ -478,13 +486,13 @@ impl Core {
         Ok(Progress::Ready(()))
     }
 
-    /// Takes the rows that come next.
-    fn take_rows(&mut self) {
-        if let Some(rows) = self.session.received_rows() {
-            if let Some(front) = self.queue.front_mut() {
-                front.open().rows.extend(rows);
-            }
+    /// Takes the rows that come next, if there are any.
+    fn take_rows(&mut self) -> bool {
+        let Some(rows) = self.session.received_rows() else { return false };
+        if let Some(front) = self.queue.front_mut() {
+            front.open().rows.extend(rows);
         }
+        true
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
@@ -534,8 +542,8 @@ impl Core {
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {
-                let mut results = reply?;
-                let last = results.pop().filter(|last| !last.rows.is_empty());
+                // The last piece may have no rows: a result without any has columns all the same.
+                let last = reply?.pop();
                 if last.is_some() {
                     // Its end is told by the next call.
                     self.finished.insert(ticket, Ok(Vec::new()));
@@ -588,16 +596,25 @@ impl Core {
         }
     }
 
-    /// There is a link on which a COPY FROM STDIN can go on, if it has not ended.
-    pub fn copy_ready(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
+    /// There is a link, unless what was under way has ended without one.
+    fn restored(&mut self, io: Io) -> Result<Progress<()>> {
         loop {
             match io {
                 Io::Wait => self.session.restore()?,
                 Io::Poll => ready!(self.session.poll_restored()),
             }
-            let before = self.finished.contains_key(&ticket);
-            self.take_received()?;
-            if before || self.session.copies_in() || self.finished.contains_key(&ticket) {
+            // Polling stops at an event, be there a link or not.
+            if !self.take_some()? {
+                return Ok(Progress::Ready(()));
+            }
+        }
+    }
+
+    /// There is a link on which a COPY FROM STDIN can go on, if it has not ended.
+    pub fn copy_ready(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
+        loop {
+            ready!(self.restored(io)?);
+            if self.session.copies_in() || self.finished.contains_key(&ticket) {
                 return Ok(Progress::Ready(()));
             }
             // It has failed: its reply is on its way.
@@ -646,12 +663,19 @@ impl Core {
 
     /// Takes what has been received, without asking the socket.
     pub fn take_received(&mut self) -> Result<()> {
+        self.take_some().map(drop)
+    }
+
+    /// As `take_received`; whether there was anything.
+    fn take_some(&mut self) -> Result<bool> {
+        let mut some = false;
         loop {
-            self.take_rows();
+            some |= self.take_rows();
             match self.session.received_event() {
                 Some(event) => self.take(event)?,
-                None => return Ok(()),
+                None => return Ok(some),
             }
+            some = true;
         }
     }
 
@@ -683,12 +707,19 @@ impl Core {
             if self.finished.remove(&ticket).is_some() || self.queue.is_empty() {
                 return Ok(Progress::Ready(()));
             }
+            let mut copies_in = false;
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
                 front.pieces.clear();
                 front.results.clear();
-                if front.copies_in && self.session.copies_in() {
+                copies_in = front.copies_in;
+            }
+            if copies_in && self.session.copies_in() {
+                // The link may have been lost since the last piece of data.
+                ready!(self.restored(io)?);
+                if self.session.copies_in() {
                     self.session.copy_end(Some("the application abandoned the COPY"))?;
                 }
+                continue;
             }
             ready!(self.pump(io)?);
         }

@@ -269,6 +269,11 @@ impl Cursor {
         Ok(())
     }
 
+    /// Lets go of what is in hand.
+    fn _clear(&self) {
+        self.accept(None, Vec::new(), None);
+    }
+
     /// Waits for the reply of a pipeline's request; raises its error.
     fn _settle(&self, py: Python<'_>) -> PyResult<()> {
         self.settle(py)

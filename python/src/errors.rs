@@ -32,7 +32,8 @@ fn make<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     ))
 }
 
-fn fields<'py>(py: Python<'py>, server: &ServerError) -> PyResult<Bound<'py, PyDict>> {
+/// The fields of `segue.errors.Diagnostic`.
+pub fn fields<'py>(py: Python<'py>, server: &ServerError) -> PyResult<Bound<'py, PyDict>> {
     let fields = PyDict::new(py);
     fields.set_item("severity", &server.severity)?;
     fields.set_item("sqlstate", &server.code)?;

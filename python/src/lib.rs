@@ -1,15 +1,17 @@
 //! `segue._segue`: the native half of the Python package `segue`, on the Rust core.
 //!
 //! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
+//! * `client`: the class that `segue.Client` is around, and events.
 //! * `core`: a session and its requests, without Python; waits or polls.
 //! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `operation`: what an event loop polls.
-//! * `signals`: Ctrl-C; `errors`: exceptions; `objects`: Python's own classes.
+//! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
 //!
 //! Every wait is without the GIL. Nothing here panics on what a server or an application gives it.
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod connection;
 mod core;
 mod cursor;
@@ -34,9 +36,13 @@ fn register_dumper(class: &Bound<'_, PyType>, oid: u32, dumps: Py<PyAny>) -> PyR
 
 #[pymodule]
 fn _segue(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<client::Client>()?;
+    module.add_class::<client::EventQueue>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<cursor::Cursor>()?;
     module.add_class::<operation::Operation>()?;
+    module.add_class::<signals::Interrupt>()?;
     module.add_function(wrap_pyfunction!(register_dumper, module)?)?;
+    module.add_function(wrap_pyfunction!(client::unraisable, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

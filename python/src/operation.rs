@@ -2,7 +2,8 @@
 //!
 //! `poll()` says what it wants: 0 it is done, 1 the socket readable, 2 the socket readable or writable,
 //! 3 `Connection._help()`, called on another thread. Operations of one connection are polled one after
-//! the other, each to its end; one that is given up is polled on until it is done (after `cancel()`).
+//! the other, each to its end; one that is given up (`give_up()`, and perhaps the connection's `cancel()`)
+//! is polled on until it is done, and makes no more requests.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -12,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use segue::client::Progress;
 use segue::wire::frame::Status;
-use segue::{Notification, TransactionOptions};
+use segue::{Error, ErrorKind, Notification, TransactionOptions};
 
 use crate::connection::Connection;
 use crate::core::{Core, Io, Making, Received, Ticket, lock};
@@ -37,6 +38,7 @@ pub enum Work {
     Rollback,
     /// Makes a request whose reply is taken by other operations.
     Start(Box<Making>),
+    Started(Ticket),
     Stream(Ticket),
     CopyStart(Box<Making>),
     CopyBegun(Ticket),
@@ -56,7 +58,7 @@ pub struct Many {
     pub tickets: VecDeque<Ticket>,
     pub results: Vec<Received>,
     pub count: i64,
-    pub failed: Option<segue::Error>,
+    pub failed: Option<Error>,
     /// COMMIT or ROLLBACK of a transaction of its own.
     pub end: Option<Ticket>,
 }
@@ -75,6 +77,27 @@ enum Done {
 struct State {
     work: Work,
     done: Option<Done>,
+}
+
+impl State {
+    /// What is left to do of something given up: to read what is on its way.
+    fn give_up(&mut self) {
+        match &mut self.work {
+            Work::Execute(making) | Work::Start(making) | Work::CopyStart(making) => {
+                match making.asked() {
+                    Some(ticket) => self.work = Work::Abandon(ticket),
+                    None => self.done = Some(Done::Nothing),
+                }
+            }
+            Work::Started(ticket) | Work::CopyBegun(ticket) => self.work = Work::Abandon(*ticket),
+            Work::Many(many) if many.end.is_none() => {
+                many.makings.clear();
+                let error = Error::new(ErrorKind::Usage, "executemany() was given up");
+                many.failed.get_or_insert(error);
+            }
+            _ => {}
+        }
+    }
 }
 
 #[pyclass(frozen, module = "segue._segue", name = "Operation")]
@@ -128,8 +151,13 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
             }
             Work::Commit => Work::Reply(ready!(core.commit(IO)?)),
             Work::Rollback => Work::Reply(ready!(core.rollback(IO)?)),
-            Work::Start(making) => {
-                return Ok(Ok(Done::Ticket(ready!(core.make(making, IO)?))));
+            Work::Start(making) => Work::Started(ready!(core.make(making, IO)?)),
+            Work::Started(ticket) => {
+                if core.wants_sending() {
+                    ready!(core.session.poll_sent());
+                    core.take_received()?;
+                }
+                return Ok(Ok(Done::Ticket(*ticket)));
             }
             Work::Stream(ticket) => {
                 return Ok(Ok(Done::Rows(ready!(core.stream(*ticket, IO)?))));
@@ -149,6 +177,7 @@ fn poll(core: &mut Core, work: &mut Work) -> Polled {
                 return Ok(Ok(Done::Nothing));
             }
             Work::CopyEnd(ticket, reason) => {
+                ready!(core.copy_ready(*ticket, IO)?);
                 core.copy_end(reason.as_deref())?;
                 Work::Reply(*ticket)
             }
@@ -257,6 +286,11 @@ impl Operation {
         })?;
         connection.refresh(py)?;
         polled.map_err(|error| errors::from_core(py, &error))
+    }
+
+    /// Makes no more requests.
+    fn give_up(&self) {
+        lock(&self.state).give_up();
     }
 
     /// Hands what was received over to a cursor.

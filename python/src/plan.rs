@@ -1,8 +1,9 @@
 //! The text of a statement as PostgreSQL takes it: `%s` and `%(name)s` become `$1`, `$2`, ...
 //!
 //! Without parameters a text is sent as it is. With parameters:
-//! - a text with `%s`, `%b`, `%t` or `%(name)s` is in Python's format: `%%` stands for `%`;
-//! - a text without these, but with `$1`, is in PostgreSQL's own: `%` stands for itself;
+//! - a sequence for a text with `$1` outside quotes: it is in PostgreSQL's own format, `%` stands for
+//!   itself;
+//! - a text with `%s`, `%b`, `%t` or `%(name)s` is in Python's: `%%` stands for `%`;
 //! - a text with neither takes no parameters: `%%` stands for `%`.
 //!
 //! As in psycopg, quotes do not protect a placeholder.
@@ -119,20 +120,16 @@ fn convert(query: &str, given: Given) -> Result<(String, Places), String> {
     if given == Given::None {
         return Ok((query.to_owned(), Places::Count(0)));
     }
+    let count = native_count(query);
+    if given == Given::Sequence && count > 0 {
+        return Ok((query.to_owned(), Places::Count(count)));
+    }
     let bytes = query.as_bytes();
     let formatted = bytes.windows(2).enumerate().any(|(at, pair)| {
         pair[0] == b'%' && matches!(pair[1], b's' | b'b' | b't' | b'(') && !escaped(bytes, at)
     });
-    if !formatted {
-        let count = native_count(query);
-        if count > 0 {
-            if given == Given::Mapping {
-                return Err(
-                    "the statement has $1, which takes a sequence, and a mapping was given".into(),
-                );
-            }
-            return Ok((query.to_owned(), Places::Count(count)));
-        }
+    if !formatted && count > 0 {
+        return Err("the statement has $1, which takes a sequence, and a mapping was given".into());
     }
     let mut sql = String::with_capacity(query.len() + 8);
     let mut names: Vec<String> = Vec::new();

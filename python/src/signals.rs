@@ -3,27 +3,58 @@
 //! A signal interrupts the wait in the kernel; the handlers then run, and if one raises (Ctrl-C:
 //! KeyboardInterrupt), the server is asked to cancel the statement, and the exception is raised once
 //! the server has ended it. The connection stays usable.
+//!
+//! An event loop's waits are on other threads, where no handler runs: a task that is cancelled says so
+//! with an `Interrupt`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
-use segue::client::Interrupt;
+use segue::client;
 
 use crate::core::lock;
+
+/// Ends searches for a server, on whatever thread, for as long as it is set.
+#[pyclass(frozen, module = "segue._segue", name = "Interrupt")]
+#[derive(Default)]
+pub struct Interrupt {
+    given_up: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl Interrupt {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn set(&self, given_up: bool) {
+        self.given_up.store(given_up, Ordering::Release);
+    }
+}
 
 /// What a signal handler has raised.
 #[derive(Default)]
 pub struct Signals {
     raised: AtomicBool,
     error: Mutex<Option<PyErr>>,
+    given_up: Arc<AtomicBool>,
 }
 
 impl Signals {
+    pub fn new(interrupt: Option<&Interrupt>) -> Self {
+        let given_up = interrupt.map(|interrupt| Arc::clone(&interrupt.given_up));
+        Self { given_up: given_up.unwrap_or_default(), ..Self::default() }
+    }
+
     /// Asked by the core when a wait was interrupted. Only Python's main thread runs handlers.
-    pub fn interrupt(self: &Arc<Self>) -> Interrupt {
+    pub fn interrupt(self: &Arc<Self>) -> client::Interrupt {
         let signals = Arc::clone(self);
         Arc::new(move || {
+            if signals.given_up.load(Ordering::Acquire) {
+                return true;
+            }
             Python::attach(|py| match py.check_signals() {
                 Ok(()) => false,
                 Err(error) => {

@@ -90,7 +90,8 @@ impl Kind {
 const BUILT_IN: &[(u32, u32, Kind)] = &[
     (16, 1000, Kind::Bool),
     (17, 1001, Kind::Bytea),
-    (18, 1002, Kind::Text),
+    // "char" is one byte, in any encoding; its text form says \0 and \200 to \377 in ASCII.
+    (18, 1002, Kind::Unknown),
     (19, 1003, Kind::Text),
     (20, 1016, Kind::Int8),
     (21, 1005, Kind::Int2),

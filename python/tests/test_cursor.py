@@ -72,6 +72,13 @@ def test_a_stream_is_read_as_it_comes(conn: segue.Connection) -> None:
     assert sum(1 for _ in conn.cursor().stream("SELECT generate_series(1, 10000)")) == 10_000
 
 
+def test_a_stream_without_rows_has_columns(conn: segue.Connection) -> None:
+    cur = conn.cursor()
+    assert list(cur.stream("SELECT 1 AS one, 'x' AS two WHERE false")) == []
+    assert cur.description is not None
+    assert [column.name for column in cur.description] == ["one", "two"]
+
+
 def test_an_error_in_the_middle_of_a_stream(conn: segue.Connection) -> None:
     seen = 0
     with pytest.raises(errors.DivisionByZero):
@@ -234,7 +241,9 @@ def test_a_secret_never_shows() -> None:
 
 def test_no_server_there() -> None:
     conninfo = "host=127.0.0.1 port=1 sslmode=disable"
-    with pytest.raises(errors.FailoverTimeout, match="refused") as info:
-        segue.connect(conninfo, failover_timeout_ms=300)
+    with pytest.raises(segue.OperationalError, match="refused") as info:
+        segue.connect(conninfo, failover_timeout_ms=600_000)
+    assert not isinstance(info.value, errors.FailoverTimeout)
+    assert info.value.sqlstate == "08001"
     assert isinstance(info.value, segue.OperationalError)
     assert info.value.outcome is segue.Outcome.NOT_COMMITTED

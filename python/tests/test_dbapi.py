@@ -44,6 +44,8 @@ def test_module() -> None:
         ("SELECT %(a)s, %(b)s, %(a)s", {"a": 1, "b": 2, "c": 3}, (1, 2, 1)),
         ("SELECT $2::int - $1", (1, 5), (4,)),
         ("SELECT '5%' || $1::text", ("x",), ("5%x",)),
+        # A generated statement's literals are none of Python's format.
+        ("SELECT '%s %(a)s %%' || $1::text", ("x",), ("%s %(a)s %%x",)),
         ("SELECT '%'", None, ("%",)),
         ("SELECT '%%'", None, ("%%",)),
         ("SELECT '%%'", (), ("%",)),

@@ -384,3 +384,9 @@ def test_json_is_pluggable(cluster: Any) -> None:
         assert found == ("loaded", '"dumped"')
         own = Jsonb(5, dumps=lambda value: "[5]")
         assert conn.execute("SELECT %s", (own,)).fetchone()[0] == ("loaded", "[5]")
+
+
+def test_char_in_quotes_is_a_byte_as_postgresql_writes_it(conn: segue.Connection) -> None:
+    # The catalogue has them, and many ask it whether such a column is ''.
+    query = """SELECT ''::"char", 'x'::"char", '\\377'::"char", ARRAY['', 'y']::"char"[]"""
+    assert conn.execute(query).fetchone() == ("", "x", "\\377", ["", "y"])

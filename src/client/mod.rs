@@ -23,7 +23,7 @@ mod stream;
 mod transaction;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use bytes::BytesMut;
@@ -72,6 +72,7 @@ pub struct SessionOptions {
 }
 
 struct Inner {
+    number: u64,
     pub config: Arc<Config>,
     pub cluster: Arc<Cluster>,
     pub registry: Arc<Registry>,
@@ -153,6 +154,11 @@ impl Client {
         self.0.statistics.snapshot()
     }
 
+    /// Tells clients of this process apart; those that are one client have one number.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -185,7 +191,9 @@ impl Inner {
             preparations,
             Arc::new(move |event| sink.emit(&ClientEvent::Cluster(event))),
         )?;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             config,
             cluster,
             registry,

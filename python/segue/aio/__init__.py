@@ -1,0 +1,39 @@
+"""The driver for asyncio: what `segue` has, awaited.
+
+    async with await segue.aio.connect("host=db1,db2 dbname=bank") as conn:
+        await conn.execute("UPDATE account SET balance = balance - %s WHERE id = %s", (5, 1))
+
+The event loop itself reads and writes the connections' sockets, uvloop's as well as asyncio's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segue.aio.connection import AsyncConnection, AsyncPipeline, AsyncTransaction, connect
+from segue.aio.copy import AsyncCopy
+from segue.aio.cursor import AsyncCursor
+
+if TYPE_CHECKING:
+    from segue.aio.pool import Pool
+else:
+
+    def __getattr__(name: str) -> Any:
+        # What many programs do without is imported when it is asked for first.
+        if name != "Pool":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from segue.aio.pool import Pool
+
+        globals()[name] = Pool
+        return Pool
+
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncCopy",
+    "AsyncCursor",
+    "AsyncPipeline",
+    "AsyncTransaction",
+    "Pool",
+    "connect",
+]
