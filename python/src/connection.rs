@@ -5,12 +5,13 @@
 //! * `transactions`: how they begin and end.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use segue::config::Address;
 use segue::wire::frame::Status;
 use segue::{CancelHandle, IsolationLevel};
 
@@ -21,6 +22,7 @@ use crate::client::{Client, Watched};
 use crate::core::{Core, Io, Purpose, Received, Request, Ticket, lock};
 use crate::decode::Context;
 use crate::errors;
+use crate::notices::Notices;
 use crate::objects::Objects;
 use crate::operation::{Operation, Work};
 use crate::signals::{Interrupt, Signals};
@@ -50,6 +52,8 @@ pub struct Connection {
     settings: Mutex<Settings>,
     zone: Mutex<Zone>,
     plans: Mutex<Plans>,
+    /// Once it has had handlers for notices.
+    notices: OnceLock<Notices>,
     /// So many `pipeline()` scopes are open.
     pipelines: AtomicUsize,
 }
@@ -167,6 +171,7 @@ impl Connection {
             settings: Mutex::new(Settings { autocommit, ..Settings::default() }),
             zone: Mutex::default(),
             plans: Mutex::default(),
+            notices: OnceLock::new(),
             pipelines: AtomicUsize::new(0),
         };
         let core = Core::new(session, types);
@@ -298,6 +303,39 @@ impl Connection {
         dict.set_item("ledger", status.ledger)?;
         dict.set_item("protection_lost", status.protection_lost)?;
         Ok(dict)
+    }
+
+    /// The configuration's side of it, and the host in use.
+    fn _where<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let server = self.at_once(py, |core| core.session.status().server)?;
+        let config = self.client.client.config();
+        let dict = PyDict::new(py);
+        dict.set_item("user", &config.user)?;
+        dict.set_item("dbname", &config.database)?;
+        dict.set_item("options", config.options.as_deref().unwrap_or_default())?;
+        dict.set_item("dsn", config.to_string())?;
+        if let Some(host) = config.hosts.get(server) {
+            match &host.address {
+                Address::Tcp { name, .. } => dict.set_item("host", name)?,
+                Address::Unix { directory } => {
+                    dict.set_item("host", directory.to_string_lossy())?;
+                }
+                _ => {}
+            }
+            dict.set_item("port", host.port)?;
+        }
+        Ok(dict)
+    }
+
+    /// From now on `_noticed` is called with the fields of each notice.
+    fn _watch_notices(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        if this.notices.get().is_none() {
+            let session = this.at_once(slf.py(), |core| core.session.status().session)?;
+            // Another thread may have been faster.
+            let _ = this.notices.set(Notices::new(slf, this.client.inboxes(), session)?);
+        }
+        Ok(())
     }
 
     /// The next notification as (channel, payload, pid); None if none came within so many seconds.

@@ -215,6 +215,35 @@ def test_threads_may_share_a_connection(conn: segue.Connection) -> None:
     assert len(ids(conn)) == 200
 
 
+def test_a_block_ends_its_transaction_itself(conn: segue.Connection) -> None:
+    """What a commit() inside would leave is no transaction: statements behind it would stand."""
+    for end in conn.commit, conn.rollback:
+        with pytest.raises(segue.ProgrammingError, match="block"), conn.transaction():
+            insert(conn, 1)
+            end()
+        assert status(conn) == TransactionStatus.IDLE
+        assert ids(conn) == []
+    with conn.transaction(), conn.transaction():
+        insert(conn, 1)
+    conn.commit()
+    assert ids(conn) == [1]
+
+
+def test_blocks_end_in_the_reverse_of_their_order(conn: segue.Connection) -> None:
+    outer, inner = conn.transaction(), conn.transaction()
+    with pytest.raises(segue.ProgrammingError, match="reverse"), outer:
+        inner.__enter__()
+        insert(conn, 1)
+    inner.__exit__(None, None, None)
+    assert status(conn) == TransactionStatus.INTRANS
+    conn.rollback()
+    with pytest.raises(segue.ProgrammingError, match="once"):
+        inner.__enter__()
+    with pytest.raises(segue.ProgrammingError, match="has ended"):
+        inner.__exit__(None, None, None)
+    assert ids(conn) == []
+
+
 def test_pipeline(conn: segue.Connection) -> None:
     with conn.pipeline() as pipeline:
         first = conn.execute("SELECT 1")
@@ -227,6 +256,22 @@ def test_pipeline(conn: segue.Connection) -> None:
         conn.execute("SELECT 1/0")
         insert(conn, 2)
     assert conn.execute("SELECT 3").fetchone() == (3,)
+
+
+def test_the_first_error_of_a_pipeline_is_raised(conn: segue.Connection) -> None:
+    """In a transaction the statements behind it fail as well, and say nothing worth knowing."""
+    with pytest.raises(errors.DivisionByZero), conn.transaction(), conn.pipeline():
+        conn.execute("SELECT 1")
+        conn.execute("SELECT 1/0")
+        conn.execute("SELECT 2")
+        conn.execute("SELECT 3")
+    assert status(conn) == TransactionStatus.IDLE
+    # Outside of one each is a transaction of its own.
+    with pytest.raises(errors.DivisionByZero), conn.pipeline():
+        insert(conn, 1)
+        conn.execute("SELECT 1/0")
+        insert(conn, 2)
+    assert ids(conn) == [1, 2]
 
 
 def test_notifications(uri: str, conn: segue.Connection) -> None:

@@ -61,6 +61,7 @@ impl Connection {
         self.note_zone(py, core)?;
         drop(held);
         self.raise_signal()?;
+        self.tell_notices(py)?;
         done.map_err(|error| errors::from_core(py, &error))
     }
 
@@ -71,6 +72,11 @@ impl Connection {
             Some(core) => Ok(work(core)),
             None => Err(errors::closed(py, "the connection is closed")),
         }
+    }
+
+    /// Calls the handlers with the notices that have come.
+    pub fn tell_notices(&self, py: Python<'_>) -> PyResult<()> {
+        self.notices.get().map_or(Ok(()), |notices| notices.tell(py))
     }
 
     pub(super) fn raise_signal(&self) -> PyResult<()> {
