@@ -28,6 +28,7 @@ test: setup lint
 	$(CARGO) test --workspace
 	CARGO="$(CARGO)" sh scripts/ctest.sh plain
 	CARGO="$(CARGO)" bash scripts/packaging-test.sh
+	sh scripts/python.sh
 
 test-c: setup
 	CARGO="$(CARGO)" sh scripts/ctest.sh
