@@ -190,7 +190,7 @@ class BaseConnection(_segue.Connection):
         return self._status()
 
     def __repr__(self) -> str:
-        state = TransactionStatus(self._transaction_status())
+        state = self.info.transaction_status
         name = "CLOSED" if state is TransactionStatus.UNKNOWN else state.name
         return f"<{type(self).__module__}.{type(self).__qualname__} [{name}]>"
 
@@ -305,7 +305,9 @@ class ConnectionInfo:
 
     @property
     def transaction_status(self) -> TransactionStatus:
-        """Whether a transaction is open."""
+        """Whether a transaction is open; ACTIVE while another thread executes a statement."""
+        if self._connection._is_busy():
+            return TransactionStatus.ACTIVE
         return TransactionStatus(self._connection._transaction_status())
 
     @property

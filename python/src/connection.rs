@@ -180,12 +180,18 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Waits for nobody: what is in use is not closed.
     #[getter]
-    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.hold(py)?.guard.is_none())
+    fn closed(&self) -> bool {
+        self.at_rest().is_some_and(|core| core.is_none())
     }
 
-    /// Ends the session; an open transaction is rolled back.
+    /// Whether a statement is under way, or something else has the session.
+    fn _is_busy(&self) -> bool {
+        self.at_rest().is_none()
+    }
+
+    /// Ends the session; an open transaction is rolled back. Waits for a statement that is under way.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut held = self.hold(py)?;
         if let Some(core) = held.guard.take() {

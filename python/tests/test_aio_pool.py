@@ -377,6 +377,21 @@ def test_a_closed_connection_is_replaced(uri: str, loop: str) -> None:
     run(main(), loop)
 
 
+def test_a_connection_with_a_block_open_is_replaced(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with pool_of(uri, min_size=1, max_size=1) as pool:
+            conn = await pool.getconn()
+            block = conn.transaction()
+            await block.__aenter__()
+            await pool.putconn(conn)
+            assert conn.closed
+            async with pool.connection() as other:
+                assert await value_of(other, "SELECT 1") == 1
+            assert pool.stats().closed_bad == 1
+
+    run(main(), loop)
+
+
 def test_configure_check_and_reset(uri: str, loop: str) -> None:
     calls: list[str] = []
     bad: list[aio.AsyncConnection] = []

@@ -9,6 +9,7 @@ import pytest
 
 import segue
 from segue import TransactionStatus, errors
+from segue.testing import Cluster
 
 
 @pytest.fixture
@@ -192,6 +193,30 @@ def test_cancel_from_another_thread(conn: segue.Connection) -> None:
         conn.execute("SELECT pg_sleep(600)")
     timer.join()
     assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_to_ask_for_the_state_waits_for_no_statement(uri: str, cluster: Cluster) -> None:
+    with segue.connect(uri, application_name="asleep", autocommit=True) as conn:
+        thread = threading.Thread(target=sleep, args=(conn,), daemon=True)
+        thread.start()
+        cluster.primary.wait_for(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'asleep' "
+            "AND wait_event = 'PgSleep'"
+        )
+        assert not conn.closed
+        assert status(conn) is TransactionStatus.ACTIVE
+        assert "ACTIVE" in repr(conn)
+        assert thread.is_alive()
+        conn.cancel()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert status(conn) is TransactionStatus.IDLE
+    assert conn.closed
+
+
+def sleep(conn: segue.Connection) -> None:
+    with pytest.raises(errors.QueryCanceled):
+        conn.execute("SELECT pg_sleep(600)")
 
 
 def test_threads_may_share_a_connection(conn: segue.Connection) -> None:

@@ -4,7 +4,7 @@
 //! wants the lock gives the GIL up first. Python code never runs under the lock, save signal handlers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
@@ -45,6 +45,15 @@ impl Connection {
         let guard = self.core.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         self.owner.store(thread(), Ordering::Release);
         Ok(Held { guard, connection: self })
+    }
+
+    /// The session, unless somebody has it.
+    pub(super) fn at_rest(&self) -> Option<MutexGuard<'_, Option<Core>>> {
+        match self.core.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Works with the session, without the GIL; raises what a signal handler has raised meanwhile.
