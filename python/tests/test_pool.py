@@ -806,5 +806,5 @@ pool.wait()
 def run(script: str, uri: str) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, uri], env=env, check=True, timeout=60
+        [sys.executable, "-W", "error", "-c", script, uri], env=env, cwd="/", check=True, timeout=60
     )
