@@ -219,6 +219,38 @@ def sleep(conn: segue.Connection) -> None:
         conn.execute("SELECT pg_sleep(600)")
 
 
+def test_cancel_while_the_first_statement_is_prepared(segue_cluster: Cluster) -> None:
+    """To prepare it waits for locks, too, and does so before BEGIN is sent.
+
+    The statement was executed after it had been cancelled, and waited once more.
+    """
+    uri = segue_cluster.uri
+    with segue.connect(uri) as other, segue.connect(uri, application_name="waits") as conn:
+        other.execute("CREATE TABLE held (id int)")
+        other.commit()
+        other.execute("LOCK held")
+
+        def cancel() -> None:
+            segue_cluster.primary.wait_for(
+                "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'waits' "
+                "AND wait_event_type = 'Lock'"
+            )
+            conn.cancel()
+
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        # A second wait for the lock ends all the same, with another error.
+        rescue = threading.Timer(20, other.close)
+        rescue.start()
+        with pytest.raises(errors.QueryCanceled):
+            conn.execute("SELECT * FROM held")
+        thread.join(30)
+        rescue.cancel()
+        assert not other.closed
+        conn.rollback()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_threads_may_share_a_connection(conn: segue.Connection) -> None:
     problems: list[BaseException] = []
 

@@ -12,6 +12,8 @@ use crate::decode::Decoders;
 use crate::encode::Args;
 use crate::plan::{Plan, Variant};
 
+const QUERY_CANCELED: &str = "57014";
+
 /// What is asked of a session.
 pub struct Request {
     pub plan: Arc<Plan>,
@@ -75,8 +77,11 @@ impl Core {
                         Ok(_) => {
                             making.stage = self.prepared(&making.request, preparing.finish())?
                         }
-                        // Executing it fails in the same way, and the transaction with it.
-                        Err(_) if self.session.ends_without_server() => {}
+                        // Executing it fails in the same way, and the transaction with it. But what was
+                        // cancelled is not to run a second time: the transaction has not begun then.
+                        Err(error)
+                            if self.session.ends_without_server()
+                                && error.sqlstate() != QUERY_CANCELED => {}
                         Err(error) => return Err(error),
                     }
                 }
