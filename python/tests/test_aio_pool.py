@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -544,13 +545,14 @@ def test_opening_and_closing(uri: str, loop: str) -> None:
 def test_closing_ends_attempts_to_connect(loop: str) -> None:
     """A pool whose servers do not answer is closed in no time."""
 
-    async def main() -> None:
-        async with aio.Pool("host=127.0.0.1 port=1 dbname=x") as pool:
+    async def main(port: int) -> None:
+        async with aio.Pool(f"host=127.0.0.1 port={port} dbname=x user=x sslmode=disable") as pool:
             await eventually(lambda: pool.stats().making)
             started = time.monotonic()
         assert time.monotonic() - started < 4
 
-    run(main(), loop)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run(main(silent.getsockname()[1]), loop)
 
 
 def test_a_forgotten_pool_warns(uri: str, loop: str) -> None:
