@@ -32,7 +32,9 @@ pub enum Health {
 /// Why a link ended or could not be made.
 #[derive(Debug, Clone)]
 pub enum Failure {
-    /// Closed, reset, refused, or ended by the server's last words.
+    /// Nobody is there: refused, no such socket, no such name.
+    Absent(String),
+    /// Closed, reset, or ended by the server's last words.
     Gone(String),
     /// Alive, but it takes no connection for now.
     ComingBack(String),
@@ -57,6 +59,9 @@ impl Failure {
                 Self::Refuses(error.clone())
             }
             // The operating system's own words are shorter, and tell more beside an address.
+            (_, Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)) => {
+                Self::Absent(io.map_or_else(|| error.to_string(), ToString::to_string))
+            }
             _ => Self::Gone(io.map_or_else(|| error.to_string(), ToString::to_string)),
         }
     }
@@ -80,9 +85,11 @@ impl Failure {
 
     pub fn text(&self) -> String {
         match self {
-            Self::Gone(text) | Self::ComingBack(text) | Self::Full(text) | Self::Silent(text) => {
-                text.clone()
-            }
+            Self::Absent(text)
+            | Self::Gone(text)
+            | Self::ComingBack(text)
+            | Self::Full(text)
+            | Self::Silent(text) => text.clone(),
             Self::Refuses(error) => match error.server_error() {
                 Some(server) => format!("{} ({})", server.message, server.code),
                 None => error.to_string(),
@@ -181,8 +188,8 @@ impl Detector {
             }
             // Another link was not let in, but the monitor's own still answers.
             Failure::Full(_) | Failure::Refuses(_) if self.health == Health::Healthy => None,
-            Failure::Gone(_) | Failure::Refuses(_) => {
-                self.note(now, dial, matches!(failure, Failure::Gone(_)));
+            Failure::Absent(_) | Failure::Gone(_) | Failure::Refuses(_) => {
+                self.note(now, dial, !matches!(failure, Failure::Refuses(_)));
                 self.become_(Health::Lost)
             }
             Failure::ComingBack(_) | Failure::Full(_) => {
@@ -404,7 +411,8 @@ mod tests {
             let error = Error::new(ErrorKind::Connect, "x").with_source(io::Error::from(kind));
             Failure::of(&error)
         };
-        assert!(matches!(of(io::ErrorKind::ConnectionRefused), Failure::Gone(_)));
+        assert!(matches!(of(io::ErrorKind::ConnectionRefused), Failure::Absent(_)));
+        assert!(matches!(of(io::ErrorKind::ConnectionReset), Failure::Gone(_)));
         assert!(matches!(of(io::ErrorKind::TimedOut), Failure::Silent(_)));
         let tls = Failure::of(&Error::new(ErrorKind::Tls, "certificate"));
         assert!(matches!(tls, Failure::Refuses(_)));

@@ -13,7 +13,7 @@ use super::detector::{Detector, Failure, Health};
 use super::status::{ClusterEvent, Role, ServerStatus, Status};
 use super::{Facts, Want};
 use crate::config::{Config, Failover, TargetSessionAttrs};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// What an answered probe told.
 #[derive(Debug, Clone)]
@@ -198,7 +198,8 @@ impl Picture {
         effects.changed |= it.detector.unreachable(now) != was_unreachable;
         if it.detector.health() != Health::Healthy {
             // A refusal may be the last thing that somebody waits for.
-            effects.changed |= it.last_failure.is_none() || matches!(failure, Failure::Refuses(_));
+            effects.changed |= it.last_failure.is_none()
+                || matches!(failure, Failure::Refuses(_) | Failure::Absent(_));
             it.last_failure = Some(failure);
         }
         if let Some(health) = health {
@@ -289,19 +290,33 @@ impl Picture {
     }
 
     /// The error for a session that nobody will ever serve: every server refuses this client; or,
-    /// before any session was served, those do that can be reached.
+    /// before any session was served, those do that can be reached, or nobody is anywhere.
     pub fn refusal(&self) -> Option<Error> {
         let mut first = None;
+        let mut absent = 0;
         for server in &self.servers {
             match (&server.last_failure, server.detector.health()) {
                 (Some(Failure::Refuses(error)), Health::Lost) => {
                     first.get_or_insert_with(|| error.clone());
                 }
-                (_, Health::Lost) if !self.identity_fixed => {}
+                (failure, Health::Lost) if !self.identity_fixed => {
+                    absent += usize::from(matches!(failure, Some(Failure::Absent(_))));
+                }
                 _ => return None,
             }
         }
-        first
+        let nobody = absent == self.servers.len();
+        first.or_else(|| nobody.then(|| self.nobody_there()))
+    }
+
+    /// A cluster that nobody has seen yet, and no server of which is there, is more likely misnamed than
+    /// between two primaries.
+    fn nobody_there(&self) -> Error {
+        let text = format!(
+            "no server is there: {}. Nothing was sent; start one, or correct the configuration",
+            self.status().summary()
+        );
+        Error::new(ErrorKind::Connect, text)
     }
 
     pub fn status(&self) -> Status {

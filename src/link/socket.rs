@@ -142,7 +142,8 @@ async fn resolve(name: &str, addr: Option<IpAddr>, port: u16) -> io::Result<Vec<
     if let Some(ip) = addr.or_else(|| name.parse().ok()) {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
+    let unknown = |error| io::Error::new(io::ErrorKind::NotFound, error);
+    let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await.map_err(unknown)?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }

@@ -294,6 +294,24 @@ fn a_new_client_that_is_refused_does_not_wait_for_dead_servers() {
 }
 
 #[test]
+fn a_new_client_that_finds_nobody_is_told_so() {
+    let mut world = World::new(2);
+    let absent = || Failure::Absent("Connection refused".into());
+    world.then(|p, now| p.handle_failure(now, 0, absent(), true));
+    assert!(world.picture.refusal().is_none(), "the other one has not been tried");
+    world.then(|p, now| p.handle_failure(now, 1, absent(), true));
+    let error = world.picture.refusal().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert!(error.to_string().contains("Connection refused"), "{error}");
+    // One that is there and silent may be the primary; and whoever was served once is patient.
+    world.says(1, 1, false);
+    assert!(world.picture.refusal().is_none());
+    world.picture.handle_handover(1);
+    world.then(|p, now| p.handle_failure(now, 1, absent(), true));
+    assert!(world.picture.refusal().is_none());
+}
+
+#[test]
 fn urgency_ends_with_the_failover_timeout_unless_somebody_waits() {
     let mut world = World::new(2);
     world.says(0, 1, false);
