@@ -285,6 +285,7 @@ impl Operation {
             }
         })?;
         connection.refresh(py)?;
+        connection.tell_notices(py)?;
         polled.map_err(|error| errors::from_core(py, &error))
     }
 
