@@ -3,6 +3,7 @@
 //! The lock may be held while the GIL is taken, never the other way round: whoever has the GIL and
 //! wants the lock gives the GIL up first. Python code never runs under the lock, save signal handlers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -172,6 +173,7 @@ impl Connection {
             types: &self.types,
             time_zone,
             json_loads: loads,
+            exact: Cell::new(None),
         })
     }
 

@@ -20,9 +20,24 @@ impl<'py> Context<'py> {
             i32::MIN => return Err(self.infinite("date", "-infinity")),
             _ => {}
         }
+        // Whoever else holds them will not hold them for long, but this is for speed alone.
+        let mut dates = self.objects.dates.try_lock().ok();
+        let place = dates.as_mut().and_then(|dates| {
+            let at = days.cast_unsigned() as usize & (dates.len() - 1);
+            dates.get_mut(at)
+        });
+        if let Some(Some((known, date))) = &place {
+            if *known == days {
+                return Ok(date.bind(self.py).clone());
+            }
+        }
         let (year, month, day) = self.civil(days.into(), "date")?;
         let [y0, y1] = year.to_be_bytes();
-        self.from_state(self.objects.date.bind(self.py), &[y0, y1, month, day], None)
+        let date = self.from_state(self.objects.date.bind(self.py), &[y0, y1, month, day], None)?;
+        if let Some(place) = place {
+            *place = Some((days, date.clone().unbind()));
+        }
+        Ok(date)
     }
 
     pub(super) fn timestamp(&self, micros: i64) -> PyResult<Bound<'py, PyAny>> {
