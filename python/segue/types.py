@@ -196,8 +196,8 @@ class _BlankUUID(uuid.UUID):
     """One that can be written: the native module fills it in and then makes it a plain UUID."""
 
     __slots__ = ()
-    __new__ = object.__new__  # type: ignore[assignment]
-    __init__ = object.__init__  # type: ignore[assignment]
+    __new__ = object.__new__
+    __init__ = object.__init__
     __setattr__ = object.__setattr__  # type: ignore[assignment]
 
 

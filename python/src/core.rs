@@ -9,23 +9,20 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pyo3::Py;
-use pyo3::types::PyTuple;
 use segue::client::Progress;
 use segue::session::{Column, Event};
-use segue::wire::frame::{Status, command_tag, rows_affected};
+use segue::wire::frame::Status;
 use segue::{Error, ErrorKind, Outcome, Result, Session, ToSql, TransactionOptions};
 use smallvec::SmallVec;
 
 use crate::decode::Decoders;
 use crate::encode::Args;
 use crate::plan::{Plan, Variant};
+pub use crate::received::Received;
 use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
-/// Once so many rows have come they are converted, if more are expected.
-const EAGER: usize = 1000;
 /// The same for the data of COPY.
 const COPY_BATCH: usize = 64 * 1024;
 
@@ -46,33 +43,6 @@ macro_rules! ready {
             Progress::WantsHelp => return Ok(Progress::WantsHelp),
         }
     };
-}
-
-/// What one statement returned, as it came.
-#[derive(Debug, Default)]
-pub struct Received {
-    /// `None` for a statement that returns no rows.
-    pub decoders: Option<Arc<Decoders>>,
-    pub rows: Vec<Bytes>,
-    /// The first rows, converted already while the rest was on its way.
-    pub made: Vec<Py<PyTuple>>,
-    pub tag: Bytes,
-}
-
-impl Received {
-    pub fn tag(&self) -> &str {
-        command_tag(&self.tag).unwrap_or_default()
-    }
-
-    /// What the DB-API calls rowcount: -1 where the tag has no number.
-    pub fn row_count(&self) -> i64 {
-        let tag = self.tag();
-        if tag.bytes().last().is_some_and(|last| last.is_ascii_digit()) {
-            i64::try_from(rows_affected(tag)).unwrap_or(i64::MAX)
-        } else {
-            -1
-        }
-    }
 }
 
 /// What a request is for.
@@ -436,29 +406,28 @@ impl Core {
         }
     }
 
-    /// As `reply` with `Io::Wait`; calls `meanwhile` with results of which many rows have come, and more
-    /// are expected.
+    /// As `reply`; calls `meanwhile` with a result of which many rows have come, and more are expected.
     pub fn reply_meanwhile(
         &mut self,
         ticket: Ticket,
-        mut meanwhile: impl FnMut(&mut Received),
-    ) -> Result<Result<Vec<Received>>> {
+        io: Io,
+        meanwhile: &mut dyn FnMut(&mut Received),
+    ) -> Result<Progress<Result<Vec<Received>>>> {
         loop {
             if let Some(reply) = self.finished.remove(&ticket) {
-                return Ok(reply);
+                return Ok(Progress::Ready(reply));
             }
             if self.queue.is_empty() {
                 return Err(Error::new(ErrorKind::Usage, "the reply was taken before"));
             }
-            self.pump(Io::Wait)?;
+            let progress = self.pump(io)?;
             self.take_received()?;
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                if let Some(last) = front.results.last_mut() {
-                    if last.rows.len() >= last.made.len() + EAGER {
-                        meanwhile(last);
-                    }
+                if let Some(last) = front.results.last_mut().filter(|last| last.is_much()) {
+                    meanwhile(last);
                 }
             }
+            ready!(progress);
         }
     }
 
@@ -490,7 +459,7 @@ impl Core {
     fn take_rows(&mut self) -> bool {
         let Some(rows) = self.session.received_rows() else { return false };
         if let Some(front) = self.queue.front_mut() {
-            front.open().rows.extend(rows);
+            front.open().add_all(rows);
         }
         true
     }
@@ -499,9 +468,11 @@ impl Core {
         let Some(front) = self.queue.front_mut() else { return Ok(()) };
         match event {
             Event::Columns(columns) => front.columns(columns, &self.types),
-            Event::Row(body) => front.open().rows.push(body),
+            Event::Row(body) => front.open().add(body),
             Event::Complete(tag) => {
-                front.open().tag = tag;
+                let result = front.open();
+                result.tag = tag;
+                result.split();
                 front.open = false;
             }
             Event::CopyData(piece) => front.pieces.push_back(piece),
@@ -530,15 +501,16 @@ impl Core {
     pub fn stream(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Received>>> {
         loop {
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
+                if let Some(last) = front.results.last_mut() {
+                    last.split();
+                }
                 let rows = front.results.last_mut().filter(|last| !last.rows.is_empty());
                 if let Some(last) = rows {
                     let decoders = last.decoders.clone();
                     let rows = std::mem::take(&mut last.rows);
-                    return Ok(Progress::Ready(Some(Received {
-                        decoders,
-                        rows,
-                        ..Received::default()
-                    })));
+                    let mut some = Received::default();
+                    (some.decoders, some.rows) = (decoders, rows);
+                    return Ok(Progress::Ready(Some(some)));
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {

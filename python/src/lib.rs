@@ -2,7 +2,7 @@
 //!
 //! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
 //! * `client`: the class that `segue.Client` is around, and events.
-//! * `core`: a session and its requests, without Python; waits or polls.
+//! * `core`: a session and its requests, without Python; waits or polls. `received`: results.
 //! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `operation`: what an event loop polls.
 //! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
@@ -22,6 +22,7 @@ mod introspect;
 mod objects;
 mod operation;
 mod plan;
+mod received;
 mod signals;
 mod types;
 

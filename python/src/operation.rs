@@ -126,13 +126,14 @@ macro_rules! ready {
 /// What is done, or what is wanted.
 type Polled = segue::Result<Result<Done, u8>>;
 
-fn poll(core: &mut Core, work: &mut Work) -> Polled {
+/// `meanwhile` is called with a result that is still coming.
+fn poll(core: &mut Core, work: &mut Work, meanwhile: &mut dyn FnMut(&mut Received)) -> Polled {
     const IO: Io = Io::Poll;
     loop {
         *work = match work {
             Work::Execute(making) => Work::Reply(ready!(core.make(making, IO)?)),
             Work::Reply(ticket) => {
-                let received = ready!(core.reply(*ticket, IO)?)?;
+                let received = ready!(core.reply_meanwhile(*ticket, IO, meanwhile)?)?;
                 return Ok(Ok(Done::Received(received, None)));
             }
             Work::Many(many) => return poll_many(core, many),
@@ -276,7 +277,7 @@ impl Operation {
             if state.done.is_some() {
                 return Ok(DONE);
             }
-            match poll(core, &mut state.work)? {
+            match poll(core, &mut state.work, &mut |some| connection.make_rows(some))? {
                 Ok(done) => {
                     state.done = Some(done);
                     Ok(DONE)

@@ -29,7 +29,7 @@ pub struct Decoders {
     pub epoch: u64,
     /// Those columns that come as text, where not all come in binary.
     texts: Box<[bool]>,
-    /// Converting a row runs no Python code but the standard library's.
+    /// Converting a row runs no code written in Python.
     plain: bool,
 }
 
@@ -52,7 +52,7 @@ impl Decoders {
         Self { columns, kinds, epoch, texts, plain }
     }
 
-    /// Whether converting a row runs no Python code but the standard library's.
+    /// Whether converting a row runs no code written in Python.
     pub fn is_plain(&self) -> bool {
         self.plain
     }
