@@ -903,7 +903,20 @@ impl Connection {
         let mut many = Many { keep: returning, own: autocommit && idle, ..Many::default() };
         let mut begin = Some(lock(&connection.settings).options());
         let mut chunks = Chunks::new(params_seq.try_iter()?, connection, query, !returning);
-        while let Some(request) = chunks.next_chunk()? {
+        let mut refused = None;
+        let mut sent = false;
+        loop {
+            let request = match chunks.next_chunk() {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(error) if sent => {
+                    // What is on its way has to be answered first.
+                    many.refuse();
+                    refused = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             if many.own && request.plan.controls_transaction {
                 return Err(errors::programming(
                     slf.py(),
@@ -911,9 +924,21 @@ impl Connection {
                 ));
             }
             // One request is a transaction anyway.
-            let alone = many.own && many.makings.is_empty() && chunks.is_at_end();
+            let at_end = chunks.is_at_end();
+            let alone = many.own && !sent && at_end;
             let begin = if idle && !alone { begin.take() } else { None };
             many.makings.push_back(Making::new(request, begin));
+            if !at_end {
+                // The server is at work on these while the next are converted.
+                sent = true;
+                connection.at_once(slf.py(), |core| many.feed(core))?;
+                if many.failed.is_some() {
+                    break;
+                }
+            }
+        }
+        if let Some(error) = refused {
+            return Ok(Operation::refused(slf.clone().unbind(), many, error));
         }
         Ok(Operation::new(slf.clone().unbind(), Work::Many(Box::new(many))))
     }

@@ -172,3 +172,52 @@ def test_a_uuid_is_a_plain_one(conn: segue.Connection) -> None:
         assert pickle.loads(pickle.dumps(found)) == expected
         with pytest.raises(TypeError):
             found.int = 1  # type: ignore[misc]
+
+
+class Refused(Exception):
+    pass
+
+
+@pytest.mark.parametrize("face", ["threads", "asyncio"])
+@pytest.mark.parametrize("bad", ["parameter", "source", "server"])
+def test_many_sets_of_which_one_is_bad(uri: str, face: str, bad: str) -> None:
+    """Those before it are on their way by then: nothing of them stays."""
+
+    def sets() -> Iterator[tuple[Any, str]]:
+        for i in range(6000):
+            if i == 4500 and bad == "parameter":
+                yield object(), "x"
+            if i == 4500 and bad == "source":
+                raise Refused
+            yield (0 if i == 4500 and bad == "server" else i), "x" * 20
+
+    expected = {
+        "parameter": segue.ProgrammingError,
+        "source": Refused,
+        "server": errors.UniqueViolation,
+    }[bad]
+    insert = "INSERT INTO many_sets VALUES (%s, %s)"
+    count = "SELECT count(*) FROM many_sets"
+    with segue.connect(uri, autocommit=True) as conn:
+        conn.execute("CREATE TABLE many_sets (i int PRIMARY KEY, x text)")
+        try:
+            if face == "threads":
+                with pytest.raises(expected):
+                    conn.cursor().executemany(insert, sets())
+                assert conn.execute(count).fetchone() == (0,)
+            else:
+
+                async def main() -> None:
+                    async with await aio.connect(uri, autocommit=True) as conn:
+                        with pytest.raises(expected):
+                            await conn.cursor().executemany(insert, sets())
+                        assert await (await conn.execute(count)).fetchone() == (0,)
+                        good = [(i, "x") for i in range(6000)]
+                        cur = conn.cursor()
+                        await cur.executemany(insert, good)
+                        assert cur.rowcount == 6000
+                        assert await (await conn.execute(count)).fetchone() == (6000,)
+
+                asyncio.run(main())
+        finally:
+            conn.execute("DROP TABLE many_sets")
