@@ -90,7 +90,7 @@ impl Received {
     }
 
     pub fn add(&mut self, body: Bytes) {
-        if self.pieces.is_empty() && self.rows.len() < EAGER {
+        if self.is_small() && self.rows.len() < EAGER {
             self.rows.push(body);
         } else {
             self.in_pieces += 1;
@@ -99,12 +99,17 @@ impl Received {
     }
 
     pub fn add_all(&mut self, rows: Rows) {
-        if self.pieces.is_empty() && self.rows.len() + rows.len() < EAGER {
+        if self.is_small() && self.rows.len() + rows.len() < EAGER {
             self.rows.extend(rows);
         } else {
             self.in_pieces += rows.len();
             self.pieces.push(Piece::Many(rows));
         }
+    }
+
+    /// As far as is known by now.
+    fn is_small(&self) -> bool {
+        self.made.is_empty() && self.pieces.is_empty()
     }
 
     /// Takes the pieces apart.
