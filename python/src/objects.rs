@@ -35,7 +35,7 @@ pub struct Objects {
     pub uuid_unknown: Py<PyAny>,
     pub int_from_bytes: Py<PyAny>,
     /// Dates made lately, each in the place that its day has: tables often have few of them.
-    pub dates: Mutex<Box<[Option<(i32, Py<PyAny>)>]>>,
+    pub dates: Mutex<Box<[Option<Dated>]>>,
     pub json_loads: Py<PyAny>,
     pub json_dumps: Py<PyAny>,
     pub ip_address: Py<PyAny>,
@@ -46,6 +46,12 @@ pub struct Objects {
     pub multirange: Py<PyType>,
     pub types: Py<PyModule>,
     pub zone_info: Py<PyAny>,
+}
+
+/// The date of a day counted from 2000-01-01.
+pub struct Dated {
+    pub day: i32,
+    pub date: Py<PyAny>,
 }
 
 impl Objects {

@@ -168,7 +168,7 @@ impl Received {
                 },
                 Piece::Many(rows) => {
                     let before = self.made.len();
-                    self.made.extend(rows.bodies().map_while(|body| make(body)));
+                    self.made.extend(rows.bodies().map_while(&mut *make));
                     let done = self.made.len() - before;
                     let mut rows = rows;
                     (done < rows.len()).then(|| {

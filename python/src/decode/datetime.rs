@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 
 use super::Context;
 use crate::errors;
+use crate::objects::Dated;
 
 const DAY: i64 = 86_400_000_000;
 /// From 0001-01-01 to 2000-01-01, and to 9999-12-31.
@@ -26,16 +27,16 @@ impl<'py> Context<'py> {
             let at = days.cast_unsigned() as usize & (dates.len() - 1);
             dates.get_mut(at)
         });
-        if let Some(Some((known, date))) = &place {
-            if *known == days {
-                return Ok(date.bind(self.py).clone());
+        if let Some(Some(known)) = &place {
+            if known.day == days {
+                return Ok(known.date.bind(self.py).clone());
             }
         }
         let (year, month, day) = self.civil(days.into(), "date")?;
         let [y0, y1] = year.to_be_bytes();
         let date = self.from_state(self.objects.date.bind(self.py), &[y0, y1, month, day], None)?;
         if let Some(place) = place {
-            *place = Some((days, date.clone().unbind()));
+            *place = Some(Dated { day: days, date: date.clone().unbind() });
         }
         Ok(date)
     }
