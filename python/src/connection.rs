@@ -4,11 +4,11 @@
 //! * `statements`: texts and parameters made into requests; `many`: executemany.
 //! * `transactions`: how they begin and end.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use segue::config::Address;
@@ -68,6 +68,7 @@ impl Connection {
             types: &self.types,
             time_zone,
             json_loads: loads,
+            exact: Cell::new(None),
         })
     }
 
@@ -80,26 +81,20 @@ impl Connection {
         let mut making = self.making(request);
         self.wait(py, |core| {
             let ticket = waited(core.make(&mut making, Io::Wait)?);
-            core.reply_meanwhile(ticket, |received| self.make_rows(received))?
+            waited(core.reply_meanwhile(ticket, Io::Wait, &mut |some| self.make_rows(some))?)
         })
     }
 
-    /// Converts rows while the server is at work on more. What cannot be converted is left to whoever
-    /// fetches it, who is then told why. No Python code of the application's runs here.
-    fn make_rows(&self, received: &mut Received) {
-        let Some(decoders) = received.decoders.clone().filter(|decoders| decoders.is_plain())
-        else {
-            return;
-        };
+    /// Makes rows while the server is at work on more. What cannot be made is left to whoever fetches
+    /// it, who is then told why. No Python code runs here.
+    pub fn make_rows(&self, received: &mut Received) {
+        let Some(decoders) = received.decoders.clone() else { return };
+        let asked = Instant::now();
         Python::attach(|py| {
+            received.got_gil(asked);
             let Ok(context) = self.context(py) else { return };
             let _paused = GcPaused::new(py);
-            let Received { rows, made, .. } = received;
-            for body in &mut rows[made.len()..] {
-                let Ok(row) = context.row(&decoders, body) else { return };
-                made.push(row.unbind());
-                *body = Bytes::new();
-            }
+            received.make(&mut |body| Some(context.row(&decoders, body).ok()?.unbind()));
         });
     }
 }
@@ -421,7 +416,10 @@ impl Connection {
         params_seq: &Bound<'_, PyAny>,
         returning: bool,
     ) -> PyResult<Operation> {
-        let many = slf.get().many(query, params_seq, returning)?;
+        let (many, refused) = slf.get().many(query, params_seq, returning)?;
+        if let Some(error) = refused {
+            return Ok(Operation::refused(slf.clone().unbind(), many, error));
+        }
         Ok(Operation::new(slf.clone().unbind(), Work::Many(Box::new(many))))
     }
 

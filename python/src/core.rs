@@ -11,21 +11,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pyo3::Py;
-use pyo3::types::PyTuple;
 use segue::client::Progress;
 use segue::session::{Column, Event};
-use segue::wire::frame::{Status, command_tag, rows_affected};
+use segue::wire::frame::Status;
 use segue::{Error, ErrorKind, Result, Session, TransactionOptions};
 
 pub use self::making::{Making, Request};
 use crate::decode::Decoders;
+pub use crate::received::Received;
 use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
-/// Once so many rows have come they are converted, if more are expected.
-const EAGER: usize = 1000;
 
 /// Whether to wait for what is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,33 +46,6 @@ macro_rules! ready {
 // Below the macro that they use.
 mod making;
 mod pieces;
-
-/// What one statement returned, as it came.
-#[derive(Debug, Default)]
-pub struct Received {
-    /// `None` for a statement that returns no rows.
-    pub decoders: Option<Arc<Decoders>>,
-    pub rows: Vec<Bytes>,
-    /// The first rows, converted already while the rest was on its way.
-    pub made: Vec<Py<PyTuple>>,
-    pub tag: Bytes,
-}
-
-impl Received {
-    pub fn tag(&self) -> &str {
-        command_tag(&self.tag).unwrap_or_default()
-    }
-
-    /// What the DB-API calls rowcount: -1 where the tag has no number.
-    pub fn row_count(&self) -> i64 {
-        let tag = self.tag();
-        if tag.bytes().last().is_some_and(|last| last.is_ascii_digit()) {
-            i64::try_from(rows_affected(tag)).unwrap_or(i64::MAX)
-        } else {
-            -1
-        }
-    }
-}
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,29 +210,28 @@ impl Core {
         }
     }
 
-    /// As `reply` with `Io::Wait`; calls `meanwhile` with results of which many rows have come, and more
-    /// are expected.
+    /// As `reply`; calls `meanwhile` with a result of which many rows have come, and more are expected.
     pub fn reply_meanwhile(
         &mut self,
         ticket: Ticket,
-        mut meanwhile: impl FnMut(&mut Received),
-    ) -> Result<Result<Vec<Received>>> {
+        io: Io,
+        meanwhile: &mut dyn FnMut(&mut Received),
+    ) -> Result<Progress<Result<Vec<Received>>>> {
         loop {
             if let Some(reply) = self.finished.remove(&ticket) {
-                return Ok(reply);
+                return Ok(Progress::Ready(reply));
             }
             if self.queue.is_empty() {
                 return Err(Error::new(ErrorKind::Usage, "the reply was taken before"));
             }
-            self.pump(Io::Wait)?;
+            let progress = self.pump(io)?;
             self.take_received()?;
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                if let Some(last) = front.results.last_mut() {
-                    if last.rows.len() >= last.made.len() + EAGER {
-                        meanwhile(last);
-                    }
+                if let Some(last) = front.results.last_mut().filter(|last| last.is_much()) {
+                    meanwhile(last);
                 }
             }
+            ready!(progress);
         }
     }
 
@@ -294,7 +263,7 @@ impl Core {
     fn take_rows(&mut self) -> bool {
         let Some(rows) = self.session.received_rows() else { return false };
         if let Some(front) = self.queue.front_mut() {
-            front.open().rows.extend(rows);
+            front.open().add_all(rows);
         }
         true
     }
@@ -303,9 +272,11 @@ impl Core {
         let Some(front) = self.queue.front_mut() else { return Ok(()) };
         match event {
             Event::Columns(columns) => front.columns(columns, &self.types),
-            Event::Row(body) => front.open().rows.push(body),
+            Event::Row(body) => front.open().add(body),
             Event::Complete(tag) => {
-                front.open().tag = tag;
+                let result = front.open();
+                result.tag = tag;
+                result.split();
                 front.open = false;
             }
             Event::CopyData(piece) => front.pieces.push_back(piece),

@@ -2,7 +2,7 @@
 //!
 //! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
 //! * `client`: the class that `segue.Client` is around, and events.
-//! * `core`: a session and its requests, without Python; waits or polls.
+//! * `core`: a session and its requests, without Python; waits or polls. `received`: results.
 //! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `operation`: what an event loop polls.
 //! * `notices`: the server's notices, for a connection's handlers.
@@ -24,6 +24,7 @@ mod notices;
 mod objects;
 mod operation;
 mod plan;
+mod received;
 mod signals;
 mod types;
 

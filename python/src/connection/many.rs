@@ -117,20 +117,32 @@ impl Connection {
         }
     }
 
-    /// All requests of an `executemany` for an event loop.
+    /// The requests of an `executemany` for an event loop: while the sets are converted, those converted
+    /// go on their way. With them, why there are no more, where a set was refused behind them.
     pub(super) fn many(
         &self,
         query: &Bound<'_, PyAny>,
         params_seq: &Bound<'_, PyAny>,
         returning: bool,
-    ) -> PyResult<Many> {
+    ) -> PyResult<(Many, Option<PyErr>)> {
         let py = query.py();
         let autocommit = lock(&self.settings).autocommit;
         let idle = self.at_once(py, |core| core.status() == Status::Idle)?;
         let mut many = Many { keep: returning, own: autocommit && idle, ..Many::default() };
         let mut begin = Some(lock(&self.settings).options());
         let mut chunks = Chunks::new(params_seq.try_iter()?, self, query, !returning);
-        while let Some(request) = chunks.next_chunk()? {
+        let mut sent = false;
+        loop {
+            let request = match chunks.next_chunk() {
+                Ok(Some(request)) => request,
+                Ok(None) => break,
+                Err(error) if sent => {
+                    // What is on its way has to be answered first.
+                    many.refuse();
+                    return Ok((many, Some(error)));
+                }
+                Err(error) => return Err(error),
+            };
             if many.own && request.plan.controls_transaction {
                 return Err(errors::programming(
                     py,
@@ -138,11 +150,20 @@ impl Connection {
                 ));
             }
             // One request is a transaction anyway.
-            let alone = many.own && many.makings.is_empty() && chunks.is_at_end();
+            let at_end = chunks.is_at_end();
+            let alone = many.own && !sent && at_end;
             let begin = if idle && !alone { begin.take() } else { None };
             many.makings.push_back(Making::new(request, begin));
+            if !at_end {
+                // The server is at work on these while the next are converted.
+                sent = true;
+                self.at_once(py, |core| many.feed(core))?;
+                if many.failed.is_some() {
+                    break;
+                }
+            }
         }
-        Ok(many)
+        Ok((many, None))
     }
 }
 

@@ -15,15 +15,16 @@ impl Core {
     pub fn stream(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Received>>> {
         loop {
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
+                if let Some(last) = front.results.last_mut() {
+                    last.split();
+                }
                 let rows = front.results.last_mut().filter(|last| !last.rows.is_empty());
                 if let Some(last) = rows {
                     let decoders = last.decoders.clone();
                     let rows = std::mem::take(&mut last.rows);
-                    return Ok(Progress::Ready(Some(Received {
-                        decoders,
-                        rows,
-                        ..Received::default()
-                    })));
+                    let mut some = Received::default();
+                    (some.decoders, some.rows) = (decoders, rows);
+                    return Ok(Progress::Ready(Some(some)));
                 }
             }
             if let Some(reply) = self.finished.remove(&ticket) {
