@@ -5,6 +5,7 @@
 //! * `ffi`: the C ABI, a face of [`client`]. The only layer with unsafe code.
 //! * [`client`]: the Rust API. Joins all of the below.
 //! * [`session`]: one logical connection, as a pure state machine.
+//! * [`journal`]: what is in flight, on disk: format, writer, recovery.
 //! * [`cluster`]: the servers: detector and choice (pure), monitor and standby links.
 //! * [`link`]: sockets: dialling, TLS, authentication, blocking transport.
 //! * [`wire`]: PostgreSQL's protocol as pure bytes <-> messages.
@@ -20,6 +21,8 @@ pub mod config;
 pub mod error;
 #[cfg(feature = "c-abi")]
 mod ffi;
+#[forbid(unsafe_code)]
+pub mod journal;
 #[forbid(unsafe_code)]
 pub mod link;
 #[forbid(unsafe_code)]

@@ -7,6 +7,7 @@ mod c;
 mod failover;
 mod instructions;
 mod journal;
+mod journal_file;
 mod measure;
 mod peer;
 mod point;
@@ -70,6 +71,8 @@ enum Benchmark {
     Saturated,
     /// What it costs to keep a statement in the journal.
     Journal,
+    /// The journal on disk: durable commits against the raw device, recovery against reading.
+    JournalFile,
     /// The C ABI against libpq: point SELECTs, large results, transactions, pipelines.
     C,
     /// From a standby's first write to the commit of a replayed transaction.
@@ -125,6 +128,9 @@ fn measure_all(
 ) -> Result<(), Failure> {
     if wanted(Benchmark::Journal) {
         journal::run(context, report)?;
+    }
+    if wanted(Benchmark::JournalFile) {
+        journal_file::run(context, dir, report)?;
     }
     let shared = [
         Benchmark::Point,

@@ -50,7 +50,7 @@ pub use stream::RowStream;
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 use crate::cluster::{self, Cluster, Facts};
-use crate::config::{Config, LedgerMode, TargetSessionAttrs};
+use crate::config::{Config, JournalMode, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
@@ -96,6 +96,7 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
+        refuse_journal_on_disk(&config)?;
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
             // A child of fork() needs a client, and a thread, of its own.
@@ -230,6 +231,19 @@ impl Inner {
     }
 }
 
+/// Until sessions write to it, a journal on disk would protect nothing: nobody must believe that it
+/// does.
+fn refuse_journal_on_disk(config: &Config) -> Result<()> {
+    if config.journal.mode == JournalMode::Memory {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        "journal=file cannot be used yet: this version of Segue keeps what is in flight in memory \
+         only; write journal=memory, or leave it out",
+    ))
+}
+
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     match access {
         cluster::LedgerAccess::None => LedgerAccess::None,
@@ -277,5 +291,21 @@ impl cluster::Preparations for Preparations {
 
     fn backend_start_sql(&self) -> &str {
         ledger::BACKEND_START
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn a_journal_on_disk_is_refused_until_it_is_joined() {
+        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made";
+        let config = Config::parse_with(text, &Environment::empty()).unwrap();
+        let error = Client::open(config).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("journal=file cannot be used yet"), "{error}");
+        assert!(!std::path::Path::new("/tmp/segue-never-made").exists());
     }
 }

@@ -7,7 +7,7 @@
 //! * `uri`, `keywords`: the two forms of a connection string, as libpq writes them.
 //! * `settings`: which value of an option holds: explicit > service file > environment > default.
 //! * `environment`, `service`, `passfile`: where values come from besides the connection string.
-//! * `hosts`, `tls`, `auth`: rules that join several options.
+//! * `hosts`, `tls`, `auth`, `journal`: rules that join several options.
 //! * `parse`: puts a [`Config`] together; `display` shows one.
 //!
 //! A password is never put into an error, into Display or into Debug.
@@ -16,6 +16,7 @@ mod auth;
 mod display;
 mod environment;
 mod hosts;
+mod journal;
 mod keywords;
 mod options;
 mod parse;
@@ -71,6 +72,7 @@ pub struct Config {
     pub target_session_attrs: TargetSessionAttrs,
     pub failover: Failover,
     pub ledger: Ledger,
+    pub journal: Journal,
     pub limits: Limits,
     /// What was odd but no error, such as a password file that others can read.
     pub warnings: Warnings,
@@ -288,10 +290,50 @@ pub enum LedgerMode {
     Off,
 }
 
+/// Where what is in flight is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Journal {
+    /// `journal`: `memory` (default) or `file`.
+    pub mode: JournalMode,
+    /// `journal_dir`: the directory of the files, this client's alone.
+    pub dir: Option<PathBuf>,
+    /// `journal_sync`: `none`, `batch` (default) or `always`.
+    pub sync: JournalSync,
+    /// `journal_key`: 64 hexadecimal digits.
+    pub key: Option<Secret>,
+    /// `journal_key_file`: a file that holds the key.
+    pub key_file: Option<PathBuf>,
+    /// `journal_required`: what the journal cannot keep is refused instead of going on unprotected.
+    pub required: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JournalMode {
+    /// It outlives the server.
+    Memory,
+    /// It outlives the client, too.
+    File,
+}
+
+/// When what was written to the journal counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JournalSync {
+    /// When the kernel has it: it survives the process, not the machine.
+    None,
+    /// When the disk has it; one sync serves all sessions that wait.
+    Batch,
+    /// When the disk has it, for each record by itself.
+    Always,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Limits {
-    /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection.
+    /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection, and the files
+    /// of a journal on disk are together never larger.
     pub journal_bytes_max: usize,
     /// `statement_cache_size`, 256: prepared statements kept per session; 0 prepares none.
     pub statement_cache_size: usize,

@@ -255,7 +255,19 @@ pub(super) static OPTIONS: &[OptionInfo] = &[
     option(Segue, "on_commits_lost", "SEGUE_ON_COMMITS_LOST", Value("report"), choice(&["report", "reapply"]),
         "What happens to acknowledged commits that did not survive a promotion."),
     number(Segue, "journal_bytes_max", "SEGUE_JOURNAL_BYTES_MAX", Value("16777216"), (1024, 1 << 40, "bytes"),
-        "A transaction larger than this loses its protection."),
+        "A transaction larger than this loses its protection; with `journal=file`, all files together are never larger."),
+    option(Segue, "journal", "SEGUE_JOURNAL", Value("memory"), choice(&["memory", "file"]),
+        "Where what is in flight is kept: in memory it outlives the server, in files the client too. `file` cannot be used yet: opening such a client is refused."),
+    option(Segue, "journal_dir", "SEGUE_JOURNAL_DIR", Unset, Text,
+        "The directory of the journal's files (mode 0700, one client's alone); made if it is missing."),
+    option(Segue, "journal_sync", "SEGUE_JOURNAL_SYNC", Value("batch"), choice(&["none", "batch", "always"]),
+        "When a record counts as kept: `none`, once the kernel has it; `batch`, once the disk has it, with one sync for all sessions that wait; `always`, the same for each record by itself."),
+    option(Segue, "journal_key", "SEGUE_JOURNAL_KEY", Unset, Secret,
+        "Encrypts the journal's files: 64 hexadecimal digits."),
+    option(Segue, "journal_key_file", "SEGUE_JOURNAL_KEY_FILE", Unset, Text,
+        "A file with that key: 32 bytes, or 64 hexadecimal digits; readable by its owner only."),
+    option(Segue, "journal_required", "SEGUE_JOURNAL_REQUIRED", Value("off"), Flag,
+        "Whether what the journal cannot keep is refused; else it goes on without that protection."),
     number(Segue, "statement_cache_size", "SEGUE_STATEMENT_CACHE_SIZE", Value("256"), (0, 1_000_000, ""),
         "Prepared statements kept per session; 0 prepares none."),
     number(Segue, "message_bytes_max", "SEGUE_MESSAGE_BYTES_MAX", Value("1073741824"), (65_536, 2_147_483_647, "bytes"),
@@ -353,6 +365,7 @@ pub(super) fn is_secret(name: &str) -> bool {
     matches!(
         name,
         "password"
+            | "journal_key"
             | "sslpassword"
             | "oauth_client_secret"
             | "scram_client_key"

@@ -14,7 +14,7 @@ use super::settings::{Pair, Settings, bad};
 use super::{
     ChannelBinding, CommitAck, Config, Environment, Failover, KeepAlive, Ledger, LedgerMode,
     Limits, OnCommitsLost, OnPrimaryLoss, OptionInfo, Secret, TargetSessionAttrs, auth, hosts,
-    keywords, tls, uri,
+    journal, keywords, tls, uri,
 };
 use crate::error::Result;
 
@@ -95,6 +95,8 @@ impl Config {
             Some("require") => ChannelBinding::Require,
             _ => ChannelBinding::Prefer,
         };
+        let ledger = ledger(&settings)?;
+        let limits = limits(&settings)?;
         let mut config = Self {
             tls: tls::tls(&settings, env, &hosts, channel_binding)?,
             hosts,
@@ -120,8 +122,9 @@ impl Config {
                 _ => TargetSessionAttrs::ReadWrite,
             },
             failover: failover(&settings)?,
-            ledger: ledger(&settings)?,
-            limits: limits(&settings)?,
+            journal: journal::journal(&settings, ledger.mode, &limits)?,
+            ledger,
+            limits,
             warnings,
         };
         auth::check(&config, &settings)?;

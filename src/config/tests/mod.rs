@@ -3,6 +3,7 @@
 mod documentation;
 mod files;
 mod hosts;
+mod journal;
 mod options;
 mod properties;
 mod tls;
