@@ -3,14 +3,14 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-c test-packaging test-python bench lint clean build header install uninstall
+.PHONY: help setup demo test test-c test-packaging test-python bench bench-python lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
 	@echo "make test    lint, then every test suite, against real servers"
 	@echo "make test-c  the C and C++ suites alone: plain, under valgrind, with sanitizers"
 	@echo "make test-python   the Python wheel's suite alone"
-	@echo "make bench   the benchmarks"
+	@echo "make bench   the benchmarks; make bench-python: the wheel beside psycopg and asyncpg"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
 	@echo "make header  write include/segue.h anew from src/ffi"
@@ -38,6 +38,12 @@ test-python: setup
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all
+
+# Uses the wheel that `make test-python` has built and installed.
+bench-python:
+	target/venv/bin/python python/benchmarks/statements.py
+	target/venv/bin/python python/benchmarks/rows.py
+	target/venv/bin/python python/benchmarks/footprint.py
 
 build:
 	$(CARGO) build --release --lib --bin segue

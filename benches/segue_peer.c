@@ -160,7 +160,7 @@ static void large_binary(unsigned unused)
 	segue_result_free(result);
 }
 
-static void pipelined(void)
+static void pipelined(bool apart)
 {
 	segue_pipeline *pipeline;
 
@@ -174,6 +174,8 @@ static void pipelined(void)
 		if (segue_pipeline_add(pipeline, SQL_INSERT, params, 3, &error) != SEGUE_OK)
 			fail(SQL_INSERT);
 	}
+	if (!apart && segue_pipeline_commit(pipeline, &error) != SEGUE_OK)
+		fail("COMMIT in the pipeline");
 	for (;;)
 	{
 		segue_result *result;
@@ -190,14 +192,13 @@ static void inserts(unsigned unused)
 {
 	(void) unused;
 	begin();
-	pipelined();
-	commit();
+	pipelined(false);
 }
 
 static void inserts_apart(unsigned unused)
 {
 	(void) unused;
-	pipelined();
+	pipelined(true);
 }
 
 static const struct work works[] = {

@@ -2257,7 +2257,8 @@ void segue_copy_out_free(segue_copy_out *copy);
  * ------------------------------------------------------------------------------------------------ */
 
 /**
- * Starts a pipeline. Transactions are begun and ended outside of it. Other calls on the session give
+ * Starts a pipeline. Transactions are begun outside of it, and ended there or by
+ * segue_pipeline_commit(). Other calls on the session give
  * SEGUE_BUSY until its results have been asked for, or it is freed.
  *
  * @param[in]  session       The session.
@@ -2309,6 +2310,20 @@ int32_t segue_pipeline_add_statement(segue_pipeline *pipeline,
                                      const segue_param *params,
                                      size_t params_len,
                                      segue_error **error_out);
+
+/**
+ * Commits the session's open transaction behind the statements that were added: COMMIT goes out with
+ * them and costs no round trip of its own. Waits for all replies; nothing can be added afterwards,
+ * whatever is returned, and the session can be used again. segue_pipeline_next() gives the results.
+ *
+ * @param[in]  pipeline   The pipeline.
+ * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @return as segue_session_commit(): SEGUE_TRANSACTION_FAILED where one of the statements has failed
+ * Threads: one caller at a time per session.
+ * @since ABI 1.0
+ */
+int32_t segue_pipeline_commit(segue_pipeline *pipeline,
+                              segue_error **error_out);
 
 /**
  * The result of the next statement, in the order in which they were added. The first call waits for

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timezone, tzinfo
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -62,6 +63,9 @@ class BaseConnection(_segue.Connection):
     """Settings of a connection, and what is known of it."""
 
     row_factory: RowFactory[Any] | None = None
+    # Those that are open, the innermost last; a list once there has been one.
+    _blocks: Sequence[BaseTransaction] = ()
+    _notice_handlers: Sequence[Callable[[_errors.Diagnostic], object]] = ()
 
     # The DB-API's exceptions, for code that has a connection and not the module.
     Warning = _errors.Warning
@@ -129,6 +133,13 @@ class BaseConnection(_segue.Connection):
 
         return Client._of(self._client())
 
+    def _check_no_block(self, name: str) -> None:
+        if self._blocks:
+            raise ProgrammingError(
+                f"{name}() is not for use inside a transaction() block, whose end commits or rolls "
+                "back; raise segue.Rollback to roll it back"
+            )
+
     def _check_idle(self, name: str) -> None:
         if self._transaction_status() not in (0, 4):
             raise ProgrammingError(f"{name} cannot be changed while a transaction is open")
@@ -142,6 +153,31 @@ class BaseConnection(_segue.Connection):
         """Set what reads and writes json and jsonb, instead of the module json."""
         self._set_json(loads, dumps)
 
+    # Notices.
+
+    def add_notice_handler(self, callback: Callable[[_errors.Diagnostic], object]) -> None:
+        """Call back for each notice of the server's, with its fields: a `segue.errors.Diagnostic`.
+
+        By whoever executes the statement, when that has come to its end. What the callback raises
+        goes to `sys.unraisablehook`.
+        """
+        self._watch_notices()
+        self._notice_handlers = [*self._notice_handlers, callback]
+
+    def remove_notice_handler(self, callback: Callable[[_errors.Diagnostic], object]) -> None:
+        """Remove a callback; ValueError if there is no such."""
+        handlers = list(self._notice_handlers)
+        handlers.remove(callback)
+        self._notice_handlers = handlers
+
+    def _noticed(self, fields: dict[str, Any]) -> None:
+        diag = _errors.Diagnostic(**fields)
+        for handler in self._notice_handlers:
+            try:
+                handler(diag)
+            except Exception as error:
+                _segue.unraisable(error, handler)
+
     # What is known.
 
     @property
@@ -154,7 +190,7 @@ class BaseConnection(_segue.Connection):
         return self._status()
 
     def __repr__(self) -> str:
-        state = TransactionStatus(self._transaction_status())
+        state = self.info.transaction_status
         name = "CLOSED" if state is TransactionStatus.UNKNOWN else state.name
         return f"<{type(self).__module__}.{type(self).__qualname__} [{name}]>"
 
@@ -172,6 +208,7 @@ class BaseTransaction:
         self._name = name
         self._savepoint = False
         self._force_rollback = force_rollback
+        self._entered = False
 
     @property
     def savepoint_name(self) -> str | None:
@@ -182,6 +219,27 @@ class BaseTransaction:
     def force_rollback(self) -> bool:
         """Whether it is rolled back in any case."""
         return self._force_rollback
+
+    def _enter(self) -> None:
+        if self._entered:
+            raise ProgrammingError("a transaction() block can be entered only once")
+        self._entered = True
+
+    def _is_open(self) -> None:
+        self._connection._blocks = [*self._connection._blocks, self]
+
+    def _leave(self) -> None:
+        blocks = list(self._connection._blocks)
+        if self not in blocks:
+            raise ProgrammingError("the transaction() block was not entered, or has ended")
+        last = blocks[-1]
+        blocks.remove(self)
+        self._connection._blocks = blocks
+        if last is not self:
+            raise ProgrammingError(
+                "transaction() blocks of one connection end in the reverse of the order in which "
+                "they began; this one began before another that is still open"
+            )
 
     def _begins(self) -> Iterator[str]:
         if self._connection._transaction_status() == TransactionStatus.IDLE:
@@ -247,8 +305,50 @@ class ConnectionInfo:
 
     @property
     def transaction_status(self) -> TransactionStatus:
-        """Whether a transaction is open."""
+        """Whether a transaction is open; ACTIVE while another thread executes a statement."""
+        if self._connection._is_busy():
+            return TransactionStatus.ACTIVE
         return TransactionStatus(self._connection._transaction_status())
+
+    @property
+    def dbname(self) -> str:
+        """The database's name."""
+        return str(self._connection._where()["dbname"])
+
+    @property
+    def user(self) -> str:
+        """The user's name, as it was connected with."""
+        return str(self._connection._where()["user"])
+
+    @property
+    def host(self) -> str:
+        """The host of the server in use, or the directory of its socket."""
+        return str(self._connection._where().get("host", ""))
+
+    @property
+    def port(self) -> int:
+        """The port of the server in use."""
+        return int(self._connection._where().get("port", 0))
+
+    @property
+    def options(self) -> str:
+        """Options for the server's command line that were given."""
+        return str(self._connection._where()["options"])
+
+    @property
+    def dsn(self) -> str:
+        """What it was connected with, all hosts of it, without passwords."""
+        return str(self._connection._where()["dsn"])
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The session's time zone; UTC where Python does not know it."""
+        from zoneinfo import ZoneInfo
+
+        try:
+            return ZoneInfo(self.parameter_status("TimeZone") or "UTC")
+        except (KeyError, ValueError, OSError):
+            return timezone.utc
 
     @property
     def backend_pid(self) -> int | None:

@@ -14,6 +14,7 @@ from segue.client import Client
 from segue.errors import PoolClosed
 
 # What `_transaction_status` gives.
+IDLE = TransactionStatus.IDLE.value
 CLOSED = TransactionStatus.UNKNOWN.value
 OPEN = (TransactionStatus.INTRANS.value, TransactionStatus.INERROR.value)
 

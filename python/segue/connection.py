@@ -21,7 +21,6 @@ from segue._base import (
     make_conninfo,
 )
 from segue.cursor import Cursor
-from segue.errors import InterfaceError
 from segue.rows import RowFactory
 
 if TYPE_CHECKING:
@@ -50,10 +49,32 @@ class Connection(BaseConnection):
 
     cursor_factory: type[Cursor] = Cursor
 
+    @classmethod
+    def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        row_factory: RowFactory[Any] | None = None,
+        cursor_factory: type[Cursor] | None = None,
+        writes: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Connect to a cluster by a URI or a keyword string; options are added to it.
+
+        `writes=False` is for a connection that only reads, on whatever server there is.
+        """
+        full = make_conninfo(conninfo, **options)
+        connection = cls(full, autocommit=autocommit, writes=writes)
+        connection.row_factory = row_factory
+        if cursor_factory is not None:
+            connection.cursor_factory = cursor_factory
+        return connection
+
     def cursor(self, *, row_factory: Any = ..., binary: bool = True) -> Cursor:
         """Make a cursor; the connection's row factory makes its rows unless it has its own."""
         if self.closed:
-            raise InterfaceError("the connection is closed")
+            raise _errors.ConnectionClosed("the connection is closed")
         return self.cursor_factory(self, self.row_factory if row_factory is ... else row_factory)
 
     def execute(
@@ -61,6 +82,18 @@ class Connection(BaseConnection):
     ) -> Cursor:
         """Execute a statement with a new cursor, and return that."""
         return self.cursor_factory(self, self.row_factory).execute(query, params)
+
+    def commit(self) -> None:
+        """Commit the open transaction, if there is one."""
+        if self._blocks:
+            self._check_no_block("commit")
+        _segue.Connection.commit(self)
+
+    def rollback(self) -> None:
+        """Roll the open transaction back, if there is one."""
+        if self._blocks:
+            self._check_no_block("rollback")
+        _segue.Connection.rollback(self)
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +117,7 @@ class Connection(BaseConnection):
     def _rollback_quietly(self) -> None:
         # The exception that is on its way says more than another that follows from it.
         with suppress(_errors.Error):
-            self.rollback()
+            _segue.Connection.rollback(self)
 
     def set_autocommit(self, value: bool) -> None:
         """Set `autocommit`."""
@@ -93,6 +126,14 @@ class Connection(BaseConnection):
     def set_isolation_level(self, value: IsolationLevel | int | None) -> None:
         """Set `isolation_level`."""
         self.isolation_level = value
+
+    def set_read_only(self, value: bool | None) -> None:
+        """Set `read_only`."""
+        self.read_only = value
+
+    def set_deferrable(self, value: bool | None) -> None:
+        """Set `deferrable`."""
+        self.deferrable = value
 
     # Transactions.
 
@@ -142,6 +183,10 @@ class Connection(BaseConnection):
         outer, self.cursor_factory = self.cursor_factory, pipeline._factory(self.cursor_factory)
         try:
             yield pipeline
+        except _errors.InFailedSqlTransaction:
+            # Of a statement behind the one that failed, which is what there is to know.
+            pipeline.sync()
+            raise
         except BaseException:
             pipeline._drop()
             raise
@@ -163,7 +208,9 @@ class Transaction(BaseTransaction):
         return self._connection
 
     def __enter__(self) -> Self:
+        self._enter()
         self._run(self._begins())
+        self._is_open()
         return self
 
     def __exit__(
@@ -172,6 +219,7 @@ class Transaction(BaseTransaction):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._leave()
         self._run(self._ends(error))
         return self._is_ended_by(error)
 
@@ -180,7 +228,7 @@ class Transaction(BaseTransaction):
             if statement == "BEGIN":
                 self._connection._begin()
             elif statement == "COMMIT":
-                self._connection.commit()
+                _segue.Connection.commit(self._connection)
             elif statement == "ROLLBACK":
                 self._connection._rollback_quietly()
             else:
@@ -219,9 +267,11 @@ def connect(
 
     `writes=False` is for a connection that only reads, on whatever server there is.
     """
-    full = make_conninfo(conninfo, **options)
-    connection = Connection(full, autocommit=autocommit, writes=writes)
-    connection.row_factory = row_factory
-    if cursor_factory is not None:
-        connection.cursor_factory = cursor_factory
-    return connection
+    return Connection.connect(
+        conninfo,
+        autocommit=autocommit,
+        row_factory=row_factory,
+        cursor_factory=cursor_factory,
+        writes=writes,
+        **options,
+    )

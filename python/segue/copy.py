@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
     from segue.cursor import Cursor
 
+# Options, behind STDIN or STDOUT, with which a row is written in another way than it is here.
+_OTHER_FORMAT = re.compile(
+    r"""^\s*COPY\s+BINARY\b
+    | \b(?:STDIN|STDOUT)\b (?:\s+WITH)? \s*\(? (?:(?!\bWHERE\b).)*?
+      \b(?P<option>csv|binary|delimiters?|null(?=\s*(?:AS\s*)?E?'))\b""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -21,6 +29,26 @@ class BaseCopy:
 
     _ticket: int | None = None
     _takes_data = False
+    _statement: Any
+    _is_text = False
+
+    def _check_text(self) -> None:
+        """Rows are in the text format; in another they would be wrong data, or none."""
+        if self._is_text:
+            return
+        statement = self._statement
+        if isinstance(statement, bytes):
+            statement = statement.decode()
+        elif not isinstance(statement, str):
+            statement = statement.as_string(None)
+        found = _OTHER_FORMAT.search(statement)
+        if found is not None:
+            option = (found["option"] or "binary").lower()
+            raise ProgrammingError(
+                f"rows are written and read in the text format with its own delimiter, and this "
+                f"COPY says {option}: use write() or read()"
+            )
+        self._is_text = True
 
     def _open(self, takes_data: bool) -> int:
         if self._ticket is None:
@@ -66,6 +94,7 @@ class Copy(BaseCopy):
 
     def write_row(self, row: Sequence[Any]) -> None:
         """Send a row of Python values; the statement must be in the text format."""
+        self._check_text()
         self._cursor._copy_send(self._open(True), self._cursor.connection._copy_row(row))
 
     def read(self) -> bytes:
@@ -84,6 +113,7 @@ class Copy(BaseCopy):
 
     def rows(self) -> Iterator[tuple[str | None, ...]]:
         """Give the rows of a statement in the text format, as str and None."""
+        self._check_text()
         for piece in self:
             yield row_of(piece)
 

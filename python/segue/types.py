@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 import time
+import uuid
 from collections import namedtuple
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -189,6 +190,15 @@ def TimeFromTicks(ticks: float) -> datetime.time:
 def TimestampFromTicks(ticks: float) -> datetime.datetime:
     """Make a timestamp of seconds since the epoch, in local time."""
     return datetime.datetime(*time.localtime(ticks)[:6])
+
+
+class _BlankUUID(uuid.UUID):
+    """One that can be written: the native module fills it in and then makes it a plain UUID."""
+
+    __slots__ = ()
+    __new__ = object.__new__
+    __init__ = object.__init__
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
 
 
 class DBAPITypeObject:

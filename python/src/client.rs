@@ -18,6 +18,7 @@ use segue::error::ServerError;
 
 use crate::core::lock;
 use crate::errors;
+use crate::notices::Inboxes;
 use crate::objects::Objects;
 
 /// So many events wait for the thread that delivers them, at most; later ones are only counted.
@@ -35,6 +36,7 @@ pub struct Watched {
 
 struct Watch {
     number: u64,
+    inboxes: Arc<Inboxes>,
     process: u32,
     subscription: Option<Subscription>,
 }
@@ -59,6 +61,11 @@ impl Watched {
         Self::new(py, client, conninfo.into())
     }
 
+    /// Where sessions with handlers for notices find theirs.
+    pub fn inboxes(&self) -> &Inboxes {
+        &self.watch.inboxes
+    }
+
     fn new(py: Python<'_>, client: segue::Client, conninfo: Arc<str>) -> PyResult<Self> {
         static QUEUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         // What connections import is imported here, by whoever opens the client, and not by a thread in
@@ -74,9 +81,15 @@ impl Watched {
             return Ok(Self { client, conninfo, watch });
         }
         watches.retain(|_, watch| watch.strong_count() > 0);
-        let subscription = client.on_event(move |event| queue.push(number, event));
+        let inboxes = Arc::new(Inboxes::default());
+        let told = Arc::clone(&inboxes);
+        let subscription = client.on_event(move |event| {
+            told.note(event);
+            queue.push(number, event);
+        });
         let watch = Arc::new(Watch {
             number,
+            inboxes,
             process: std::process::id(),
             subscription: Some(subscription),
         });

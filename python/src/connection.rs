@@ -1,57 +1,37 @@
-//! The native half of a connection: a session behind a lock, which waits without the GIL.
+//! The native half of a connection: the class that Python extends.
 //!
-//! The lock may be held while the GIL is taken, never the other way round: whoever has the GIL and
-//! wants the lock gives the GIL up first. Python code never runs under the lock, save signal handlers.
+//! * `waiting`: the lock around its session, and waits without the GIL.
+//! * `statements`: texts and parameters made into requests; `many`: executemany.
+//! * `transactions`: how they begin and end.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
-use segue::client::Progress;
+use pyo3::types::{PyBytes, PyDict};
+use segue::config::Address;
 use segue::wire::frame::Status;
-use segue::{CancelHandle, IsolationLevel, TransactionOptions};
+use segue::{CancelHandle, IsolationLevel};
 
+use self::statements::Plans;
+use self::transactions::{Settings, isolation};
+pub use self::waiting::waited;
 use crate::client::{Client, Watched};
-use crate::core::{Core, Io, Making, Purpose, Received, Request, Ticket, lock};
+use crate::core::{Core, Io, Purpose, Received, Request, Ticket, lock};
 use crate::decode::Context;
-use crate::encode::{Args, Encoder};
 use crate::errors;
-use crate::objects::{self, Objects};
-use crate::operation::{Many, Operation, Work};
-use crate::plan::{Given, Places, Plan};
+use crate::notices::Notices;
+use crate::objects::Objects;
+use crate::operation::{Operation, Work};
 use crate::signals::{Interrupt, Signals};
 use crate::types::{Kind, TypeMap};
 
-/// Texts whose conversion is kept.
-const PLANS_MAX: usize = 2048;
-
-type Plans = HashMap<(isize, Given), Vec<(Py<PyString>, Arc<Plan>)>>;
-
-/// What the application has set.
-#[derive(Default)]
-struct Settings {
-    autocommit: bool,
-    isolation: Option<IsolationLevel>,
-    read_only: Option<bool>,
-    deferrable: Option<bool>,
-    json_loads: Option<Py<PyAny>>,
-    json_dumps: Option<Py<PyAny>>,
-}
-
-impl Settings {
-    fn options(&self) -> TransactionOptions {
-        let mut options = TransactionOptions::default();
-        options.isolation = self.isolation;
-        options.read_only = self.read_only.unwrap_or(false);
-        options.deferrable = self.deferrable.unwrap_or(false);
-        options
-    }
-}
+mod many;
+mod statements;
+mod transactions;
+mod waiting;
 
 #[derive(Default)]
 struct Zone {
@@ -72,97 +52,13 @@ pub struct Connection {
     settings: Mutex<Settings>,
     zone: Mutex<Zone>,
     plans: Mutex<Plans>,
+    /// Once it has had handlers for notices.
+    notices: OnceLock<Notices>,
     /// So many `pipeline()` scopes are open.
     pipelines: AtomicUsize,
 }
 
-/// Holds a connection's session.
-pub struct Held<'a> {
-    guard: MutexGuard<'a, Option<Core>>,
-    connection: &'a Connection,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.connection.owner.store(0, Ordering::Release);
-    }
-}
-
-/// A number for each thread that is not zero.
-fn thread() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    thread_local!(static THREAD: u64 = NEXT.fetch_add(1, Ordering::Relaxed));
-    THREAD.with(|thread| *thread)
-}
-
 impl Connection {
-    pub fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
-        if self.owner.load(Ordering::Acquire) == thread() {
-            return Err(errors::interface(
-                py,
-                "the connection is in use by this very thread: a signal handler cannot use it",
-            ));
-        }
-        let guard = self.core.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
-        self.owner.store(thread(), Ordering::Release);
-        Ok(Held { guard, connection: self })
-    }
-
-    /// Works with the session, without the GIL; raises what a signal handler has raised meanwhile.
-    pub fn wait<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&mut Core) -> segue::Result<T> + Send,
-    ) -> PyResult<T> {
-        let mut held = self.hold(py)?;
-        let Some(core) = held.guard.as_mut() else {
-            return Err(errors::closed(py, "the connection is closed"));
-        };
-        let done = py.detach(|| work(core));
-        self.note_zone(py, core)?;
-        drop(held);
-        self.raise_signal()?;
-        done.map_err(|error| errors::from_core(py, &error))
-    }
-
-    /// Works with the session at once.
-    pub fn at_once<T>(&self, py: Python<'_>, work: impl FnOnce(&mut Core) -> T) -> PyResult<T> {
-        let mut held = self.hold(py)?;
-        match held.guard.as_mut() {
-            Some(core) => Ok(work(core)),
-            None => Err(errors::closed(py, "the connection is closed")),
-        }
-    }
-
-    fn raise_signal(&self) -> PyResult<()> {
-        self.signals.take().map_or(Ok(()), Err)
-    }
-
-    /// The server has told of another time zone.
-    fn note_zone(&self, py: Python<'_>, core: &Core) -> PyResult<()> {
-        let name = core.session.parameter("TimeZone").unwrap_or_default();
-        if lock(&self.zone).name != name {
-            // Not under the lock: Python may let another thread run meanwhile.
-            let found = objects::time_zone(py, name)?;
-            let utc = found.is(Objects::get(py)?.utc.bind(py));
-            let new = Zone { name: name.to_owned(), zone: (!utc).then(|| found.unbind()) };
-            let old = std::mem::replace(&mut *lock(&self.zone), new);
-            drop(old);
-        }
-        Ok(())
-    }
-
-    /// Takes note of what the server has told of meanwhile.
-    pub fn refresh(&self, py: Python<'_>) -> PyResult<()> {
-        let held = self.hold(py)?;
-        held.guard.as_ref().map_or(Ok(()), |core| self.note_zone(py, core))
-    }
-
-    pub fn encoder<'py>(&self, py: Python<'py>) -> PyResult<Encoder<'py>> {
-        let dumps = lock(&self.settings).json_dumps.as_ref().map(|dumps| dumps.bind(py).clone());
-        Ok(Encoder { py, objects: Objects::get(py)?, json_dumps: dumps })
-    }
-
     pub fn context<'py>(&'py self, py: Python<'py>) -> PyResult<Context<'py>> {
         let loads = lock(&self.settings).json_loads.as_ref().map(|loads| loads.bind(py).clone());
         let time_zone = lock(&self.zone).zone.as_ref().map(|zone| zone.bind(py).clone());
@@ -172,81 +68,8 @@ impl Connection {
             types: &self.types,
             time_zone,
             json_loads: loads,
+            exact: Cell::new(None),
         })
-    }
-
-    /// The text of a statement, converted.
-    pub fn plan(&self, query: &Bound<'_, PyAny>, given: Given) -> PyResult<Arc<Plan>> {
-        let py = query.py();
-        let converted;
-        let text = match query.cast::<PyString>() {
-            Ok(text) => text,
-            Err(_) => {
-                converted = text_of(query)?;
-                &converted
-            }
-        };
-        let key = (text.hash()?, given);
-        if let Some(known) = lock(&self.plans).get(&key) {
-            for (other, plan) in known {
-                if other.bind(py).is(text) || other.bind(py).as_any().eq(text)? {
-                    return Ok(Arc::clone(plan));
-                }
-            }
-        }
-        let Ok(sql) = text.to_str() else {
-            return Err(errors::programming(
-                py,
-                "the statement has surrogates in it: it is no text",
-            ));
-        };
-        let plan = Plan::new(sql, given)
-            .map_err(|error| errors::programming(py, format!("{error}; nothing was sent")))?;
-        let plan = Arc::new(plan);
-        let mut plans = lock(&self.plans);
-        if plans.len() >= PLANS_MAX {
-            plans.clear();
-        }
-        plans.entry(key).or_default().push((text.clone().unbind(), Arc::clone(&plan)));
-        Ok(plan)
-    }
-
-    /// A request with its parameters converted.
-    pub fn request<'py>(
-        &self,
-        query: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        purpose: Purpose,
-    ) -> PyResult<Request> {
-        let given = given(query.py(), params)?;
-        let plan = self.plan(query, given)?;
-        if purpose != Purpose::Copy && (plan.copy_in || plan.copy_out) {
-            return Err(errors::programming(
-                query.py(),
-                "COPY goes through cursor.copy(); nothing was sent",
-            ));
-        }
-        if plan.several && purpose != Purpose::Whole {
-            return Err(errors::programming(
-                query.py(),
-                "a string of several statements cannot be streamed; nothing was sent",
-            ));
-        }
-        let mut args = Args::default();
-        if let Some(params) = params {
-            fill(&self.encoder(query.py())?, &plan, given, params, &mut args)?;
-        }
-        Ok(Request { plan, args, more: Vec::new(), purpose })
-    }
-
-    /// How the transaction begins that a statement needs; `None` with autocommit.
-    pub fn begins(&self) -> Option<TransactionOptions> {
-        let settings = lock(&self.settings);
-        (!settings.autocommit).then(|| settings.options())
-    }
-
-    pub fn making(&self, request: Request) -> Making {
-        Making::new(request, self.begins())
     }
 
     pub fn pipelined(&self) -> bool {
@@ -258,269 +81,21 @@ impl Connection {
         let mut making = self.making(request);
         self.wait(py, |core| {
             let ticket = waited(core.make(&mut making, Io::Wait)?);
-            core.reply_meanwhile(ticket, |received| self.make_rows(received))?
+            waited(core.reply_meanwhile(ticket, Io::Wait, &mut |some| self.make_rows(some))?)
         })
     }
 
-    /// Converts rows while the server is at work on more. What cannot be converted is left to whoever
-    /// fetches it, who is then told why. No Python code of the application's runs here.
-    fn make_rows(&self, received: &mut Received) {
-        let Some(decoders) = received.decoders.clone().filter(|decoders| decoders.is_plain())
-        else {
-            return;
-        };
+    /// Makes rows while the server is at work on more. What cannot be made is left to whoever fetches
+    /// it, who is then told why. No Python code runs here.
+    pub fn make_rows(&self, received: &mut Received) {
+        let Some(decoders) = received.decoders.clone() else { return };
+        let asked = Instant::now();
         Python::attach(|py| {
+            received.got_gil(asked);
             let Ok(context) = self.context(py) else { return };
             let _paused = GcPaused::new(py);
-            let Received { rows, made, .. } = received;
-            for body in &mut rows[made.len()..] {
-                let Ok(row) = context.row(&decoders, body) else { return };
-                made.push(row.unbind());
-                *body = Bytes::new();
-            }
+            received.make(&mut |body| Some(context.row(&decoders, body).ok()?.unbind()));
         });
-    }
-
-    /// Executes a statement with each of many sets of parameters, without waiting for each reply. Outside
-    /// a transaction they are one.
-    pub fn run_many(
-        &self,
-        query: &Bound<'_, PyAny>,
-        sets: &Bound<'_, PyAny>,
-        keep: bool,
-    ) -> PyResult<(Vec<Received>, i64)> {
-        let py = query.py();
-        let mut results = Vec::new();
-        let mut count: i64 = 0;
-        let mut tickets = std::collections::VecDeque::new();
-        let mut failed: Option<PyErr> = None;
-        let own = self.at_once(py, |core| core.status() == Status::Idle)?
-            && lock(&self.settings).autocommit;
-        let options = lock(&self.settings).options();
-        let mut take = |reply: segue::Result<Vec<Received>>, failed: &mut Option<PyErr>| match reply
-        {
-            Ok(received) => {
-                for result in received {
-                    count += result.row_count().max(0);
-                    if keep {
-                        results.push(result);
-                    }
-                }
-            }
-            Err(error) => {
-                failed.get_or_insert_with(|| errors::from_core(py, &error));
-            }
-        };
-        let mut begin = Some(options);
-        let mut chunks = Chunks::new(sets.try_iter()?, self, query, !keep);
-        while failed.is_none() {
-            let request = match chunks.next_chunk() {
-                Ok(Some(request)) => request,
-                Ok(None) => break,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            };
-            if own && request.plan.controls_transaction {
-                failed = Some(errors::programming(
-                    py,
-                    "executemany() takes no statements that begin or end transactions",
-                ));
-                break;
-            }
-            let mut making = Making::new(request, None);
-            // One request is a transaction anyway.
-            let alone = own && begin.is_some() && chunks.is_at_end();
-            if !alone && (own || !lock(&self.settings).autocommit) {
-                making.begin = begin.take();
-            }
-            match self.many_step(py, making) {
-                Ok(ticket) => tickets.push_back(ticket),
-                Err(error) => failed = Some(error),
-            }
-            // What has been answered is taken off, so that memory stays bounded.
-            while let Some(ticket) = tickets.front() {
-                let Some(reply) = self.at_once(py, |core| core.take_finished(*ticket))? else {
-                    break;
-                };
-                tickets.pop_front();
-                take(reply, &mut failed);
-            }
-        }
-        for ticket in tickets {
-            match self.wait(py, |core| Ok(waited(core.reply(ticket, Io::Wait)?))) {
-                Ok(reply) => take(reply, &mut failed),
-                Err(error) => {
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        if own && self.at_once(py, |core| core.status() != Status::Idle)? {
-            match &failed {
-                None => self.commit_now(py)?,
-                // The first error is what the caller has to know.
-                Some(_) => {
-                    let _ = self.rollback_now(py);
-                }
-            }
-        }
-        failed.map_or(Ok((results, count)), Err)
-    }
-
-    /// Makes one request of many, without the GIL only where something has to be waited for.
-    fn many_step(&self, py: Python<'_>, mut making: Making) -> PyResult<Ticket> {
-        let made = self.at_once(py, |core| {
-            let at_once = core.makes_at_once(&making);
-            at_once.then(|| core.make(&mut making, Io::Wait))
-        })?;
-        match made {
-            Some(Ok(Progress::Ready(ticket))) => Ok(ticket),
-            Some(Err(error)) => Err(errors::from_core(py, &error)),
-            _ => self.wait(py, |core| {
-                core.send_batch()?;
-                Ok(waited(core.make(&mut making, Io::Wait)?))
-            }),
-        }
-    }
-
-    fn commit_now(&self, py: Python<'_>) -> PyResult<()> {
-        let results = self.wait(py, |core| {
-            if core.status() == Status::Idle {
-                return Ok(Vec::new());
-            }
-            let ticket = waited(core.commit(Io::Wait)?);
-            waited(core.reply(ticket, Io::Wait)?)
-        })?;
-        self.check_committed(py, &results)
-    }
-
-    pub fn check_committed(&self, py: Python<'_>, results: &[Received]) -> PyResult<()> {
-        if results.last().is_some_and(|last| last.tag() == "ROLLBACK") {
-            let error = segue::Error::new(
-                segue::ErrorKind::TransactionFailed,
-                "the transaction had failed earlier and was rolled back; nothing of it is committed",
-            );
-            return Err(errors::from_core(py, &error));
-        }
-        Ok(())
-    }
-
-    fn rollback_now(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, |core| {
-            if core.status() == Status::Idle {
-                return Ok(());
-            }
-            let ticket = waited(core.rollback(Io::Wait)?);
-            waited(core.reply(ticket, Io::Wait)?).map(drop)
-        })
-    }
-}
-
-impl Connection {
-    fn begin_options(
-        &self,
-        isolation_level: Option<u8>,
-        read_only: Option<bool>,
-        deferrable: Option<bool>,
-    ) -> TransactionOptions {
-        let mut options = lock(&self.settings).options();
-        options.isolation = isolation(isolation_level).or(options.isolation);
-        options.read_only = read_only.unwrap_or(options.read_only);
-        options.deferrable = deferrable.unwrap_or(options.deferrable);
-        options
-    }
-
-    /// A COPY as a request.
-    pub fn copy_request(&self, query: &Bound<'_, PyAny>) -> PyResult<Request> {
-        let request = self.request(query, None, Purpose::Copy)?;
-        if !(request.plan.copy_in || request.plan.copy_out) || request.plan.several {
-            return Err(errors::programming(
-                query.py(),
-                "copy() takes one COPY ... FROM STDIN or COPY ... TO STDOUT; nothing was sent",
-            ));
-        }
-        Ok(request)
-    }
-
-    fn op<'py>(
-        slf: &Bound<'py, Self>,
-        query: &Bound<'py, PyAny>,
-        params: Option<&Bound<'py, PyAny>>,
-        purpose: Purpose,
-        work: impl FnOnce(Box<Making>) -> Work,
-    ) -> PyResult<Operation> {
-        let connection = slf.get();
-        let making = connection.making(connection.request(query, params, purpose)?);
-        Ok(Operation::new(slf.clone().unbind(), work(Box::new(making))))
-    }
-}
-
-/// Sets of parameters, as many to a request as may be.
-struct Chunks<'a, 'py> {
-    sets: Bound<'py, PyIterator>,
-    connection: &'a Connection,
-    query: &'a Bound<'py, PyAny>,
-    /// Sets may share a request.
-    together: bool,
-    /// The first set of the next request.
-    next: Option<Request>,
-    error: Option<PyErr>,
-    begun: bool,
-}
-
-impl<'a, 'py> Chunks<'a, 'py> {
-    fn new(
-        sets: Bound<'py, PyIterator>,
-        connection: &'a Connection,
-        query: &'a Bound<'py, PyAny>,
-        together: bool,
-    ) -> Self {
-        Self { sets, connection, query, together, next: None, error: None, begun: false }
-    }
-
-    fn read(&mut self) {
-        self.next = match self.sets.next() {
-            Some(params) => params
-                .and_then(|params| {
-                    self.connection.request(self.query, Some(&params), Purpose::Whole)
-                })
-                .map_err(|error| self.error = Some(error))
-                .ok(),
-            None => None,
-        };
-    }
-
-    fn next_chunk(&mut self) -> PyResult<Option<Request>> {
-        const SETS: usize = 1000;
-        const BYTES: usize = 256 * 1024;
-        if !std::mem::replace(&mut self.begun, true) {
-            self.read();
-        }
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
-        let Some(mut chunk) = self.next.take() else { return Ok(None) };
-        self.read();
-        let mut bytes = chunk.args.len();
-        let together = self.together && chunk.plan.repeatable;
-        while let Some(next) = self.next.take_if(|next| {
-            bytes += next.args.len();
-            together
-                && chunk.more.len() + 1 < SETS
-                && bytes < BYTES
-                && Arc::ptr_eq(&next.plan, &chunk.plan)
-                && next.args.same_types(&chunk.args)
-        }) {
-            chunk.more.push(next.args);
-            self.read();
-        }
-        Ok(Some(chunk))
-    }
-
-    /// Whether there is nothing behind the request that was given last.
-    fn is_at_end(&self) -> bool {
-        self.next.is_none() && self.error.is_none()
     }
 }
 
@@ -548,107 +123,6 @@ impl Drop for GcPaused<'_> {
             // It takes nothing and has nothing to fail at.
             let _ = enable.call0();
         }
-    }
-}
-
-/// What a wait has come to: with `Io::Wait` nothing else can be.
-pub fn waited<T>(progress: Progress<T>) -> T {
-    match progress {
-        Progress::Ready(value) => value,
-        _ => unreachable!("a wait that has not waited"),
-    }
-}
-
-/// A query that is no str: bytes, or something with `as_string()`.
-fn text_of<'py>(query: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-    let py = query.py();
-    if let Ok(bytes) = query.cast::<PyBytes>() {
-        return std::str::from_utf8(bytes.as_bytes())
-            .map(|text| PyString::new(py, text))
-            .map_err(|_| errors::programming(py, "the statement is not UTF-8; nothing was sent"));
-    }
-    if let Ok(method) = query.getattr("as_string") {
-        return Ok(method.call1((py.None(),))?.cast_into::<PyString>()?);
-    }
-    Err(errors::programming(py, "a statement is a str; nothing was sent"))
-}
-
-fn given(py: Python<'_>, params: Option<&Bound<'_, PyAny>>) -> PyResult<Given> {
-    let Some(params) = params else { return Ok(Given::None) };
-    if params.is_exact_instance_of::<PyTuple>() || params.is_exact_instance_of::<PyList>() {
-        return Ok(Given::Sequence);
-    }
-    if params.is_instance_of::<PyString>() || params.is_instance_of::<PyBytes>() {
-        return Err(errors::programming(
-            py,
-            "parameters are a sequence or a mapping: for one parameter write (value,); nothing was sent",
-        ));
-    }
-    if params.is_instance_of::<PyDict>() || params.cast::<PyMapping>().is_ok() {
-        return Ok(Given::Mapping);
-    }
-    if params.hasattr("__len__")? && params.hasattr("__getitem__")? {
-        return Ok(Given::Sequence);
-    }
-    Err(errors::programming(py, "parameters are a sequence or a mapping; nothing was sent"))
-}
-
-/// Converts parameters.
-fn fill<'py>(
-    encoder: &Encoder<'py>,
-    plan: &Plan,
-    given: Given,
-    params: &Bound<'py, PyAny>,
-    args: &mut Args,
-) -> PyResult<()> {
-    match &plan.places {
-        Places::Names(names) => {
-            for name in names {
-                let value = match params.get_item(name) {
-                    Ok(value) => value,
-                    Err(error)
-                        if error.is_instance_of::<pyo3::exceptions::PyKeyError>(encoder.py) =>
-                    {
-                        return Err(errors::programming(
-                            encoder.py,
-                            format!("there is no parameter {name}; nothing was sent"),
-                        ));
-                    }
-                    Err(error) => return Err(error),
-                };
-                args.push(encoder, &value)?;
-            }
-            Ok(())
-        }
-        Places::Count(count) => {
-            let length = if given == Given::Mapping { 0 } else { params.len()? };
-            if length != *count {
-                return Err(errors::programming(
-                    encoder.py,
-                    format!(
-                        "the statement takes {count} parameters, {length} were given; nothing was sent"
-                    ),
-                ));
-            }
-            if let Ok(tuple) = params.cast_exact::<PyTuple>() {
-                return tuple.iter_borrowed().try_for_each(|value| args.push(encoder, &value));
-            }
-            if *count > 0 {
-                for value in params.try_iter()? {
-                    args.push(encoder, &value?)?;
-                }
-            }
-            Ok(())
-        }
-    }
-}
-
-fn isolation(value: Option<u8>) -> Option<IsolationLevel> {
-    match value {
-        Some(2) => Some(IsolationLevel::ReadCommitted),
-        Some(3) => Some(IsolationLevel::RepeatableRead),
-        Some(4) => Some(IsolationLevel::Serializable),
-        _ => None,
     }
 }
 
@@ -692,6 +166,7 @@ impl Connection {
             settings: Mutex::new(Settings { autocommit, ..Settings::default() }),
             zone: Mutex::default(),
             plans: Mutex::default(),
+            notices: OnceLock::new(),
             pipelines: AtomicUsize::new(0),
         };
         let core = Core::new(session, types);
@@ -700,12 +175,18 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Waits for nobody: what is in use is not closed.
     #[getter]
-    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.hold(py)?.guard.is_none())
+    fn closed(&self) -> bool {
+        self.at_rest().is_some_and(|core| core.is_none())
     }
 
-    /// Ends the session; an open transaction is rolled back.
+    /// Whether a statement is under way, or something else has the session.
+    fn _is_busy(&self) -> bool {
+        self.at_rest().is_none()
+    }
+
+    /// Ends the session; an open transaction is rolled back. Waits for a statement that is under way.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let mut held = self.hold(py)?;
         if let Some(core) = held.guard.take() {
@@ -825,6 +306,39 @@ impl Connection {
         Ok(dict)
     }
 
+    /// The configuration's side of it, and the host in use.
+    fn _where<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let server = self.at_once(py, |core| core.session.status().server)?;
+        let config = self.client.client.config();
+        let dict = PyDict::new(py);
+        dict.set_item("user", &config.user)?;
+        dict.set_item("dbname", &config.database)?;
+        dict.set_item("options", config.options.as_deref().unwrap_or_default())?;
+        dict.set_item("dsn", config.to_string())?;
+        if let Some(host) = config.hosts.get(server) {
+            match &host.address {
+                Address::Tcp { name, .. } => dict.set_item("host", name)?,
+                Address::Unix { directory } => {
+                    dict.set_item("host", directory.to_string_lossy())?;
+                }
+                _ => {}
+            }
+            dict.set_item("port", host.port)?;
+        }
+        Ok(dict)
+    }
+
+    /// From now on `_noticed` is called with the fields of each notice.
+    fn _watch_notices(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        if this.notices.get().is_none() {
+            let session = this.at_once(slf.py(), |core| core.session.status().session)?;
+            // Another thread may have been faster.
+            let _ = this.notices.set(Notices::new(slf, this.client.inboxes(), session)?);
+        }
+        Ok(())
+    }
+
     /// The next notification as (channel, payload, pid); None if none came within so many seconds.
     fn _notification(
         &self,
@@ -902,23 +416,9 @@ impl Connection {
         params_seq: &Bound<'_, PyAny>,
         returning: bool,
     ) -> PyResult<Operation> {
-        let connection = slf.get();
-        let autocommit = lock(&connection.settings).autocommit;
-        let idle = connection.at_once(slf.py(), |core| core.status() == Status::Idle)?;
-        let mut many = Many { keep: returning, own: autocommit && idle, ..Many::default() };
-        let mut begin = Some(lock(&connection.settings).options());
-        let mut chunks = Chunks::new(params_seq.try_iter()?, connection, query, !returning);
-        while let Some(request) = chunks.next_chunk()? {
-            if many.own && request.plan.controls_transaction {
-                return Err(errors::programming(
-                    slf.py(),
-                    "executemany() takes no statements that begin or end transactions",
-                ));
-            }
-            // One request is a transaction anyway.
-            let alone = many.own && many.makings.is_empty() && chunks.is_at_end();
-            let begin = if idle && !alone { begin.take() } else { None };
-            many.makings.push_back(Making::new(request, begin));
+        let (many, refused) = slf.get().many(query, params_seq, returning)?;
+        if let Some(error) = refused {
+            return Ok(Operation::refused(slf.clone().unbind(), many, error));
         }
         Ok(Operation::new(slf.clone().unbind(), Work::Many(Box::new(many))))
     }

@@ -4,30 +4,25 @@
 //! answered. Whoever waits for one reply collects those ahead of it on the way. The same code serves
 //! callers that block (`Io::Wait`) and event loops (`Io::Poll`), where any step may want the
 //! socket first.
+//!
+//! `making` brings a request onto the wire; `pieces` takes replies as they come.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pyo3::Py;
-use pyo3::types::PyTuple;
 use segue::client::Progress;
 use segue::session::{Column, Event};
-use segue::wire::frame::{Status, command_tag, rows_affected};
-use segue::{Error, ErrorKind, Outcome, Result, Session, ToSql, TransactionOptions};
-use smallvec::SmallVec;
+use segue::wire::frame::Status;
+use segue::{Error, ErrorKind, Result, Session, TransactionOptions};
 
+pub use self::making::{Making, Request};
 use crate::decode::Decoders;
-use crate::encode::Args;
-use crate::plan::{Plan, Variant};
+pub use crate::received::Received;
 use crate::types::TypeMap;
 
 /// Requests are put on the wire once so many bytes have gathered.
 const BATCH: usize = 32 * 1024;
-/// Once so many rows have come they are converted, if more are expected.
-const EAGER: usize = 1000;
-/// The same for the data of COPY.
-const COPY_BATCH: usize = 64 * 1024;
 
 /// Whether to wait for what is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,32 +43,9 @@ macro_rules! ready {
     };
 }
 
-/// What one statement returned, as it came.
-#[derive(Debug, Default)]
-pub struct Received {
-    /// `None` for a statement that returns no rows.
-    pub decoders: Option<Arc<Decoders>>,
-    pub rows: Vec<Bytes>,
-    /// The first rows, converted already while the rest was on its way.
-    pub made: Vec<Py<PyTuple>>,
-    pub tag: Bytes,
-}
-
-impl Received {
-    pub fn tag(&self) -> &str {
-        command_tag(&self.tag).unwrap_or_default()
-    }
-
-    /// What the DB-API calls rowcount: -1 where the tag has no number.
-    pub fn row_count(&self) -> i64 {
-        let tag = self.tag();
-        if tag.bytes().last().is_some_and(|last| last.is_ascii_digit()) {
-            i64::try_from(rows_affected(tag)).unwrap_or(i64::MAX)
-        } else {
-            -1
-        }
-    }
-}
+// Below the macro that they use.
+mod making;
+mod pieces;
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,46 +98,6 @@ impl Collector {
     }
 }
 
-/// What is asked of a session.
-pub struct Request {
-    pub plan: Arc<Plan>,
-    pub args: Args,
-    /// Further sets of parameters, of the same types.
-    pub more: Vec<Args>,
-    pub purpose: Purpose,
-}
-
-/// What a request that is being made waits for.
-#[derive(Debug)]
-enum Stage {
-    Ready,
-    Prepare(Ticket, segue::client::Preparing),
-    Types(Ticket, segue::client::Prepared),
-    Execute(Option<Arc<Variant>>),
-}
-
-/// A request that is being made.
-pub struct Making {
-    pub request: Request,
-    /// A transaction is begun for it if none is open.
-    pub begin: Option<TransactionOptions>,
-    stage: Stage,
-}
-
-impl Making {
-    pub fn new(request: Request, begin: Option<TransactionOptions>) -> Self {
-        Self { request, begin, stage: Stage::Ready }
-    }
-
-    /// What was asked for it and has not been answered.
-    pub fn asked(&self) -> Option<Ticket> {
-        match &self.stage {
-            Stage::Prepare(ticket, _) | Stage::Types(ticket, _) => Some(*ticket),
-            Stage::Ready | Stage::Execute(_) => None,
-        }
-    }
-}
-
 pub struct Core {
     pub session: Session,
     pub types: Arc<TypeMap>,
@@ -206,92 +138,6 @@ impl Core {
         ticket
     }
 
-    /// Makes a request: brings it to where its reply can be waited for.
-    pub fn make(&mut self, making: &mut Making, io: Io) -> Result<Progress<Ticket>> {
-        loop {
-            match &mut making.stage {
-                Stage::Ready => {
-                    ready!(self.get_ready(io)?);
-                    let plan = &making.request.plan;
-                    if let Some(options) = &making.begin {
-                        if self.status() == Status::Idle && !plan.bounds_transaction {
-                            self.begin(options)?;
-                        }
-                    }
-                    making.stage = self.look_up(&making.request)?;
-                }
-                Stage::Prepare(ticket, _) => {
-                    let reply = ready!(self.reply(*ticket, io)?);
-                    let stage = std::mem::replace(&mut making.stage, Stage::Execute(None));
-                    let Stage::Prepare(_, preparing) = stage else { continue };
-                    match reply {
-                        Ok(_) => {
-                            making.stage = self.prepared(&making.request, preparing.finish())?
-                        }
-                        // Executing it fails in the same way, and the transaction with it.
-                        Err(_) if self.session.ends_without_server() => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                Stage::Types(ticket, _) => {
-                    let reply = ready!(self.reply(*ticket, io)?);
-                    let stage = std::mem::replace(&mut making.stage, Stage::Execute(None));
-                    let Stage::Types(_, prepared) = stage else { continue };
-                    crate::introspect::learn(&self.types, &reply?);
-                    making.stage = Stage::Execute(Some(self.remember(&making.request, prepared)));
-                }
-                Stage::Execute(variant) => {
-                    let variant = variant.take();
-                    let request = &making.request;
-                    if !request.more.is_empty() {
-                        self.start_sets(request, variant.as_deref())?;
-                        return Ok(Progress::Ready(self.enqueue(Purpose::Whole, false, None)));
-                    }
-                    let streamed = request.purpose != Purpose::Whole;
-                    let raw = request.args.raw();
-                    let params: SmallVec<[&dyn ToSql; 8]> =
-                        raw.iter().map(|raw| raw as &dyn ToSql).collect();
-                    let text = match &variant {
-                        Some(variant) => {
-                            let formats = variant.decoders.formats();
-                            let prepared = &variant.prepared;
-                            self.session.start(prepared, &params, false, &formats, streamed)?
-                        }
-                        None => {
-                            self.session.start(&*request.plan.sql, &params, false, &[], streamed)?
-                        }
-                    };
-                    let expected = variant.map(|variant| Arc::clone(&variant.decoders));
-                    return Ok(Progress::Ready(self.enqueue(request.purpose, text, expected)));
-                }
-            }
-        }
-    }
-
-    fn start_sets(&mut self, request: &Request, variant: Option<&Variant>) -> Result<()> {
-        let raw: Vec<_> =
-            std::iter::once(&request.args).chain(&request.more).map(Args::raw).collect();
-        let sets: Vec<SmallVec<[&dyn ToSql; 8]>> =
-            raw.iter().map(|set| set.iter().map(|raw| raw as &dyn ToSql).collect()).collect();
-        let sets: Vec<&[&dyn ToSql]> = sets.iter().map(|set| &set[..]).collect();
-        match variant {
-            Some(variant) => self.session.start_sets(&variant.prepared, &sets),
-            None => self.session.start_sets(&*request.plan.sql, &sets),
-        }
-    }
-
-    /// Whether a request can be made without waiting for anything.
-    pub fn makes_at_once(&self, making: &Making) -> bool {
-        self.session.accepts_requests()
-            && self.session.unsent() < BATCH
-            && making.begin.is_none()
-            && (!making.request.plan.may_return_rows
-                || lock(&making.request.plan.variants).iter().any(|variant| {
-                    making.request.args.has_oids(&variant.oids)
-                        && variant.decoders.epoch == self.types.epoch()
-                }))
-    }
-
     /// A notification that has arrived or arrives within `timeout`.
     pub fn notification(
         &mut self,
@@ -322,78 +168,6 @@ impl Core {
         self.session.start_begin(options)?;
         while !matches!(self.session.received_event(), Some(Event::Ready(_)) | None) {}
         Ok(())
-    }
-
-    /// What is known of a statement with these parameters; if nothing is, the server is asked.
-    fn look_up(&mut self, request: &Request) -> Result<Stage> {
-        let plan = &request.plan;
-        if !plan.may_return_rows || request.purpose == Purpose::Copy {
-            return Ok(Stage::Execute(None));
-        }
-        let known = {
-            let mut variants = lock(&plan.variants);
-            let at = variants.iter().position(|variant| request.args.has_oids(&variant.oids));
-            match at {
-                Some(at) if variants[at].decoders.epoch == self.types.epoch() => {
-                    Some(Arc::clone(&variants[at]))
-                }
-                // A type was registered meanwhile.
-                Some(at) => {
-                    let old = variants.swap_remove(at);
-                    drop(variants);
-                    return self.described(request, old.prepared.clone());
-                }
-                None => None,
-            }
-        };
-        if known.is_some() {
-            return Ok(Stage::Execute(known));
-        }
-        let preparing = self.session.start_prepare(&plan.sql, &request.args.oids())?;
-        let ticket = self.enqueue(Purpose::Whole, false, None);
-        Ok(Stage::Prepare(ticket, preparing))
-    }
-
-    fn prepared(&mut self, request: &Request, prepared: segue::client::Prepared) -> Result<Stage> {
-        let (given, taken) = (request.args.raw().len(), prepared.param_oids().len());
-        if given != taken {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!(
-                    "the statement takes {taken} parameters, {given} were given; nothing was sent"
-                ),
-            ));
-        }
-        self.described(request, prepared)
-    }
-
-    fn described(&mut self, request: &Request, prepared: segue::client::Prepared) -> Result<Stage> {
-        let strange: Vec<u32> = prepared
-            .columns()
-            .iter()
-            .map(|column| column.type_oid)
-            .filter(|oid| self.types.is_strange(*oid))
-            .collect();
-        if strange.is_empty() {
-            return Ok(Stage::Execute(Some(self.remember(request, prepared))));
-        }
-        let sql = crate::introspect::sql(&strange);
-        self.session.start(&*sql, &[], true, &[], false)?;
-        let ticket = self.enqueue(Purpose::Whole, true, None);
-        Ok(Stage::Types(ticket, prepared))
-    }
-
-    fn remember(&mut self, request: &Request, prepared: segue::client::Prepared) -> Arc<Variant> {
-        let decoders = Arc::new(Decoders::new(prepared.shared_columns(), &self.types));
-        let oids = request.args.oids().into_vec().into_boxed_slice();
-        let variant = Arc::new(Variant { oids, prepared, decoders });
-        let mut variants = lock(&request.plan.variants);
-        // Parameters of ever new types would fill the memory.
-        if variants.len() >= 32 {
-            variants.clear();
-        }
-        variants.push(Arc::clone(&variant));
-        variant
     }
 
     pub fn commit(&mut self, io: Io) -> Result<Progress<Ticket>> {
@@ -436,29 +210,28 @@ impl Core {
         }
     }
 
-    /// As `reply` with `Io::Wait`; calls `meanwhile` with results of which many rows have come, and more
-    /// are expected.
+    /// As `reply`; calls `meanwhile` with a result of which many rows have come, and more are expected.
     pub fn reply_meanwhile(
         &mut self,
         ticket: Ticket,
-        mut meanwhile: impl FnMut(&mut Received),
-    ) -> Result<Result<Vec<Received>>> {
+        io: Io,
+        meanwhile: &mut dyn FnMut(&mut Received),
+    ) -> Result<Progress<Result<Vec<Received>>>> {
         loop {
             if let Some(reply) = self.finished.remove(&ticket) {
-                return Ok(reply);
+                return Ok(Progress::Ready(reply));
             }
             if self.queue.is_empty() {
                 return Err(Error::new(ErrorKind::Usage, "the reply was taken before"));
             }
-            self.pump(Io::Wait)?;
+            let progress = self.pump(io)?;
             self.take_received()?;
             if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                if let Some(last) = front.results.last_mut() {
-                    if last.rows.len() >= last.made.len() + EAGER {
-                        meanwhile(last);
-                    }
+                if let Some(last) = front.results.last_mut().filter(|last| last.is_much()) {
+                    meanwhile(last);
                 }
             }
+            ready!(progress);
         }
     }
 
@@ -490,7 +263,7 @@ impl Core {
     fn take_rows(&mut self) -> bool {
         let Some(rows) = self.session.received_rows() else { return false };
         if let Some(front) = self.queue.front_mut() {
-            front.open().rows.extend(rows);
+            front.open().add_all(rows);
         }
         true
     }
@@ -499,9 +272,11 @@ impl Core {
         let Some(front) = self.queue.front_mut() else { return Ok(()) };
         match event {
             Event::Columns(columns) => front.columns(columns, &self.types),
-            Event::Row(body) => front.open().rows.push(body),
+            Event::Row(body) => front.open().add(body),
             Event::Complete(tag) => {
-                front.open().tag = tag;
+                let result = front.open();
+                result.tag = tag;
+                result.split();
                 front.open = false;
             }
             Event::CopyData(piece) => front.pieces.push_back(piece),
@@ -522,141 +297,6 @@ impl Core {
                 }
             }
             _ => {}
-        }
-        Ok(())
-    }
-
-    /// Rows of a streamed reply that have arrived, with their columns; `None` at its end.
-    pub fn stream(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Received>>> {
-        loop {
-            if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                let rows = front.results.last_mut().filter(|last| !last.rows.is_empty());
-                if let Some(last) = rows {
-                    let decoders = last.decoders.clone();
-                    let rows = std::mem::take(&mut last.rows);
-                    return Ok(Progress::Ready(Some(Received {
-                        decoders,
-                        rows,
-                        ..Received::default()
-                    })));
-                }
-            }
-            if let Some(reply) = self.finished.remove(&ticket) {
-                // The last piece may have no rows: a result without any has columns all the same.
-                let last = reply?.pop();
-                if last.is_some() {
-                    // Its end is told by the next call.
-                    self.finished.insert(ticket, Ok(Vec::new()));
-                }
-                return Ok(Progress::Ready(last));
-            }
-            ready!(self.pump(io)?);
-            // What has arrived together is handed over together.
-            self.take_received()?;
-        }
-    }
-
-    /// Waits until a COPY takes data (true) or gives some (false).
-    pub fn copy_begun(&mut self, ticket: Ticket, io: Io) -> Result<Progress<bool>> {
-        loop {
-            if let Some(reply) = self.finished.remove(&ticket) {
-                reply?;
-                let outcome = match self.status() {
-                    Status::Idle => Outcome::Committed,
-                    _ => Outcome::NotCommitted,
-                };
-                return Err(Error::new(
-                    ErrorKind::Usage,
-                    "copy() takes a COPY FROM STDIN or a COPY TO STDOUT; the statement was executed",
-                )
-                .with_outcome(outcome));
-            }
-            match self.queue.front().filter(|front| front.ticket == ticket) {
-                Some(front) if front.copies_in => return Ok(Progress::Ready(true)),
-                Some(front) if front.copies_out => return Ok(Progress::Ready(false)),
-                _ => {}
-            }
-            ready!(self.pump(io)?);
-        }
-    }
-
-    /// The next piece of data of COPY TO STDOUT; `None` at the end.
-    pub fn copy_piece(&mut self, ticket: Ticket, io: Io) -> Result<Progress<Option<Bytes>>> {
-        loop {
-            if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                if let Some(piece) = front.pieces.pop_front() {
-                    return Ok(Progress::Ready(Some(piece)));
-                }
-                // The last event of a reply takes the collector along: not before it is empty.
-            } else if let Some(reply) = self.finished.remove(&ticket) {
-                reply?;
-                return Ok(Progress::Ready(None));
-            }
-            ready!(self.pump(io)?);
-        }
-    }
-
-    /// There is a link, unless what was under way has ended without one.
-    fn restored(&mut self, io: Io) -> Result<Progress<()>> {
-        loop {
-            match io {
-                Io::Wait => self.session.restore()?,
-                Io::Poll => ready!(self.session.poll_restored()),
-            }
-            // Polling stops at an event, be there a link or not.
-            if !self.take_some()? {
-                return Ok(Progress::Ready(()));
-            }
-        }
-    }
-
-    /// There is a link on which a COPY FROM STDIN can go on, if it has not ended.
-    pub fn copy_ready(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
-        loop {
-            ready!(self.restored(io)?);
-            if self.session.copies_in() || self.finished.contains_key(&ticket) {
-                return Ok(Progress::Ready(()));
-            }
-            // It has failed: its reply is on its way.
-            ready!(self.pump(io)?);
-        }
-    }
-
-    /// Adds a piece of data to a COPY FROM STDIN that is ready.
-    pub fn copy_add(&mut self, ticket: Ticket, data: &[u8]) -> Result<()> {
-        if self.session.copies_in() {
-            return self.session.copy_data(data).map(drop);
-        }
-        let reply = self.finished.insert(ticket, Ok(Vec::new()));
-        Err(reply.and_then(Result::err).unwrap_or_else(|| {
-            Error::new(ErrorKind::Usage, "the COPY has ended and takes no more data")
-        }))
-    }
-
-    /// Sends what has been added to a COPY, once it is much.
-    pub fn copy_sent(&mut self, io: Io) -> Result<Progress<()>> {
-        if self.session.unsent() < COPY_BATCH {
-            return Ok(Progress::Ready(()));
-        }
-        match io {
-            Io::Wait => self.session.send_requests()?,
-            Io::Poll => ready!(self.session.poll_sent()),
-        }
-        self.take_received()?;
-        Ok(Progress::Ready(()))
-    }
-
-    pub fn copy_send(&mut self, ticket: Ticket, data: &[u8], io: Io) -> Result<Progress<()>> {
-        ready!(self.copy_ready(ticket, io)?);
-        self.copy_add(ticket, data)?;
-        self.copy_sent(io)
-    }
-
-    /// Ends COPY FROM STDIN; with a reason it fails. Its reply is then to be waited for.
-    pub fn copy_end(&mut self, reason: Option<&str>) -> Result<()> {
-        self.take_received()?;
-        if self.session.copies_in() {
-            self.session.copy_end(reason)?;
         }
         Ok(())
     }
@@ -699,30 +339,6 @@ impl Core {
             ready!(self.pump(io)?);
         }
         Ok(Progress::Ready(()))
-    }
-
-    /// Reads the rest of a reply and throws it away.
-    pub fn abandon(&mut self, ticket: Ticket, io: Io) -> Result<Progress<()>> {
-        loop {
-            if self.finished.remove(&ticket).is_some() || self.queue.is_empty() {
-                return Ok(Progress::Ready(()));
-            }
-            let mut copies_in = false;
-            if let Some(front) = self.queue.front_mut().filter(|front| front.ticket == ticket) {
-                front.pieces.clear();
-                front.results.clear();
-                copies_in = front.copies_in;
-            }
-            if copies_in && self.session.copies_in() {
-                // The link may have been lost since the last piece of data.
-                ready!(self.restored(io)?);
-                if self.session.copies_in() {
-                    self.session.copy_end(Some("the application abandoned the COPY"))?;
-                }
-                continue;
-            }
-            ready!(self.pump(io)?);
-        }
     }
 }
 

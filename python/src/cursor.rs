@@ -76,7 +76,7 @@ impl<'py> Rows<'py> {
     fn row(&self, at: usize) -> PyResult<Bound<'py, PyAny>> {
         let values = match self.result.made.get(at) {
             Some(made) => made.bind(self.context.py).clone(),
-            None => self.context.row(&self.decoders, &self.result.rows[at])?,
+            None => self.context.row(&self.decoders, self.result.body(at))?,
         };
         make(self.context.py, &self.maker, values)
     }
@@ -196,7 +196,7 @@ impl Cursor {
 
     fn fetch<'py>(slf: &'py Bound<'py, Self>, count: usize) -> PyResult<Bound<'py, PyList>> {
         let rows = Self::rows(slf)?;
-        let range = slf.get().advance(count, rows.result.rows.len());
+        let range = slf.get().advance(count, rows.result.len());
         let _paused = (range.len() >= 1000).then(|| GcPaused::new(slf.py()));
         let list = crate::objects::list(slf.py(), range.map(|at| rows.row(at)))?;
         Ok(list)
@@ -281,7 +281,7 @@ impl Cursor {
 
     fn fetchone<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let rows = Cursor::rows(slf)?;
-        match slf.get().advance(1, rows.result.rows.len()).next() {
+        match slf.get().advance(1, rows.result.len()).next() {
             // The bindings of the result are of this call, those of the row are not.
             Some(at) => Ok(Some(rows.row(at)?.unbind().into_bound(slf.py()))),
             None => Ok(None),
@@ -323,7 +323,7 @@ impl Cursor {
     #[pyo3(signature = (value, mode = "relative"))]
     fn scroll(slf: &Bound<'_, Self>, value: isize, mode: &str) -> PyResult<()> {
         let py = slf.py();
-        let length = Self::rows(slf)?.result.rows.len();
+        let length = Self::rows(slf)?.result.len();
         let mut state = lock(&slf.get().state);
         let target = match mode {
             "relative" => state.row.checked_add_signed(value),

@@ -2,9 +2,10 @@
 //!
 //! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
 //! * `client`: the class that `segue.Client` is around, and events.
-//! * `core`: a session and its requests, without Python; waits or polls.
+//! * `core`: a session and its requests, without Python; waits or polls. `received`: results.
 //! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `operation`: what an event loop polls.
+//! * `notices`: the server's notices, for a connection's handlers.
 //! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
 //!
 //! Every wait is without the GIL. Nothing here panics on what a server or an application gives it.
@@ -19,9 +20,11 @@ mod decode;
 mod encode;
 mod errors;
 mod introspect;
+mod notices;
 mod objects;
 mod operation;
 mod plan;
+mod received;
 mod signals;
 mod types;
 

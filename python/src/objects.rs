@@ -1,8 +1,15 @@
 //! Python's own classes and functions that conversions need, looked up once.
 
+use std::sync::Mutex;
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyModule, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyInt, PyList, PyModule, PyString, PyTuple, PyType};
+
+/// The scale of the smallest of `Objects::units`.
+const UNITS_MAX: i32 = 20;
+/// How many dates are kept: a power of two.
+const DATES: usize = 1024;
 
 /// What is needed of the standard library and of Segue's own Python half.
 pub struct Objects {
@@ -16,11 +23,19 @@ pub struct Objects {
     pub epoch: Py<PyAny>,
     pub epoch_utc: Py<PyAny>,
     pub decimal: Py<PyType>,
+    /// `decimal.getcontext`.
+    pub decimal_context: Py<PyAny>,
+    /// The multiplication of a context that never rounds.
+    pub exact_multiply: Py<PyAny>,
+    /// 1, 0.1, 0.01, ...
+    pub units: Vec<Py<PyAny>>,
     pub uuid: Py<PyType>,
-    pub uuid_new: Py<PyAny>,
-    pub uuid_set_int: Py<PyAny>,
-    pub uuid_set_safe: Py<PyAny>,
+    /// A subclass whose instances can be written and then made UUIDs.
+    pub uuid_blank: Py<PyAny>,
     pub uuid_unknown: Py<PyAny>,
+    pub int_from_bytes: Py<PyAny>,
+    /// Dates made lately, each in the place that its day has: tables often have few of them.
+    pub dates: Mutex<Box<[Option<Dated>]>>,
     pub json_loads: Py<PyAny>,
     pub json_dumps: Py<PyAny>,
     pub ip_address: Py<PyAny>,
@@ -31,6 +46,12 @@ pub struct Objects {
     pub multirange: Py<PyType>,
     pub types: Py<PyModule>,
     pub zone_info: Py<PyAny>,
+}
+
+/// The date of a day counted from 2000-01-01.
+pub struct Dated {
+    pub day: i32,
+    pub date: Py<PyAny>,
 }
 
 impl Objects {
@@ -47,8 +68,17 @@ impl Objects {
         let utc = datetime.getattr("timezone")?.getattr("utc")?;
         let epoch = datetime.getattr("datetime")?.call1((2000, 1, 1))?;
         let epoch_utc = datetime.getattr("datetime")?.call1((2000, 1, 1, 0, 0, 0, 0, &utc))?;
+        let decimal = py.import("decimal")?;
+        let decimal_class = decimal.getattr("Decimal")?.cast_into::<PyType>()?;
+        let unit = |scale: i32| Ok(decimal_class.call1(((0, (1,), -scale),))?.unbind());
+        let exact = decimal.getattr("Context")?;
+        let options = PyDict::new(py);
+        // The digits of two factors; nothing is trapped.
+        options.set_item("prec", 2 * UNITS_MAX)?;
+        options.set_item("Emax", 1000)?;
+        options.set_item("Emin", -1000)?;
+        options.set_item("traps", PyList::empty(py))?;
         let uuid = py.import("uuid")?;
-        let uuid_class = uuid.getattr("UUID")?;
         let json = py.import("json")?;
         let ipaddress = py.import("ipaddress")?;
         let types = py.import("segue.types")?;
@@ -61,11 +91,14 @@ impl Objects {
             utc: utc.unbind(),
             epoch: epoch.unbind(),
             epoch_utc: epoch_utc.unbind(),
-            decimal: class(&py.import("decimal")?, "Decimal")?,
+            exact_multiply: exact.call((), Some(&options))?.getattr("multiply")?.unbind(),
+            units: (0..=UNITS_MAX).map(unit).collect::<PyResult<_>>()?,
+            decimal_context: decimal.getattr("getcontext")?.unbind(),
+            decimal: decimal_class.unbind(),
             uuid: class(&uuid, "UUID")?,
-            uuid_new: uuid_class.getattr("__new__")?.unbind(),
-            uuid_set_int: uuid_class.getattr("int")?.getattr("__set__")?.unbind(),
-            uuid_set_safe: uuid_class.getattr("is_safe")?.getattr("__set__")?.unbind(),
+            uuid_blank: types.getattr("_BlankUUID")?.unbind(),
+            int_from_bytes: py.get_type::<PyInt>().getattr("from_bytes")?.unbind(),
+            dates: Mutex::new((0..DATES).map(|_| None).collect()),
             uuid_unknown: uuid.getattr("SafeUUID")?.getattr("unknown")?.unbind(),
             json_loads: json.getattr("loads")?.unbind(),
             json_dumps: json.getattr("dumps")?.unbind(),

@@ -63,6 +63,34 @@ pub struct Many {
     pub end: Option<Ticket>,
 }
 
+impl Many {
+    /// Makes and sends what can be made and sent without waiting.
+    pub fn feed(&mut self, core: &mut Core) {
+        while self.failed.is_none() {
+            let Some(making) = self.makings.front_mut() else { break };
+            match core.make(making, Io::Poll) {
+                Ok(Progress::Ready(ticket)) => self.tickets.push_back(ticket),
+                Ok(_) => return,
+                Err(error) => self.failed = Some(error),
+            }
+            self.makings.pop_front();
+        }
+        if core.wants_sending() {
+            // What cannot be sent now is sent when the operation is polled.
+            let _ = core.session.poll_sent();
+            if let Err(error) = core.take_received() {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Further sets of parameters cannot be converted: what was sent is rolled back if it can be.
+    pub fn refuse(&mut self) {
+        let error = Error::new(ErrorKind::Usage, "a parameter could not be converted");
+        self.failed.get_or_insert(error);
+    }
+}
+
 /// What it came to.
 enum Done {
     Nothing,
@@ -77,6 +105,8 @@ enum Done {
 struct State {
     work: Work,
     done: Option<Done>,
+    /// What is raised instead of the failure that it ends with.
+    refused: Option<PyErr>,
 }
 
 impl State {
@@ -108,7 +138,13 @@ pub struct Operation {
 
 impl Operation {
     pub fn new(connection: Py<Connection>, work: Work) -> Self {
-        Self { connection, state: Mutex::new(State { work, done: None }) }
+        Self { connection, state: Mutex::new(State { work, done: None, refused: None }) }
+    }
+
+    /// Of many sets of parameters some were sent, and then one could not be converted.
+    pub fn refused(connection: Py<Connection>, many: Many, error: PyErr) -> Self {
+        let work = Work::Many(Box::new(many));
+        Self { connection, state: Mutex::new(State { work, done: None, refused: Some(error) }) }
     }
 }
 
@@ -126,13 +162,14 @@ macro_rules! ready {
 /// What is done, or what is wanted.
 type Polled = segue::Result<Result<Done, u8>>;
 
-fn poll(core: &mut Core, work: &mut Work) -> Polled {
+/// `meanwhile` is called with a result that is still coming.
+fn poll(core: &mut Core, work: &mut Work, meanwhile: &mut dyn FnMut(&mut Received)) -> Polled {
     const IO: Io = Io::Poll;
     loop {
         *work = match work {
             Work::Execute(making) => Work::Reply(ready!(core.make(making, IO)?)),
             Work::Reply(ticket) => {
-                let received = ready!(core.reply(*ticket, IO)?)?;
+                let received = ready!(core.reply_meanwhile(*ticket, IO, meanwhile)?)?;
                 return Ok(Ok(Done::Received(received, None)));
             }
             Work::Many(many) => return poll_many(core, many),
@@ -276,7 +313,7 @@ impl Operation {
             if state.done.is_some() {
                 return Ok(DONE);
             }
-            match poll(core, &mut state.work)? {
+            match poll(core, &mut state.work, &mut |some| connection.make_rows(some))? {
                 Ok(done) => {
                     state.done = Some(done);
                     Ok(DONE)
@@ -285,7 +322,11 @@ impl Operation {
             }
         })?;
         connection.refresh(py)?;
-        polled.map_err(|error| errors::from_core(py, &error))
+        connection.tell_notices(py)?;
+        polled.map_err(|error| {
+            let refused = lock(&self.state).refused.take();
+            refused.unwrap_or_else(|| errors::from_core(py, &error))
+        })
     }
 
     /// Makes no more requests.

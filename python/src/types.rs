@@ -76,11 +76,12 @@ impl Kind {
 }
 
 impl Kind {
-    /// Whether converting it runs no Python code but the standard library's.
+    /// Whether converting it runs no code written in Python, in which a signal's handler may raise.
     pub fn is_plain(&self) -> bool {
         match self {
             Self::Custom(_) | Self::Json | Self::Jsonb | Self::Composite(_) | Self::Record => false,
-            Self::Array(inner) | Self::Range(inner) | Self::Multirange(inner) => inner.is_plain(),
+            Self::Range(_) | Self::Multirange(_) | Self::Inet | Self::Cidr => false,
+            Self::Array(inner) => inner.is_plain(),
             _ => true,
         }
     }

@@ -115,12 +115,11 @@ def test_transactions(uri: str, loop: str) -> None:
                 async with conn.transaction():
                     await conn.execute("INSERT INTO t VALUES (6)")
                     await conn.execute("SELECT 1/0")
-            async with conn.transaction():
-                with pytest.raises(errors.DivisionByZero):
-                    await conn.execute("SELECT 1/0")
-                with pytest.raises(errors.TransactionFailed):
-                    await conn.commit()
-                await conn.execute("INSERT INTO t VALUES (7)")
+            with pytest.raises(errors.TransactionFailed):
+                async with conn.transaction():
+                    with pytest.raises(errors.DivisionByZero):
+                        await conn.execute("SELECT 1/0")
+            assert conn.info.transaction_status is status.IDLE
             await conn.set_isolation_level(segue.IsolationLevel.SERIALIZABLE)
             await conn.set_read_only(True)
             async with conn.transaction():
@@ -129,6 +128,40 @@ def test_transactions(uri: str, loop: str) -> None:
                 with pytest.raises(errors.ReadOnlySqlTransaction):
                     async with conn.transaction():
                         await conn.execute("CREATE TABLE never (id int)")
+
+    run(main(), loop)
+
+
+def test_blocks_and_pipelines_are_those_of_sync(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with await aio.connect(uri, autocommit=True) as conn:
+            for end in conn.commit, conn.rollback:
+                with pytest.raises(segue.ProgrammingError, match="block"):
+                    async with conn.transaction():
+                        await conn.execute("SELECT 1")
+                        await end()
+                assert conn.info.transaction_status is segue.TransactionStatus.IDLE
+            outer, inner = conn.transaction(), conn.transaction()
+            with pytest.raises(segue.ProgrammingError, match="reverse"):
+                async with outer:
+                    await inner.__aenter__()
+            await inner.__aexit__(None, None, None)
+            await conn.rollback()
+            with pytest.raises(segue.ProgrammingError, match="once"):
+                await inner.__aenter__()
+            with pytest.raises(errors.DivisionByZero):
+                async with conn.transaction(), conn.pipeline():
+                    await conn.execute("SELECT 1")
+                    await conn.execute("SELECT 1/0")
+                    await conn.execute("SELECT 2")
+                    await conn.execute("SELECT 3")
+            assert conn.info.transaction_status is segue.TransactionStatus.IDLE
+            assert conn.info.user == "app"
+            with pytest.raises(segue.ProgrammingError, match="text format"):
+                async with conn.cursor().copy("COPY (SELECT 1) TO STDOUT (FORMAT csv)") as copy:
+                    await copy.read_row()
+        with pytest.raises(errors.ConnectionClosed):
+            conn.cursor()
 
     run(main(), loop)
 
@@ -338,7 +371,7 @@ def test_closing(uri: str, loop: str) -> None:
                 await call()
         with pytest.raises(errors.ConnectionClosed):
             await conn.notifies().__anext__()
-        with pytest.raises(segue.InterfaceError):
+        with pytest.raises(errors.ConnectionClosed):
             conn.cursor()
         assert conn.info.transaction_status is segue.TransactionStatus.UNKNOWN
         assert "CLOSED" in repr(conn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -201,14 +202,16 @@ def test_cancel_from_another_task(cluster: Cluster, loop: str) -> None:
 
 
 def test_connecting_is_cancelled(loop: str) -> None:
-    async def main() -> None:
-        task = asyncio.create_task(aio.connect("host=127.0.0.1 port=1"))
+    async def main(port: int) -> None:
+        task = asyncio.create_task(aio.connect(f"host=127.0.0.1 port={port} sslmode=disable"))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 1)
 
-    run(main(), loop)
+    # It accepts connections, and never says a word.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run(main(silent.getsockname()[1]), loop)
 
 
 def test_a_commit_is_not_cancelled(segue_cluster: Cluster, loop: str) -> None:

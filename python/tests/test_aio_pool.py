@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -377,6 +378,21 @@ def test_a_closed_connection_is_replaced(uri: str, loop: str) -> None:
     run(main(), loop)
 
 
+def test_a_connection_with_a_block_open_is_replaced(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with pool_of(uri, min_size=1, max_size=1) as pool:
+            conn = await pool.getconn()
+            block = conn.transaction()
+            await block.__aenter__()
+            await pool.putconn(conn)
+            assert conn.closed
+            async with pool.connection() as other:
+                assert await value_of(other, "SELECT 1") == 1
+            assert pool.stats().closed_bad == 1
+
+    run(main(), loop)
+
+
 def test_configure_check_and_reset(uri: str, loop: str) -> None:
     calls: list[str] = []
     bad: list[aio.AsyncConnection] = []
@@ -529,13 +545,14 @@ def test_opening_and_closing(uri: str, loop: str) -> None:
 def test_closing_ends_attempts_to_connect(loop: str) -> None:
     """A pool whose servers do not answer is closed in no time."""
 
-    async def main() -> None:
-        async with aio.Pool("host=127.0.0.1 port=1 dbname=x") as pool:
+    async def main(port: int) -> None:
+        async with aio.Pool(f"host=127.0.0.1 port={port} dbname=x user=x sslmode=disable") as pool:
             await eventually(lambda: pool.stats().making)
             started = time.monotonic()
         assert time.monotonic() - started < 4
 
-    run(main(), loop)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run(main(silent.getsockname()[1]), loop)
 
 
 def test_a_forgotten_pool_warns(uri: str, loop: str) -> None:

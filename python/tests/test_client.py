@@ -61,6 +61,7 @@ def run(script: str, *args: str, timeout: float = 60) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *args],
         env=env,
+        cwd="/",
         check=True,
         timeout=timeout,
         capture_output=True,

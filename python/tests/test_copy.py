@@ -47,6 +47,46 @@ def test_rows_out(cur: segue.Cursor) -> None:
     assert got == [(str(id), note) for id, note in ROWS]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "STDIN (FORMAT csv)",
+        "STDIN WITH (HEADER, FORMAT 'csv')",
+        "STDIN csv",
+        "STDIN WITH BINARY",
+        "STDIN (FORMAT BINARY)",
+        "STDIN (DELIMITER ',')",
+        "STDIN DELIMITERS ','",
+        "STDIN NULL AS 'nothing'",
+    ],
+)
+def test_rows_of_another_format_are_refused(cur: segue.Cursor, options: str) -> None:
+    """A row would be written as text: wrong data, in silence, in CSV."""
+    with (
+        pytest.raises(segue.ProgrammingError, match="text format"),
+        cur.copy(f"COPY seen FROM {options}") as copy,
+    ):
+        copy.write_row((1, "a"))
+    assert rows(cur) == []
+    cur.execute("SELECT 1")
+    with (
+        pytest.raises(segue.ProgrammingError, match="text format"),
+        cur.copy(f"COPY seen TO {options.replace('STDIN', 'STDOUT')}") as copy,
+    ):
+        list(copy.rows())
+
+
+def test_names_that_look_like_formats(cur: segue.Cursor) -> None:
+    cur.execute('CREATE TEMP TABLE csv (csv int, "binary" text, "null" text)')
+    with cur.copy('COPY csv (csv, "binary", "null") FROM STDIN WHERE csv > 1') as copy:
+        copy.write_row((1, "a", "b"))
+        copy.write_row((2, "a", "b"))
+    with cur.copy(b"COPY csv TO STDOUT WITH (FORMAT text, ENCODING 'utf8')") as copy:
+        assert list(copy.rows()) == [("2", "a", "b")]
+    with cur.copy("COPY (SELECT 'from STDIN') TO STDOUT") as copy:
+        assert copy.read_row() == ("from STDIN",)
+
+
 def test_pieces_need_not_end_where_rows_do(cur: segue.Cursor) -> None:
     text = "1,a\n2,b\n3,c\n"
     with cur.copy("COPY seen FROM STDIN (FORMAT csv)") as copy:

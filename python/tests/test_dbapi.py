@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import pickle
 import signal
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 import segue
+from segue import errors
 from segue.rows import class_row, dict_row, namedtuple_row, scalar_row
+from segue.testing import Cluster
 
 
 @pytest.fixture
@@ -443,9 +446,39 @@ def test_closing(uri: str) -> None:
     conn.close()
     assert conn.closed
     for call in (conn.commit, conn.rollback, conn.cursor, lambda: cursor.execute("SELECT 1")):
-        with pytest.raises(segue.Error):
+        with pytest.raises(errors.ConnectionClosed) as caught:
             call()
+        assert isinstance(caught.value, segue.OperationalError)
     assert "CLOSED" in repr(conn)
+
+
+def test_what_is_known_of_a_connection(cluster: Cluster) -> None:
+    class Own(segue.Connection):
+        pass
+
+    with Own.connect(cluster.uri, application_name="known", options="-c work_mem=3MB") as conn:
+        assert type(conn) is Own
+        info = conn.info
+        assert (info.user, info.dbname, info.host) == ("app", "app", "127.0.0.1")
+        assert info.port == cluster.primary.port
+        assert info.options == "-c work_mem=3MB"
+        assert "application_name=known" in info.dsn
+        conn.execute("SET TIME ZONE 'Europe/Rome'")
+        assert str(info.timezone) == "Europe/Rome"
+        conn.execute("SET TIME ZONE '<x>-5:30'")
+        assert info.timezone is datetime.timezone.utc
+        conn.rollback()
+        conn.set_read_only(True)
+        conn.set_deferrable(True)
+        assert (conn.read_only, conn.deferrable) == (True, True)
+    with pytest.raises(errors.ConnectionClosed):
+        _ = info.host
+    directory = cluster.dsn_unix.split("host=")[1].split()[0].split(",")[0]
+    with segue.connect(
+        host=directory, port=cluster.primary.port, user="app", dbname="app", password="s3cret"
+    ) as local:
+        assert local.info.host == directory
+        assert "s3cret" not in local.info.dsn
 
 
 def test_a_table_that_changes_under_a_prepared_statement(auto: segue.Connection) -> None:

@@ -37,6 +37,7 @@ def test_a_program_ends(cluster: Cluster, ending: str) -> None:
     subprocess.run(
         [sys.executable, "-W", "error", "-c", PROLOGUE + ENDINGS[ending], cluster.uri],
         env=env,
+        cwd="/",
         check=True,
         timeout=30,
     )
@@ -57,6 +58,7 @@ time.sleep(0.3)
         stdout=subprocess.PIPE,
         text=True,
         env=env,
+        cwd="/",
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "connected\n"

@@ -519,6 +519,18 @@ def test_a_closed_connection_is_replaced(uri: str) -> None:
         assert pool.stats().closed_bad == 1
 
 
+def test_a_connection_with_a_block_open_is_replaced(uri: str) -> None:
+    with pool_of(uri, min_size=1, max_size=1) as pool:
+        conn = pool.getconn()
+        block = conn.transaction()
+        block.__enter__()
+        pool.putconn(conn)
+        assert conn.closed
+        with pool.connection() as other:
+            assert other.execute("SELECT 1").fetchone() == (1,)
+        assert pool.stats().closed_bad == 1
+
+
 def test_configure_check_and_reset(uri: str) -> None:
     calls: list[str] = []
     bad: list[segue.Connection] = []
@@ -794,5 +806,5 @@ pool.wait()
 def run(script: str, uri: str) -> None:
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, uri], env=env, check=True, timeout=60
+        [sys.executable, "-W", "error", "-c", script, uri], env=env, cwd="/", check=True, timeout=60
     )

@@ -35,6 +35,7 @@ def child(cluster: Cluster, name: str, script: str) -> Iterator[subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
         env=env,
+        cwd="/",
     ) as process:
         try:
             yield process

@@ -231,6 +231,7 @@ def test_servers_die_with_their_process(by: str) -> None:
         stdout=subprocess.PIPE,
         text=True,
         env=env,
+        cwd="/",
     ) as child:
         assert child.stdout is not None
         data = Path(child.stdout.readline().strip())

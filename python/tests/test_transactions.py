@@ -9,6 +9,7 @@ import pytest
 
 import segue
 from segue import TransactionStatus, errors
+from segue.testing import Cluster
 
 
 @pytest.fixture
@@ -194,6 +195,62 @@ def test_cancel_from_another_thread(conn: segue.Connection) -> None:
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_to_ask_for_the_state_waits_for_no_statement(uri: str, cluster: Cluster) -> None:
+    with segue.connect(uri, application_name="asleep", autocommit=True) as conn:
+        thread = threading.Thread(target=sleep, args=(conn,), daemon=True)
+        thread.start()
+        cluster.primary.wait_for(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'asleep' "
+            "AND wait_event = 'PgSleep'"
+        )
+        assert not conn.closed
+        assert status(conn) is TransactionStatus.ACTIVE
+        assert "ACTIVE" in repr(conn)
+        assert thread.is_alive()
+        conn.cancel()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert status(conn) is TransactionStatus.IDLE
+    assert conn.closed
+
+
+def sleep(conn: segue.Connection) -> None:
+    with pytest.raises(errors.QueryCanceled):
+        conn.execute("SELECT pg_sleep(600)")
+
+
+def test_cancel_while_the_first_statement_is_prepared(segue_cluster: Cluster) -> None:
+    """To prepare it waits for locks, too, and does so before BEGIN is sent.
+
+    The statement was executed after it had been cancelled, and waited once more.
+    """
+    uri = segue_cluster.uri
+    with segue.connect(uri) as other, segue.connect(uri, application_name="waits") as conn:
+        other.execute("CREATE TABLE held (id int)")
+        other.commit()
+        other.execute("LOCK held")
+
+        def cancel() -> None:
+            segue_cluster.primary.wait_for(
+                "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'waits' "
+                "AND wait_event_type = 'Lock'"
+            )
+            conn.cancel()
+
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        # A second wait for the lock ends all the same, with another error.
+        rescue = threading.Timer(20, other.close)
+        rescue.start()
+        with pytest.raises(errors.QueryCanceled):
+            conn.execute("SELECT * FROM held")
+        thread.join(30)
+        rescue.cancel()
+        assert not other.closed
+        conn.rollback()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_threads_may_share_a_connection(conn: segue.Connection) -> None:
     problems: list[BaseException] = []
 
@@ -215,6 +272,35 @@ def test_threads_may_share_a_connection(conn: segue.Connection) -> None:
     assert len(ids(conn)) == 200
 
 
+def test_a_block_ends_its_transaction_itself(conn: segue.Connection) -> None:
+    """What a commit() inside would leave is no transaction: statements behind it would stand."""
+    for end in conn.commit, conn.rollback:
+        with pytest.raises(segue.ProgrammingError, match="block"), conn.transaction():
+            insert(conn, 1)
+            end()
+        assert status(conn) == TransactionStatus.IDLE
+        assert ids(conn) == []
+    with conn.transaction(), conn.transaction():
+        insert(conn, 1)
+    conn.commit()
+    assert ids(conn) == [1]
+
+
+def test_blocks_end_in_the_reverse_of_their_order(conn: segue.Connection) -> None:
+    outer, inner = conn.transaction(), conn.transaction()
+    with pytest.raises(segue.ProgrammingError, match="reverse"), outer:
+        inner.__enter__()
+        insert(conn, 1)
+    inner.__exit__(None, None, None)
+    assert status(conn) == TransactionStatus.INTRANS
+    conn.rollback()
+    with pytest.raises(segue.ProgrammingError, match="once"):
+        inner.__enter__()
+    with pytest.raises(segue.ProgrammingError, match="has ended"):
+        inner.__exit__(None, None, None)
+    assert ids(conn) == []
+
+
 def test_pipeline(conn: segue.Connection) -> None:
     with conn.pipeline() as pipeline:
         first = conn.execute("SELECT 1")
@@ -227,6 +313,22 @@ def test_pipeline(conn: segue.Connection) -> None:
         conn.execute("SELECT 1/0")
         insert(conn, 2)
     assert conn.execute("SELECT 3").fetchone() == (3,)
+
+
+def test_the_first_error_of_a_pipeline_is_raised(conn: segue.Connection) -> None:
+    """In a transaction the statements behind it fail as well, and say nothing worth knowing."""
+    with pytest.raises(errors.DivisionByZero), conn.transaction(), conn.pipeline():
+        conn.execute("SELECT 1")
+        conn.execute("SELECT 1/0")
+        conn.execute("SELECT 2")
+        conn.execute("SELECT 3")
+    assert status(conn) == TransactionStatus.IDLE
+    # Outside of one each is a transaction of its own.
+    with pytest.raises(errors.DivisionByZero), conn.pipeline():
+        insert(conn, 1)
+        conn.execute("SELECT 1/0")
+        insert(conn, 2)
+    assert ids(conn) == [1, 2]
 
 
 def test_notifications(uri: str, conn: segue.Connection) -> None:

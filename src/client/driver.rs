@@ -347,6 +347,21 @@ impl Driver {
         }
     }
 
+    /// Puts what has gathered on the wire ahead of what follows at once, which may share its Sync.
+    pub fn send_ahead(&mut self) {
+        let Some(link) = self.link.as_mut() else { return };
+        match link.exchange(&self.core.output_so_far()[self.sent..], &mut self.input) {
+            Ok(()) => {
+                self.sent = 0;
+                self.core.handle_sent();
+                if !self.input.is_empty() {
+                    self.take_input();
+                }
+            }
+            Err(_) => self.lose_link(),
+        }
+    }
+
     /// Finds another link if the session has lost its own, and brings it to where it was. If none can
     /// be had, the events of the request in hand tell of it.
     pub fn restore(&mut self) -> Result<()> {

@@ -9,6 +9,7 @@ mod driver;
 mod event;
 mod parameter;
 mod pipeline;
+mod process;
 mod reader;
 mod registry;
 mod result;
@@ -34,6 +35,8 @@ pub use driver::{Interrupt, Notification, Progress};
 pub use event::{ClientEvent, Subscription};
 pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
+#[cfg(feature = "c-abi")]
+pub(crate) use process::note as note_process;
 pub use reader::ReplyReader;
 pub use result::QueryResult;
 #[cfg(feature = "c-abi")]
@@ -282,7 +285,7 @@ impl Inner {
 
     /// Refuses to go on in a child of fork(), which would share sockets with its parent.
     fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process == process::id() {
             return Ok(());
         }
         Err(Error::new(

@@ -17,7 +17,7 @@ use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
 use crate::config::{CommitAck, LedgerMode, OnCommitsLost};
-use crate::error::{Error, Outcome, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::session::{self, Column, Event, Execute, LedgerAccess, NumberMap, Statement};
 use crate::wire::frame::Status;
 
@@ -276,7 +276,20 @@ impl Session {
         text: bool,
         streamed: bool,
     ) -> Result<bool> {
+        self.request_if(query, params, text, streamed, |_| Ok(()))
+    }
+
+    /// The same if `allowed` says nothing against the statement.
+    pub(super) fn request_if<Q: Query + ?Sized>(
+        &mut self,
+        query: &Q,
+        params: &[&dyn ToSql],
+        text: bool,
+        streamed: bool,
+        allowed: impl FnOnce(&Statement) -> Result<()>,
+    ) -> Result<bool> {
         if let Some(prepared) = query.prepared() {
+            allowed(&prepared.statement)?;
             if prepared.param_oids.len() != params.len() {
                 return Err(usage(&format!(
                     "the statement takes {} parameters, {} were given; nothing was sent",
@@ -300,6 +313,7 @@ impl Session {
         self.oids.clear();
         self.oids.extend(params.iter().map(|value| value.type_oid()));
         let statement = self.statement(query.text())?;
+        allowed(&statement)?;
         let encoder =
             Encoder { values: params, oids: &self.oids, result_formats: &self.result_formats };
         self.driver.core.execute(Execute {
@@ -323,19 +337,6 @@ impl Session {
         self.oids.clear();
         self.oids.extend_from_slice(&oids);
         Ok((self.statement(query.text())?, oids))
-    }
-
-    pub(super) fn controls_transaction<Q: Query + ?Sized>(
-        &mut self,
-        query: &Q,
-        params: &[&dyn ToSql],
-    ) -> Result<bool> {
-        if let Some(prepared) = query.prepared() {
-            return Ok(prepared.statement.class.kind.controls_transaction());
-        }
-        self.oids.clear();
-        self.oids.extend(params.iter().map(|value| value.type_oid()));
-        Ok(self.statement(query.text())?.class.kind.controls_transaction())
     }
 
     /// The statement with this text and the types in hand.
@@ -411,10 +412,20 @@ impl Session {
     pub fn commit(&mut self) -> Result<()> {
         self.ready_to_end()?;
         self.driver.core.commit(false)?;
-        let results = self.finish()?;
-        if results.last.tag() == "ROLLBACK" {
+        self.finish_commit()
+    }
+
+    /// Reads the reply to COMMIT. What a failed transaction says of it depends on whether there was a
+    /// seal; it means the same.
+    pub(super) fn finish_commit(&mut self) -> Result<()> {
+        let failed = match self.finish() {
+            Ok(results) => results.last.tag() == "ROLLBACK",
+            Err(error) if error.kind() == ErrorKind::Server && error.sqlstate() == "25P02" => true,
+            Err(error) => return Err(error),
+        };
+        if failed {
             return Err(Error::new(
-                crate::error::ErrorKind::TransactionFailed,
+                ErrorKind::TransactionFailed,
                 "the transaction had failed earlier and was rolled back; nothing of it is committed",
             ));
         }

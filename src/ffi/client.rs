@@ -4,6 +4,7 @@ use std::ffi::c_char;
 
 use super::boundary::{boundary, free, handle, optional_text, output, text};
 use super::error::segue_error;
+use super::fork;
 use super::options::segue_options;
 use crate::client::{Client, SetupOptions};
 
@@ -33,6 +34,7 @@ pub unsafe extern "C" fn segue_client_open(
         // SAFETY: the header's contract for a string and an output.
         let (conninfo, client_out) =
             unsafe { (text(conninfo, "conninfo")?, output(client_out, "client_out")?) };
+        fork::watch();
         client_out.give(segue_client(Client::connect(conninfo)?));
         Ok(())
     })
@@ -57,6 +59,7 @@ pub unsafe extern "C" fn segue_client_open_options(
         // SAFETY: the header's contract for a handle and an output.
         let (options, client_out) =
             unsafe { (handle(options, "options")?, output(client_out, "client_out")?) };
+        fork::watch();
         client_out.give(segue_client(Client::open(options.config()?)?));
         Ok(())
     })

@@ -9,6 +9,7 @@
 // Handles are named as C names them, and what may be asked of a pointer is written in the header.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
+mod blocks;
 mod boundary;
 mod cancel;
 mod client;
@@ -16,6 +17,7 @@ mod codes;
 mod copy;
 mod error;
 mod event;
+mod fork;
 mod lease;
 mod notification;
 mod options;

@@ -39,6 +39,25 @@ impl segue_pipeline {
         })
     }
 
+    /// Keeps the results whatever becomes of COMMIT.
+    fn commit(&self) -> Result<()> {
+        let commit = |session: &mut _, queue: &mut PipelineQueue| {
+            let committed = queue.commit(session);
+            Ok(Then::End((committed, queue.finish(session))))
+        };
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((committed, collected)) = self.lease.with(commit)? else {
+            return Err(Failure::new(
+                SEGUE_USAGE,
+                "the pipeline's results have been asked for; nothing was sent",
+            ));
+        };
+        if let Ok(collected) = collected {
+            *results = collected.into_iter();
+        }
+        Ok(committed?)
+    }
+
     fn next(&self) -> Result<Option<segue_result>> {
         let collect =
             |session: &mut _, queue: &mut PipelineQueue| Ok(Then::End(queue.finish(session)));
@@ -60,7 +79,8 @@ impl Drop for segue_pipeline {
     }
 }
 
-/// Starts a pipeline. Transactions are begun and ended outside of it. Other calls on the session give
+/// Starts a pipeline. Transactions are begun outside of it, and ended there or by
+/// segue_pipeline_commit(). Other calls on the session give
 /// SEGUE_BUSY until its results have been asked for, or it is freed.
 ///
 /// @param[in]  session       The session.
@@ -140,6 +160,26 @@ pub unsafe extern "C" fn segue_pipeline_add_statement(
         let add = |params: &[&dyn ToSql]| pipeline.add(&statement.prepared, params);
         // SAFETY: the header's contract for parameters.
         unsafe { with_params(params, params_len, add) }
+    })
+}
+
+/// Commits the session's open transaction behind the statements that were added: COMMIT goes out with
+/// them and costs no round trip of its own. Waits for all replies; nothing can be added afterwards,
+/// whatever is returned, and the session can be used again. segue_pipeline_next() gives the results.
+///
+/// @param[in]  pipeline   The pipeline.
+/// @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+/// @return as segue_session_commit(): SEGUE_TRANSACTION_FAILED where one of the statements has failed
+/// Threads: one caller at a time per session.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_pipeline_commit(
+    pipeline: *mut segue_pipeline,
+    error_out: *mut *mut segue_error,
+) -> i32 {
+    boundary(error_out, || {
+        // SAFETY: the header's contract for a handle.
+        unsafe { handle(pipeline, "pipeline") }?.commit()
     })
 }
 

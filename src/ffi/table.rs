@@ -1,6 +1,5 @@
-//! The rows of a result as C reads them: every value in one piece of memory, each with a NUL behind
-//! it, found by row and column without walking. Rows are copied as they have arrived, many at once.
-//! No unsafe code; the entry points are in `result`.
+//! The rows of a result as C reads them, value by value, with a NUL behind each. Rows are copied as
+//! they have arrived, many at once, into [`Blocks`]. No unsafe code; the entry points are in `result`.
 
 use std::ffi::CString;
 use std::sync::{Arc, OnceLock};
@@ -8,38 +7,21 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use postgres_types::Type;
 
+use super::blocks::Blocks;
 use super::boundary::{Failure, Result};
 use super::codes::{SEGUE_CONVERSION, SEGUE_INVALID_ARGUMENT, SEGUE_NULL_VALUE};
 use super::error::c_string;
 use crate::client::{Row, RowSet};
 use crate::session::Column;
-use crate::wire::frame::HEADER;
 use crate::wire::row::Rows;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub columns: Arc<[Column]>,
     pub text: bool,
-    rows: usize,
-    /// DataRow messages as they have arrived, but for a NUL behind each value: it stands where the
-    /// next length, or the next message, begins.
-    bytes: Vec<u8>,
-    /// Where each value begins and how long it is, row by row.
-    cells: Vec<Cell>,
+    rows: Blocks,
     names: OnceLock<Vec<CString>>,
 }
-
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    start: usize,
-    /// `None` is NULL.
-    length: Option<u32>,
-}
-
-/// What a DataRow message has before its first value: tag, length, number of columns.
-const ROW_HEADER: usize = HEADER + 2;
-/// What a value has before it.
-const LENGTH: usize = 4;
 
 impl RowSet for Table {
     fn add(&mut self, columns: &Arc<[Column]>, text: bool, body: Bytes) {
@@ -49,10 +31,7 @@ impl RowSet for Table {
 
     fn add_all(&mut self, columns: &Arc<[Column]>, text: bool, rows: Rows) {
         self.text = text;
-        self.cells.reserve(rows.len() * columns.len());
-        let start = self.bytes.len();
-        self.append(rows.messages());
-        self.index(rows.len(), columns.len(), start);
+        self.rows.add(rows.len(), columns.len(), rows.messages());
     }
 }
 
@@ -70,46 +49,11 @@ impl Table {
 
     /// Takes one row, without its header.
     pub fn push(&mut self, columns: usize, body: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; HEADER]);
-        self.append(body);
-        self.index(1, columns, start);
-    }
-
-    /// The NUL behind the last value has no length or message to stand on.
-    fn append(&mut self, bytes: &[u8]) {
-        self.bytes.reserve(bytes.len() + 1);
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.push(0);
-    }
-
-    /// Finds the values of rows that stand one behind the other from `at` on. They were checked when
-    /// they arrived; of those that lie all the same, the values beyond the end are NULL.
-    fn index(&mut self, rows: usize, columns: usize, mut at: usize) {
-        for _ in 0..rows {
-            self.terminate(at);
-            at += ROW_HEADER;
-            for _ in 0..columns {
-                let length = self.bytes.get(at..).and_then(<[u8]>::first_chunk::<LENGTH>);
-                let length = length.map(|length| i32::from_be_bytes(*length));
-                let length = length.and_then(|length| u32::try_from(length).ok());
-                self.terminate(at);
-                at += LENGTH;
-                self.cells.push(Cell { start: at, length });
-                at += length.map_or(0, |length| length as usize);
-            }
-        }
-        self.rows += rows;
-    }
-
-    fn terminate(&mut self, at: usize) {
-        if let Some(byte) = self.bytes.get_mut(at) {
-            *byte = 0;
-        }
+        self.rows.push(columns, body);
     }
 
     pub fn rows(&self) -> usize {
-        self.rows
+        self.rows.rows()
     }
 
     pub fn names(&self) -> &[CString] {
@@ -121,12 +65,7 @@ impl Table {
     /// A value as it was sent; the outer `None` is out of range, the inner one NULL. A NUL follows it.
     #[inline]
     pub fn find(&self, row: usize, column: usize) -> Option<Option<&[u8]>> {
-        if column >= self.columns.len() {
-            return None;
-        }
-        let cell = row.checked_mul(self.columns.len())?.checked_add(column)?;
-        let Cell { start, length } = *self.cells.get(cell)?;
-        Some(length.and_then(|length| self.bytes.get(start..start + length as usize)))
+        self.rows.find(row, column, self.columns.len())
     }
 
     /// Reads a value that is not NULL.
@@ -150,7 +89,7 @@ impl Table {
                 SEGUE_INVALID_ARGUMENT,
                 format!(
                     "there is no row {row}, column {column}: the result has {} rows of {} columns",
-                    self.rows,
+                    self.rows(),
                     self.columns.len()
                 ),
             ),
@@ -338,33 +277,6 @@ mod tests {
             body.put_slice(value.unwrap_or_default());
         }
         body.freeze()
-    }
-
-    /// A value, and the byte behind it.
-    fn with_nul(table: &Table, row: usize, column: usize) -> (&[u8], u8) {
-        let Cell { start, length } = table.cells[row * table.columns.len() + column];
-        let end = start + length.unwrap() as usize;
-        (&table.bytes[start..end], table.bytes[end])
-    }
-
-    #[test]
-    fn every_value_ends_with_a_nul_however_its_row_has_arrived() {
-        let columns = columns(&[TEXT, TEXT]);
-        let long = vec![b'x'; 70_000];
-        let mut table = Table::empty(Arc::clone(&columns), true);
-        table.add_all(&columns, true, rows(&[&[Some(b"a"), Some(&long)], &[None, Some(b"")]]));
-        table.add(&columns, true, body(&[Some(b"bc"), None]));
-        table.add_all(&columns, true, rows(&[&[Some(b""), Some(b"d")]]));
-        assert_eq!(table.rows(), 4);
-        assert_eq!(with_nul(&table, 0, 0), (&b"a"[..], 0));
-        assert_eq!(with_nul(&table, 0, 1), (&long[..], 0));
-        assert_eq!(with_nul(&table, 1, 1), (&b""[..], 0));
-        assert_eq!(with_nul(&table, 2, 0), (&b"bc"[..], 0));
-        assert_eq!(with_nul(&table, 3, 0), (&b""[..], 0));
-        assert_eq!(with_nul(&table, 3, 1), (&b"d"[..], 0));
-        assert_eq!((table.find(1, 0), table.find(2, 1)), (Some(None), Some(None)));
-        assert_eq!((table.find(4, 0), table.find(0, 2)), (None, None));
-        assert_eq!(table.find(usize::MAX, 1), None);
     }
 
     #[test]

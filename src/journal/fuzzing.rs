@@ -1,4 +1,4 @@
-//! For the fuzz target alone: headers and frames whose checksums fit, around any bytes.
+//! For tests and the fuzz target alone: headers and frames whose checksums fit, around any bytes.
 
 use uuid::Uuid;
 

@@ -19,7 +19,7 @@ mod error;
 mod field;
 mod found;
 mod frame;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod group;
 mod header;

@@ -375,13 +375,18 @@ impl Session {
                 continue;
             }
             if !self.seals.enabled {
-                unit.verdict = Some(Verdict::Failed(unknown("the commit")));
+                unit.verdict = Some(if unit.found {
+                    Verdict::Committed
+                } else {
+                    Verdict::Failed(unknown("the commit"))
+                });
                 continue;
             }
             if row.is_some_and(|row| row.has(seal.number)) {
                 unit.verdict = Some(Verdict::Committed);
                 continue;
             }
+            unit.found = false;
             if unit.autocommit && unit.unprotected.is_some() && !blocked {
                 let error = match unit.unprotected {
                     Some(FATAL_STATEMENT) => fatal_statement(),

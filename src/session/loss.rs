@@ -26,6 +26,7 @@ impl Session {
         let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
         let failed = self.status == Status::Failed;
         self.phase = Phase::Lost;
+        self.disturbed = true;
         self.interrupt_reapplying();
         self.output.clear();
         self.sync_owed = false;
@@ -42,6 +43,7 @@ impl Session {
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
             unit.losses += u32::from(unit.sent);
+            unit.doubt_what_was_found();
         }
         if executing {
             self.suspect_what_was_executed();
@@ -102,8 +104,11 @@ impl Session {
         for unit in self.units.range_mut(self.front..) {
             let sealed = unit.seal.is_some() && unit.copy != CopyIn::Open;
             if unit.losses > 0 && sealed && unit.verdict.is_none() {
-                let unknown = error.clone().with_outcome(Outcome::Unknown);
-                unit.verdict = Some(Verdict::Failed(unknown));
+                unit.verdict = Some(if unit.found {
+                    Verdict::Committed
+                } else {
+                    Verdict::Failed(error.clone().with_outcome(Outcome::Unknown))
+                });
             }
         }
         if self.commit_is_decided() {

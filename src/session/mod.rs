@@ -146,6 +146,8 @@ pub struct Session {
     units: VecDeque<Unit>,
     /// The first unit that is not answered in full on the present link.
     front: usize,
+    /// A link was lost, or replies were passed over, under the units that are there.
+    disturbed: bool,
     transaction: Transaction,
     settings: Settings,
     seals: Seals,
@@ -199,6 +201,7 @@ impl Session {
             journal_base: 0,
             units: VecDeque::new(),
             front: 0,
+            disturbed: false,
             transaction: Transaction::None,
             settings: Settings::default(),
             seals,
@@ -247,12 +250,18 @@ impl Session {
         &self.output
     }
 
+    /// What can be sent while more requests are about to be made. A Sync that the last one may share with
+    /// them is not among it: [`output`](Self::output) has it when nothing else is left.
+    pub fn output_so_far(&self) -> &[u8] {
+        &self.output
+    }
+
     /// The length of what has gathered for sending, short of a Sync at most.
     pub fn output_len(&self) -> usize {
         self.output.len()
     }
 
-    /// All of [`output`](Self::output) has been sent.
+    /// All of [`output`](Self::output), or of [`output_so_far`](Self::output_so_far), has been sent.
     pub fn handle_sent(&mut self) {
         self.output.clear();
     }

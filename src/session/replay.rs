@@ -198,6 +198,7 @@ impl Session {
             frontend::sync(&mut self.output);
         }
         self.reset_reply();
+        self.disturbed = true;
         self.phase = Phase::Discarding(finish);
         if self.discards == 0 {
             self.discarded(Status::Idle);

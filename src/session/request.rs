@@ -70,18 +70,33 @@ pub struct Execute<'a> {
 impl Session {
     /// Whether another request may be made before the outstanding ones are answered.
     pub fn accepts_requests(&self) -> bool {
+        self.is_live() && self.leaves_room()
+    }
+
+    /// Whether what is unanswered allows another request. While no link has been lost under it, only the
+    /// last can forbid one, and a transaction's statements have no seals: those of a long pipeline need
+    /// not be looked at again for each that is added.
+    fn leaves_room(&self) -> bool {
+        let unanswered = self.units.len() - self.front;
+        let few = unanswered < seals::WINDOW || matches!(self.transaction, Transaction::Open(_));
+        if self.disturbed || !few {
+            return self.all_leave_room();
+        }
+        let last = self.units.back().filter(|_| unanswered > 0);
+        let room = last.is_none_or(leaves_room);
+        debug_assert_eq!(room, self.all_leave_room());
+        room
+    }
+
+    fn all_leave_room(&self) -> bool {
         let mut sealed = 0;
         for unit in self.units.range(self.front..) {
-            if matches!(unit.purpose, Purpose::Commit | Purpose::Rollback) || !unit.sent {
-                return false;
-            }
-            // If it does not parse, the transaction has not begun, and what follows must not run.
-            if unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0 {
+            if !leaves_room(unit) {
                 return false;
             }
             sealed += usize::from(unit.seal.is_some());
         }
-        self.is_live() && sealed < seals::WINDOW
+        sealed < seals::WINDOW
     }
 
     /// Executes a statement. Statements that control the transaction are recognised.
@@ -466,6 +481,14 @@ pub(super) const CONTROLS: &str =
 pub(super) const MODE_SET_LATE: &str = "its mode was set by SET TRANSACTION after it may have written: if it is READ ONLY now, its commit \
      cannot be recorded";
 pub(super) const NO_LEDGER: &str = "the ledger is not in use";
+
+/// Whether another request may be made behind a unit that is not answered.
+fn leaves_room(unit: &Unit) -> bool {
+    let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+    // If it does not parse, the transaction has not begun, and what follows must not run.
+    let begins = unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0;
+    unit.sent && !ends && !begins
+}
 
 fn no_transaction() -> Error {
     Error::new(ErrorKind::Usage, "no transaction is open; nothing was sent")

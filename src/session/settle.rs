@@ -362,6 +362,7 @@ impl Session {
         // Nothing is requested behind a COMMIT or ROLLBACK before it is answered.
         self.units.clear();
         self.front = 0;
+        self.disturbed = false;
         self.clear_journal();
     }
 
@@ -380,6 +381,7 @@ impl Session {
         if count == self.units.len() {
             self.units.clear();
             self.front = 0;
+            self.disturbed = false;
             self.clear_journal();
             return;
         }

@@ -181,6 +181,8 @@ pub(super) struct Unit {
     pub losses_in_front: u32,
     /// What is to be told of it without running it again.
     pub verdict: Option<Verdict>,
+    /// The ledger of a server that is lost had its commit.
+    pub found: bool,
 }
 
 /// The end of a unit that is known without a reply.
@@ -225,6 +227,7 @@ impl Unit {
             losses: 0,
             losses_in_front: 0,
             verdict: None,
+            found: false,
         }
     }
 
@@ -255,6 +258,15 @@ impl Unit {
             && self.losses == 0
             && self.replayed.is_none()
             && self.statement.as_ref().is_some_and(|s| s.class.kind == StatementKind::Other)
+    }
+
+    /// The server whose ledger had its commit is lost, and the application has not been told: the next
+    /// one may be without it.
+    pub fn doubt_what_was_found(&mut self) {
+        if self.seal.is_some() && matches!(self.verdict, Some(Verdict::Committed)) {
+            self.verdict = None;
+            self.found = true;
+        }
     }
 
     /// Makes it ready to be sent again. What the application has not been given piece by piece need

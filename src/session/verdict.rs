@@ -90,9 +90,19 @@ impl Session {
             let waiting = unit.purpose.is_users() && !unit.answered;
             let autocommit = unit.autocommit;
             let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
+            let seal = unit.seal;
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
-                _ => error.clone(),
+                Some(Verdict::Committed) => {
+                    self.counters.commits_found.add(1);
+                    if let Some(seal) = seal {
+                        self.seals.acknowledge(seal);
+                    }
+                    self.note_success();
+                    self.settings.commit();
+                    reply_lost()
+                }
+                None => error.clone(),
             };
             self.front += 1;
             if waiting {

@@ -23,6 +23,18 @@ impl Rows {
     pub fn messages(&self) -> &[u8] {
         &self.messages
     }
+
+    /// The bodies of what has not been taken yet, without taking it.
+    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.messages[..];
+        std::iter::from_fn(move || {
+            let (&[_, a, b, c, d], _) = rest.split_first_chunk::<HEADER>()?;
+            let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
+            let (message, behind) = rest.split_at_checked(length)?;
+            rest = behind;
+            message.get(HEADER..)
+        })
+    }
 }
 
 /// Gives the bodies of the messages.
@@ -128,6 +140,8 @@ mod tests {
         let mut rows = Rows::cut(2, 18, &mut buf);
         assert_eq!(&buf[..], b"C");
         assert_eq!(rows.len(), 2);
+        let bodies: Vec<_> = rows.bodies().collect();
+        assert_eq!(bodies, [&b"\0\0"[..], b"\0\x01\xff\xff\xff\xff"]);
         assert_eq!(rows.next().as_deref(), Some(&b"\0\0"[..]));
         assert_eq!(rows.next().as_deref(), Some(&b"\0\x01\xff\xff\xff\xff"[..]));
         assert_eq!((rows.next(), rows.len()), (None, 0));

@@ -355,6 +355,55 @@ static void a_pipeline_in_a_transaction(void)
     CHECK_INT(db_int(session, "SELECT count(*) FROM pl WHERE id >= 100"), 0);
 }
 
+/* COMMIT sent with the statements: what stands afterwards, and what each statement says. */
+static void a_commit_in_a_pipeline(void)
+{
+    db_execute(session, "DELETE FROM pl");
+    for (int round = 0; round < 3; round++) {
+        /* All is well; a statement fails; nothing was added. */
+        segue_pipeline *pipeline = NULL;
+        segue_result *result = NULL;
+        OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+        OK(segue_session_pipeline(session, SEGUE_FORMAT_TEXT, &pipeline, ERR));
+        for (int i = 0; round < 2 && i < 100; i++) {
+            segue_param param = segue_param_int4(round == 1 && i == 60 ? 1000 + 59 : round * 1000 + i);
+            OK(segue_pipeline_add(pipeline, "INSERT INTO pl VALUES ($1)", &param, 1, ERR));
+        }
+        if (round == 1)
+            FAILS(SEGUE_TRANSACTION_FAILED, segue_pipeline_commit(pipeline, ERR));
+        else
+            OK(segue_pipeline_commit(pipeline, ERR));
+        FAILS(SEGUE_USAGE, segue_pipeline_commit(pipeline, ERR));
+        FAILS(SEGUE_USAGE, segue_pipeline_add(pipeline, "SELECT 1", NULL, 0, ERR));
+        /* The session is free before the results have been read. */
+        CHECK_INT(db_int(session, "SELECT count(*) FROM pl"), 100);
+        for (int i = 0; round < 2 && i < 100; i++) {
+            if (round == 1 && i >= 60) {
+                FAILS(SEGUE_SERVER, segue_pipeline_next(pipeline, &result, ERR));
+                CHECK_STR(segue_error_sqlstate(LAST), i == 60 ? "23505" : "25P02");
+                continue;
+            }
+            OK(segue_pipeline_next(pipeline, &result, ERR));
+            CHECK_INT(segue_result_rows_affected(result), 1);
+            segue_result_free(result);
+        }
+        OK(segue_pipeline_next(pipeline, &result, ERR));
+        CHECK(result == NULL);
+        segue_pipeline_free(pipeline);
+    }
+    /* Without a transaction there is nothing to commit; the statement stands. */
+    segue_pipeline *pipeline = NULL;
+    segue_result *result = NULL;
+    OK(segue_session_pipeline(session, SEGUE_FORMAT_TEXT, &pipeline, ERR));
+    OK(segue_pipeline_add(pipeline, "INSERT INTO pl VALUES (5000)", NULL, 0, ERR));
+    FAILS(SEGUE_USAGE, segue_pipeline_commit(pipeline, ERR));
+    OK(segue_pipeline_next(pipeline, &result, ERR));
+    CHECK_INT(segue_result_rows_affected(result), 1);
+    segue_result_free(result);
+    segue_pipeline_free(pipeline);
+    CHECK_INT(db_int(session, "SELECT count(*) FROM pl"), 101);
+}
+
 static void *sleep_long(void *cancelled)
 {
     *(bool *)cancelled =
@@ -414,6 +463,7 @@ int main(int argc, char **argv)
     RUN(pipelines);
     RUN(large_and_empty_pipelines);
     RUN(a_pipeline_in_a_transaction);
+    RUN(a_commit_in_a_pipeline);
     RUN(cancelling);
     segue_session_free(session);
     segue_client_free(client);

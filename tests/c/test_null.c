@@ -159,6 +159,7 @@ static void functions_of_children(void)
     FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_add_statement(NULL, statement, NULL, 0, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_add_statement(pipeline, NULL, NULL, 0, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_add_statement(pipeline, statement, NULL, 1, ERR));
+    FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_commit(NULL, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_next(NULL, &result, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_pipeline_next(pipeline, NULL, ERR));
     CHECK(result == MARK && stream_out == MARK);

@@ -267,6 +267,36 @@ TEST(pipelines_with_failures) {
     CHECK_EQ(session.query_one<int>("SELECT max(n) FROM t"), 4);
 }
 
+TEST(a_pipeline_that_commits) {
+    auto session = client().open_session();
+    session.execute("CREATE TEMP TABLE c (n int PRIMARY KEY)");
+    segue::transaction tx{session};
+    auto pipe = tx.pipeline();
+    pipe.add("INSERT INTO c VALUES (1)");
+    pipe.add("INSERT INTO c VALUES (2) RETURNING n");
+    tx.commit(pipe);
+    CHECK(!tx.active());
+    CHECK(!session.status().in_transaction);
+    const auto results = pipe.finish();
+    CHECK_EQ(results.size(), 2U);
+    CHECK_EQ(results[1].front().get<int>(0), 2);
+    CHECK_EQ(session.query_one<int>("SELECT count(*) FROM c"), 2);
+
+    segue::transaction second{session};
+    auto inner = second.nested();
+    auto failing = second.pipeline();
+    failing.add("INSERT INTO c VALUES (3)");
+    failing.add("INSERT INTO c VALUES (3)");
+    CHECK_THROWS(segue::usage_error, inner.commit(failing));
+    const auto failure = CHECK_THROWS(segue::transaction_failed, second.commit(failing));
+    CHECK_EQ(failure.outcome(), segue::outcome::not_committed);
+    CHECK(!second.active());
+    CHECK_EQ(failing.next()->rows_affected(), 1U);
+    CHECK_THROWS(segue::unique_violation, failing.next());
+    CHECK_EQ(session.query_one<int>("SELECT count(*) FROM c"), 2);
+    CHECK_THROWS(segue::usage_error, second.commit(failing));
+}
+
 TEST(notifications) {
     auto listener = client().open_session();
     auto speaker = client().open_session();

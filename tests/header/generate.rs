@@ -31,7 +31,7 @@ const ORDER: [&str; 18] = [
 ];
 
 /// Files that declare nothing for C.
-const INTERNAL: [&str; 4] = ["mod", "boundary", "lease", "table"];
+const INTERNAL: [&str; 6] = ["mod", "blocks", "boundary", "fork", "lease", "table"];
 
 /// The header as it has to be.
 pub fn header(root: &Path) -> String {

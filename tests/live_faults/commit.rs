@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use segue::{Result, Session};
+use segue::{Outcome, Result, Session, TransactionOptions};
 use segue_testkit::proxy::{Action, Side};
 
 use crate::harness::{Reported, Stand, after, judge};
@@ -98,6 +98,26 @@ fn pipeline(stand: &Stand, session: &mut Session, id: i64) -> Vec<Reported> {
     reported
 }
 
+/// A transaction whose COMMIT goes out with its statements.
+fn pipelined_commit(stand: &Stand, session: &mut Session, id: i64) -> Vec<Reported> {
+    session.begin(&TransactionOptions::default()).expect("BEGIN, of which the server hears later");
+    let insert = stand.sql("INSERT INTO $T VALUES ($1, 'pc')");
+    let mut pipeline = session.pipeline();
+    for n in 0..30 {
+        pipeline.add(&insert, &[&(id + n)]).expect("room in the pipeline");
+    }
+    let committed = pipeline.commit();
+    let results = pipeline.finish().expect("the pipeline's end");
+    assert_eq!(results.len(), 30);
+    if committed.is_ok() {
+        for error in results.into_iter().filter_map(Result::err) {
+            // What it has returned may be lost with the link, but it stands.
+            assert_eq!(error.outcome(), Outcome::Committed, "{error:?}");
+        }
+    }
+    vec![done(id..id + 30, committed)]
+}
+
 const WORKS: &[(&str, Work)] = &[
     ("INSERT RETURNING", insert_returning),
     ("UPDATE", update),
@@ -106,6 +126,9 @@ const WORKS: &[(&str, Work)] = &[
     ("batch", batch),
     ("pipeline", pipeline),
 ];
+
+const WITH_A_TRANSACTION_OF_THEIR_OWN: &[(&str, Work)] =
+    &[("COMMIT in a pipeline", pipelined_commit)];
 
 /// The same inside an explicit transaction, reported by its COMMIT.
 fn in_transaction(work: Work, stand: &Stand, session: &mut Session, id: i64) -> Vec<Reported> {
@@ -187,7 +210,8 @@ const FAULTS: &[(&str, Fault)] = &[
 ];
 
 fn run_all(explicit: bool) {
-    for (work_name, work) in WORKS {
+    let own = if explicit { &[] } else { WITH_A_TRANSACTION_OF_THEIR_OWN };
+    for (work_name, work) in WORKS.iter().chain(own) {
         let stand = Stand::new();
         stand.control_execute(
             "CREATE TABLE unique_$T (id int8 PRIMARY KEY); GRANT ALL ON unique_$T TO PUBLIC; \

@@ -52,6 +52,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (112956, "replies were awaited to what an earlier link had been sent"),
     (131510, "data were asked for a COPY that had been told to have failed"),
     (142108, "a fence in a row that the server never had turned the ledger off"),
+    (156094, "a commit that one lost server's ledger had was told without asking the next one's"),
     (264933, "the model took what a failed string had made savepoints of for gone"),
     (296868, "a COPY that began without a ledger and ended with one was not sealed"),
 ];

@@ -208,7 +208,10 @@ impl Run {
 
     fn deliver_to_server(&mut self) -> Result<bool> {
         let Some(id) = self.link else { return Ok(false) };
-        let output = self.session.output().to_vec();
+        // While more is about to be requested, a Sync that may be shared need not be sent yet.
+        let ahead = self.pipeline > 0 && self.world.rng.chance(50);
+        let session = &mut self.session;
+        let output = if ahead { session.output_so_far() } else { session.output() }.to_vec();
         if !output.is_empty() {
             self.world.note(|| format!("sent: {}", printable(&output)));
             self.session.handle_sent();

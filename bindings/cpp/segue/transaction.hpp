@@ -94,18 +94,18 @@ public:
             leave();
             return;
         }
-        try {
-            detail::call(segue_session_commit, raw());
-        } catch (const usage_error&) {
-            // The call was refused, because a stream is open for instance: the transaction is as it was.
-            throw;
-        } catch (...) {
-            leave();
-            abandon();
-            throw;
+        end([this] { detail::call(segue_session_commit, raw()); });
+    }
+
+    /// Commits behind the statements of a pipeline of this transaction, in the same write: COMMIT costs no
+    /// round trip of its own. The pipeline's next() then gives their results, also where this throws: a
+    /// statement that failed makes it throw transaction_failed. Not for savepoints.
+    void commit(segue::pipeline& statements) {
+        require_active();
+        if (!savepoint_.empty()) {
+            throw usage_error("a savepoint is not committed by a pipeline: close that, then commit");
         }
-        leave();
-        ++core_->commits;
+        end([&statements] { detail::call(segue_pipeline_commit, statements.handle()); });
     }
 
     /// Rolls back to where it began.
@@ -155,6 +155,23 @@ private:
 
     /// Ends this scope, and those opened inside it, which the server has ended with it.
     void leave() noexcept { core_->scopes.erase(position(), core_->scopes.end()); }
+
+    /// COMMIT, by whatever call.
+    template <class Commit>
+    void end(Commit&& commit) {
+        try {
+            commit();
+        } catch (const usage_error&) {
+            // The call was refused, because a stream is open for instance: the transaction is as it was.
+            throw;
+        } catch (...) {
+            leave();
+            abandon();
+            throw;
+        }
+        leave();
+        ++core_->commits;
+    }
 
     /// After a COMMIT that failed: should the session still be inside the transaction, it must not stay
     /// there.

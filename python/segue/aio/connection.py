@@ -91,12 +91,14 @@ class AsyncConnection(BaseConnection):
 
     async def commit(self) -> None:  # type: ignore[override]
         """Commit the open transaction, if there is one."""
+        self._check_no_block("commit")
         # Not cancelled on the server: it would hardly be undone, and might not be replicated.
         operation = await self._link.run(self._op_commit, cancels=False)
         operation.check_committed()
 
     async def rollback(self) -> None:  # type: ignore[override]
         """Roll the open transaction back, if there is one."""
+        self._check_no_block("rollback")
         await self._link.run(self._op_rollback, cancels=False)
 
     async def cancel(self) -> None:  # type: ignore[override]
@@ -132,6 +134,14 @@ class AsyncConnection(BaseConnection):
         self._check_told()
         return super()._status()
 
+    def _where(self) -> dict[str, Any]:
+        self._check_told()
+        return super()._where()
+
+    def _watch_notices(self) -> None:
+        self._check_told()
+        super()._watch_notices()
+
     def _check_told(self) -> None:
         if self._link.is_helped:
             raise InterfaceError("the connection is between two servers; ask after its statement")
@@ -141,7 +151,7 @@ class AsyncConnection(BaseConnection):
     def cursor(self, *, row_factory: Any = ..., binary: bool = True) -> AsyncCursor:
         """Make a cursor; the connection's row factory makes its rows unless it has its own."""
         if self._link.closed:
-            raise InterfaceError("the connection is closed")
+            raise _errors.ConnectionClosed("the connection is closed")
         return self.cursor_factory(self, self.row_factory if row_factory is ... else row_factory)
 
     async def execute(
@@ -172,7 +182,7 @@ class AsyncConnection(BaseConnection):
     async def _rollback_quietly(self) -> None:
         # The exception that is on its way says more than another that follows from it.
         with suppress(_errors.Error):
-            await self.rollback()
+            await self._link.run(self._op_rollback, cancels=False)
 
     async def set_autocommit(self, value: bool) -> None:
         """Set `autocommit`."""
@@ -238,6 +248,10 @@ class AsyncConnection(BaseConnection):
         outer, self.cursor_factory = self.cursor_factory, pipeline._factory(self.cursor_factory)
         try:
             yield pipeline
+        except _errors.InFailedSqlTransaction:
+            # Of a statement behind the one that failed, which is what there is to know.
+            await pipeline.sync()
+            raise
         except BaseException:
             with suppress(_errors.Error):
                 await pipeline.sync()
@@ -267,7 +281,9 @@ class AsyncTransaction(BaseTransaction):
         return self._connection
 
     async def __aenter__(self) -> Self:
+        self._enter()
         await self._run(self._begins())
+        self._is_open()
         return self
 
     async def __aexit__(
@@ -276,6 +292,7 @@ class AsyncTransaction(BaseTransaction):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._leave()
         await self._run(self._ends(error))
         return self._is_ended_by(error)
 

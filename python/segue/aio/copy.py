@@ -59,6 +59,7 @@ class AsyncCopy(BaseCopy):
 
     async def write_row(self, row: Sequence[Any]) -> None:
         """Send a row of Python values; the statement must be in the text format."""
+        self._check_text()
         ticket = self._open(True)
         await self._link.run(
             self._connection._op_copy_send, ticket, self._connection._copy_row(row)
@@ -82,10 +83,12 @@ class AsyncCopy(BaseCopy):
 
     async def rows(self) -> AsyncIterator[tuple[str | None, ...]]:
         """Give the rows of a statement in the text format, as str and None."""
+        self._check_text()
         while piece := await self.read():
             yield row_of(piece)
 
     async def read_row(self) -> tuple[str | None, ...] | None:
         """Give the next row, as `rows`; None at the end."""
+        self._check_text()
         piece = await self.read()
         return row_of(piece) if piece else None

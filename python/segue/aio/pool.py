@@ -19,9 +19,10 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from segue._base import TransactionStatus, make_conninfo
-from segue._basepool import CLOSED, OPEN, BasePool, connect_arguments, sizes_of
+from segue._base import make_conninfo
+from segue._basepool import CLOSED, IDLE, OPEN, BasePool, connect_arguments, sizes_of
 from segue._pool import Close, Make, PoolCore, PoolStats, Slot, Waiter, is_hopeless
+from segue.aio._checkout import Checkout
 from segue.aio.connection import AsyncConnection
 from segue.client import Client
 from segue.errors import InterfaceError, PoolClosed, PoolTimeout
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 # So many connections are made at once; a single one while they cannot be made.
 _MAKERS = 3
-
-_IDLE = TransactionStatus.IDLE.value
 
 _logger = logging.getLogger("segue.pool")
 
@@ -305,7 +304,7 @@ class Pool(BasePool[AsyncConnection]):
     ) -> bool:
         try:
             await _call(check, connection)
-            if connection._transaction_status() != _IDLE:
+            if connection._transaction_status() != IDLE:
                 await connection.rollback()
             return True
         except Exception as error:
@@ -325,7 +324,7 @@ class Pool(BasePool[AsyncConnection]):
 
     async def _put(self, connection: AsyncConnection, *, warns: bool) -> None:
         status = connection._transaction_status()
-        if status == CLOSED or (status == _IDLE and self._reset is None and not self._core.closed):
+        if status == CLOSED or (status == IDLE and self._reset is None and not self._core.closed):
             self._give_back(connection)
         else:
             await self._settle(self._clean(connection, warns))
@@ -351,11 +350,11 @@ class Pool(BasePool[AsyncConnection]):
                     self.name,
                     connection,
                 )
-            if status != _IDLE:
+            if status != IDLE:
                 await connection.rollback()
             if self._reset is not None and not self._core.closed:
                 await _call(self._reset, connection)
-                if connection._transaction_status() != _IDLE:
+                if connection._transaction_status() != IDLE:
                     await connection.commit()
         except Exception as error:
             if not connection.closed:
@@ -416,7 +415,7 @@ class Pool(BasePool[AsyncConnection]):
         if self._configure is not None:
             try:
                 await _call(self._configure, connection)
-                if connection._transaction_status() != _IDLE:
+                if connection._transaction_status() != IDLE:
                     await connection.commit()
             except BaseException:
                 await self._discard(connection)
@@ -456,53 +455,6 @@ class Pool(BasePool[AsyncConnection]):
             loop.call_soon_threadsafe(self._changed.set)
 
 
-class Checkout:
-    """A connection of a pool's for an `async with` block."""
-
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._connection: AsyncConnection | None = None
-
-    async def __aenter__(self) -> AsyncConnection:
-        if self._connection is not None:
-            raise InterfaceError("the block is entered already")
-        self._connection = connection = await self._pool.getconn(self._timeout)
-        return connection
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        pool = self._pool
-        if id(connection) not in pool._out:
-            # Given back by hand already.
-            return
-        if error is None:
-            try:
-                if connection._transaction_status() not in (_IDLE, CLOSED):
-                    await connection.commit()
-            except BaseException as failure:
-                error = failure
-                raise
-            finally:
-                await self._put(connection, error)
-        else:
-            await self._put(connection, error)
-
-    async def _put(self, connection: AsyncConnection, error: BaseException | None) -> None:
-        pool = self._pool
-        if error is None or isinstance(error, Exception):
-            await pool._put(connection, warns=False)
-        else:
-            # A task that is cancelled ends at once; the statement may take its time to end.
-            pool._spawn(pool._clean(connection, warns=False))
-
-
 async def _call(function: Callable[[AsyncConnection], object], connection: AsyncConnection) -> None:
     result = function(connection)
     if inspect.isawaitable(result):
@@ -536,4 +488,4 @@ async def _work(ref: weakref.ref[Pool], changed: asyncio.Event) -> None:
         del pool, core, duty
 
 
-__all__ = ["Checkout", "Pool", "PoolStats"]
+__all__ = ["Pool", "PoolStats"]

@@ -7,6 +7,7 @@ use pyo3::types::PyBytes;
 
 use super::Context;
 use crate::errors;
+use crate::objects::Dated;
 
 const DAY: i64 = 86_400_000_000;
 /// From 0001-01-01 to 2000-01-01, and to 9999-12-31.
@@ -20,9 +21,24 @@ impl<'py> Context<'py> {
             i32::MIN => return Err(self.infinite("date", "-infinity")),
             _ => {}
         }
+        // Whoever else holds them will not hold them for long, but this is for speed alone.
+        let mut dates = self.objects.dates.try_lock().ok();
+        let place = dates.as_mut().and_then(|dates| {
+            let at = days.cast_unsigned() as usize & (dates.len() - 1);
+            dates.get_mut(at)
+        });
+        if let Some(Some(known)) = &place {
+            if known.day == days {
+                return Ok(known.date.bind(self.py).clone());
+            }
+        }
         let (year, month, day) = self.civil(days.into(), "date")?;
         let [y0, y1] = year.to_be_bytes();
-        self.from_state(self.objects.date.bind(self.py), &[y0, y1, month, day], None)
+        let date = self.from_state(self.objects.date.bind(self.py), &[y0, y1, month, day], None)?;
+        if let Some(place) = place {
+            *place = Some(Dated { day: days, date: date.clone().unbind() });
+        }
+        Ok(date)
     }
 
     pub(super) fn timestamp(&self, micros: i64) -> PyResult<Bound<'py, PyAny>> {
@@ -155,19 +171,18 @@ fn clock(micros: i64) -> [u8; 6] {
     [byte(seconds / 3600), byte(seconds / 60 % 60), byte(seconds % 60), u0, u1, u2]
 }
 
-/// Howard Hinnant's `civil_from_days`, for days from 2000-01-01.
+/// Howard Hinnant's `civil_from_days`, for days from 2000-01-01. The callers keep to the years 1 to
+/// 9999, in which everything is positive and fits 32 bits, whose divisions are cheap.
 fn civil(days: i64) -> (u16, u8, u8) {
-    let days = days + 730_425;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
+    let days = (days + 730_425) as u32;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    // The callers keep to the years 1 to 9999.
+    let year = year_of_era + era * 400 + u32::from(month <= 2);
     (year as u16, month as u8, day as u8)
 }
 

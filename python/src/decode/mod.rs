@@ -8,12 +8,13 @@ mod datetime;
 mod numeric;
 mod text;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use segue::session::Column;
-use segue::wire::row::Values;
 
 use crate::errors;
 use crate::objects::{self, Objects};
@@ -28,6 +29,8 @@ pub struct Decoders {
     pub epoch: u64,
     /// Those columns that come as text, where not all come in binary.
     texts: Box<[bool]>,
+    /// Converting a row runs no code written in Python.
+    plain: bool,
 }
 
 impl Decoders {
@@ -45,12 +48,13 @@ impl Decoders {
         let epoch = types.epoch();
         let kinds: Box<[Kind]> = columns.iter().map(|column| types.kind(column.type_oid)).collect();
         let texts = if text { vec![true; kinds.len()].into() } else { Box::default() };
-        Self { columns, kinds, epoch, texts }
+        let plain = kinds.iter().all(Kind::is_plain);
+        Self { columns, kinds, epoch, texts, plain }
     }
 
-    /// Whether converting a row runs no Python code but the standard library's.
+    /// Whether converting a row runs no code written in Python.
     pub fn is_plain(&self) -> bool {
-        self.kinds.iter().all(Kind::is_plain)
+        self.plain
     }
 
     /// How each column is to come; empty if all come in binary.
@@ -67,18 +71,38 @@ pub struct Context<'py> {
     /// The session's time zone; `None` for UTC.
     pub time_zone: Option<Bound<'py, PyAny>>,
     pub json_loads: Option<Bound<'py, PyAny>>,
+    /// Whether the application's decimal context multiplies exactly, once that is known.
+    pub exact: Cell<Option<bool>>,
 }
 
 impl<'py> Context<'py> {
     /// One row as a tuple.
     pub fn row(&self, decoders: &Decoders, body: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
-        let mut values = Values::new(body).into_iter().flatten();
-        let columns = decoders.kinds.iter().enumerate().map(|(at, kind)| match values.next() {
-            Some(Ok(Some(value))) if decoders.texts.get(at) == Some(&true) => {
-                self.text(kind, value)
-            }
-            Some(Ok(Some(value))) => self.binary(kind, value),
-            _ => Ok(self.none()),
+        if !decoders.plain {
+            // Code of the application's may have changed it.
+            self.exact.set(None);
+        }
+        // It was checked when it arrived: behind the count, each value's length and its bytes.
+        let mut rest = body.get(2..).unwrap_or_default();
+        let mut next = || {
+            let (&length, behind) = rest.split_first_chunk::<4>()?;
+            rest = behind;
+            let length = usize::try_from(i32::from_be_bytes(length)).ok()?;
+            let (value, behind) = rest.split_at_checked(length)?;
+            rest = behind;
+            Some(value)
+        };
+        if decoders.texts.is_empty() {
+            let columns = decoders.kinds.iter().map(|kind| match next() {
+                Some(value) => self.binary(kind, value),
+                None => Ok(self.none()),
+            });
+            return objects::tuple(self.py, columns);
+        }
+        let columns = decoders.kinds.iter().zip(&decoders.texts).map(|(kind, text)| match next() {
+            Some(value) if *text => self.text(kind, value),
+            Some(value) => self.binary(kind, value),
+            None => Ok(self.none()),
         });
         objects::tuple(self.py, columns)
     }
@@ -145,7 +169,7 @@ impl<'py> Context<'py> {
                     i32::from_be_bytes([m0, m1, m2, m3]),
                 )
             }
-            Kind::Uuid => self.uuid(u128::from_be_bytes(self.array(value)?)),
+            Kind::Uuid => self.uuid(&self.array(value)?),
             Kind::Json => self.json(value),
             Kind::Jsonb => match value {
                 [1, text @ ..] => self.json(text),
@@ -176,11 +200,15 @@ impl<'py> Context<'py> {
         self.float(f64::from(value))
     }
 
-    fn uuid(&self, value: u128) -> PyResult<Bound<'py, PyAny>> {
+    fn uuid(&self, value: &[u8; 16]) -> PyResult<Bound<'py, PyAny>> {
         let objects = self.objects;
-        let uuid = objects.uuid_new.bind(self.py).call1((&objects.uuid,))?;
-        objects.uuid_set_int.bind(self.py).call1((&uuid, value))?;
-        objects.uuid_set_safe.bind(self.py).call1((&uuid, &objects.uuid_unknown))?;
+        let bytes = PyBytes::new(self.py, value);
+        let value = objects.int_from_bytes.bind(self.py).call1((bytes, intern!(self.py, "big")))?;
+        // UUID's own constructor takes ten times as long, and a UUID cannot be written.
+        let uuid = objects.uuid_blank.bind(self.py).call0()?;
+        uuid.setattr(intern!(self.py, "int"), value)?;
+        uuid.setattr(intern!(self.py, "is_safe"), &objects.uuid_unknown)?;
+        uuid.setattr(intern!(self.py, "__class__"), &objects.uuid)?;
         Ok(uuid)
     }
 

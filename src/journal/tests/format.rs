@@ -373,4 +373,28 @@ proptest! {
             prop_assert_eq!(recovered.in_flight().count(), 0);
         }
     }
+
+    /// Frames whose checksums fit, whatever stands in them: no panic, no records of nobody, and all that
+    /// cannot be understood is told.
+    #[test]
+    fn no_frames_make_a_reader_panic(
+        frames in vec((0u8..16, 0u64..4, 0u32..6, vec(any::<u8>(), 0..60)), 0..30),
+        tail in vec(any::<u8>(), 0..200),
+    ) {
+        use crate::journal::fuzzing;
+        let mut content = fuzzing::header(1);
+        content.resize(8192, 0);
+        for (kind, owner, ordinal, payload) in &frames {
+            let position = content.len() as u64;
+            content.extend(fuzzing::frame(position, *kind, *owner, *ordinal, payload));
+        }
+        content.extend(tail);
+        let files = [(name_of(1), content)].into_iter().collect();
+        let recovered = read(Arc::new(Faulty::of(&files)), None).unwrap();
+        prop_assert_eq!(recovered.report().records, frames.len() as u64);
+        for found in recovered.in_flight() {
+            prop_assert!(frames.iter().any(|(_, owner, ..)| *owner == found.owner));
+            recovered.records(found, |record| drop(format!("{record:?}"))).unwrap();
+        }
+    }
 }

@@ -139,6 +139,41 @@ fn a_statement_that_has_to_be_parsed_begins_a_batch_and_commit_is_in_none() {
     assert_eq!(told.last().map(String::as_str), Some("ready Idle"), "{told:?}");
 }
 
+/// While more is about to be requested, what there is goes out without the Sync that it may share.
+#[test]
+fn a_sync_that_may_be_shared_is_owed_until_nothing_follows() {
+    let mut play = Play::start();
+    play.begin_and_read();
+    let insert = play.statement("INSERT INTO t VALUES (1)");
+    for _ in 1..=3 {
+        play.make_of(&insert, false);
+        play.sent = play.session.output_so_far().to_vec();
+        play.session.handle_sent();
+        assert!(play.sends("segue_") && syncs(&play) == 0);
+    }
+    play.flush();
+    assert_eq!(play.sent, SYNC);
+    play.receive(&[inserted(), inserted(), inserted(), ready(b'T')].concat());
+    assert_eq!(play.told().iter().filter(|told| *told == "ready Open").count(), 3);
+}
+
+/// The seal and COMMIT behind a statement that has failed: the server passes over both, and the
+/// transaction is rolled back.
+#[test]
+fn a_commit_sent_behind_a_failing_statement_rolls_back() {
+    let mut play = three();
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(play.sends("segue_seal") && play.sends("segue_commit"));
+    play.receive(&[inserted(), error("23505"), ready(b'E')].concat());
+    play.receive(&[error("25P02"), ready(b'E')].concat());
+    assert_eq!(play.told().last().map(String::as_str), Some("ready Failed"));
+    assert!(play.sends("ROLLBACK"));
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert_eq!(play.told(), ["error 25P02 NotCommitted", "ready Idle"]);
+    assert_eq!(play.session.status(), Status::Idle);
+}
+
 #[test]
 fn several_sets_of_parameters_are_one_request_with_one_seal() {
     let mut play = Play::start();

@@ -394,3 +394,50 @@ fn a_copy_that_ends_where_there_is_a_ledger_is_sealed() {
     play.receive(&look);
     assert_eq!(play.told(), ["lost 1 to 1"]);
 }
+
+/// What one server's ledger had was to be told once the statement ahead of it had been run again. That
+/// server was lost as well, the next one was without the commit, and the application was told all the same
+/// that it stood (simulation, seed 156094).
+#[test]
+fn a_commit_that_was_found_and_not_told_is_asked_for_again() {
+    let mut play = Play::start();
+    play.execute("SET app.y = '0'");
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    let look = play.look(1, 1);
+    play.receive(&look);
+    assert!(play.sends("app.y") && !play.sends("INSERT"));
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert!(play.sends("app.y") && play.sends("INSERT"));
+    let set = [no_columns(), complete("SET"), ready(b'I')].concat();
+    let inserted = [
+        no_columns(),
+        complete("INSERT 0 1"),
+        message(b'2', b""),
+        complete("UPDATE 1"),
+        ready(b'I'),
+    ];
+    play.receive(&[set, inserted.concat()].concat());
+    assert_eq!(play.told(), ["SET", "ready Idle", "INSERT 0 1", "ready Idle"]);
+}
+
+/// The same, and no server can be had any more: what was found is the best that is known.
+#[test]
+fn a_commit_that_was_found_is_told_where_no_server_is_left() {
+    let mut play = Play::start();
+    play.execute("SET app.y = '0'");
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    let look = play.look(1, 1);
+    play.receive(&look);
+    play.session.handle_link_lost();
+    let none = Error::new(ErrorKind::FailoverTimeout, "no server");
+    play.session.handle_no_link(&none);
+    assert_eq!(
+        play.told(),
+        ["error 08006 NotCommitted", "ready Idle", "error 02000 Committed", "ready Idle"]
+    );
+}
