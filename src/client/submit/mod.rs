@@ -22,7 +22,7 @@ mod tests;
 mod ticket;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -131,13 +131,17 @@ impl Submissions {
             let mut core = shared.lock();
             match kept {
                 Ok(()) => {
-                    if let Some(entry) = core.queue.get_mut(number) {
+                    let entry = core.queue.get_mut(number);
+                    let work = entry.and_then(|entry| {
                         entry.data.keep = Some(keep);
-                    }
+                        shared.work.get(entry.shard)
+                    });
                     core.queue.kept(number);
                     core.totals.submitted += 1;
                     drop(core);
-                    shared.work.notify_all();
+                    if let Some(work) = work {
+                        work.notify_all();
+                    }
                     shared.room.notify_all();
                     return Ok(ticket);
                 }
@@ -195,7 +199,7 @@ impl Submissions {
         ticket.reopen();
         core.queue.revive(number);
         drop(core);
-        self.shared.work.notify_all();
+        self.shared.work.iter().for_each(Condvar::notify_all);
         Ok(ticket)
     }
 
@@ -205,7 +209,7 @@ impl Submissions {
         self.shared.store.end(keep);
         self.shared.store.flush();
         self.shared.lock().queue.remove(number);
-        self.shared.work.notify_all();
+        self.shared.work.iter().for_each(Condvar::notify_all);
         self.shared.room.notify_all();
         Ok(())
     }

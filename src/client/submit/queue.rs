@@ -50,7 +50,8 @@ pub struct New<T> {
 pub struct Entry<T> {
     pub id: Uuid,
     lane: Option<Arc<str>>,
-    shard: usize,
+    /// Whose it is to send.
+    pub shard: usize,
     bytes: usize,
     solo: bool,
     blocks: bool,

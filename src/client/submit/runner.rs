@@ -110,7 +110,9 @@ impl Runner {
         let wait = core.queue.due(self.shard).map_or(Duration::from_secs(60), |at| {
             Duration::from_millis(at.saturating_sub(now).max(1))
         });
-        drop(shared.work.wait_timeout(core, wait).unwrap_or_else(PoisonError::into_inner));
+        if let Some(work) = shared.work.get(self.shard) {
+            drop(work.wait_timeout(core, wait).unwrap_or_else(PoisonError::into_inner));
+        }
         false
     }
 

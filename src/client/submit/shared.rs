@@ -27,8 +27,8 @@ pub(super) struct Shared {
     pub cluster: Arc<Cluster>,
     pub store: Store,
     pub core: Mutex<Core>,
-    /// There may be something to send.
-    pub work: Condvar,
+    /// There may be something to send: one for each thread, lest all wake for one submission.
+    pub work: Vec<Condvar>,
     /// There may be room, or something is kept.
     pub room: Condvar,
     pub stop: Arc<AtomicBool>,
@@ -93,7 +93,7 @@ impl Shared {
             cluster,
             store,
             core: Mutex::new(core),
-            work: Condvar::new(),
+            work: (0..shards).map(|_| Condvar::new()).collect(),
             room: Condvar::new(),
             stop: Arc::default(),
             stopping: Condvar::new(),
@@ -111,7 +111,7 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
         // Under the lock, so that nobody is between looking and waiting.
         self.lock().closed = true;
-        self.work.notify_all();
+        self.work.iter().for_each(Condvar::notify_all);
         self.room.notify_all();
         self.stopping.notify_all();
     }
