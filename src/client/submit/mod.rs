@@ -67,12 +67,7 @@ impl Submissions {
     pub fn open(config: Arc<Config>, cluster: Arc<Cluster>, sessions: Vec<u64>) -> Result<Self> {
         let (store, unended) = Store::open(&config)?;
         let shared = Arc::new(Shared::new(config, cluster, store, sessions.len()));
-        let it = Self {
-            shared,
-            threads: Mutex::default(),
-            sessions,
-            process: std::process::id(),
-        };
+        let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
         if !unended.is_empty() {
             it.shared.lock().refill(unended);
             it.start()?;
