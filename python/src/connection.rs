@@ -25,7 +25,7 @@ use crate::errors;
 use crate::notices::Notices;
 use crate::objects::Objects;
 use crate::operation::{Operation, Work};
-use crate::signals::{Interrupt, Signals};
+use crate::signals::{Interrupt, Signals, note_thread};
 use crate::types::{Kind, TypeMap};
 
 mod many;
@@ -138,6 +138,7 @@ impl Connection {
         interrupt: Option<&Bound<'_, Interrupt>>,
         client: Option<&Bound<'_, Client>>,
     ) -> PyResult<Self> {
+        note_thread(py);
         let signals = Arc::new(Signals::new(interrupt.map(Bound::get)));
         let interrupt = signals.interrupt();
         let client = match client {

@@ -7,6 +7,7 @@
 //! An event loop's waits are on other threads, where no handler runs: a task that is cancelled says so
 //! with an `Interrupt`.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,24 @@ use pyo3::prelude::*;
 use segue::client;
 
 use crate::core::lock;
+
+thread_local! {
+    /// Whether this is the thread that runs Python's signal handlers, once that is known.
+    static RUNS_HANDLERS: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Finds out, with the GIL, whether the present thread runs signal handlers. The others then need not ask
+/// for the GIL in the middle of a wait: while the interpreter ends, whoever does is ended where it stands.
+pub fn note_thread(py: Python<'_>) {
+    if RUNS_HANDLERS.get().is_none() {
+        let is_main = || -> PyResult<bool> {
+            let threading = py.import("threading")?;
+            let main = threading.call_method0("main_thread")?.getattr("ident")?;
+            main.eq(threading.call_method0("get_ident")?)
+        };
+        RUNS_HANDLERS.set(is_main().ok());
+    }
+}
 
 /// Ends searches for a server, on whatever thread, for as long as it is set.
 #[pyclass(frozen, module = "segue._segue", name = "Interrupt")]
@@ -54,6 +73,9 @@ impl Signals {
         Arc::new(move || {
             if signals.given_up.load(Ordering::Acquire) {
                 return true;
+            }
+            if RUNS_HANDLERS.get() == Some(false) {
+                return false;
             }
             Python::attach(|py| match py.check_signals() {
                 Ok(()) => false,

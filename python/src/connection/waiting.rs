@@ -14,6 +14,7 @@ use super::{Connection, Zone};
 use crate::core::{Core, lock};
 use crate::errors;
 use crate::objects::{self, Objects};
+use crate::signals;
 
 /// Holds a connection's session.
 pub struct Held<'a> {
@@ -36,6 +37,7 @@ fn thread() -> u64 {
 
 impl Connection {
     pub fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
+        signals::note_thread(py);
         if self.owner.load(Ordering::Acquire) == thread() {
             return Err(errors::interface(
                 py,
