@@ -8,7 +8,9 @@ set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
-export CARGO_TARGET_DIR="$target"
+# A directory of its own: the wheel builds the library with other dependencies, and the file that it writes
+# has the same name as the workspace's.
+export CARGO_TARGET_DIR="$target/python"
 export PATH="$HOME/.cargo/bin:$PATH"
 venv=$target/venv
 python=${PYTHON:-python3}
