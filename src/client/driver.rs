@@ -336,15 +336,9 @@ impl Driver {
 
     /// Puts what has gathered on the wire, and takes in what has arrived meanwhile.
     pub fn send_while_reading(&mut self) {
-        let Some(link) = self.link.as_mut() else { return };
-        match link.exchange(&self.core.output()[self.sent..], &mut self.input) {
-            Ok(()) => {
-                self.sent = 0;
-                self.core.handle_sent();
-                self.take_input();
-            }
-            Err(_) => self.lose_link(),
-        }
+        // Nothing follows at once: a Sync that is still owed becomes a part of it.
+        self.core.output();
+        self.send_ahead();
     }
 
     /// Puts what has gathered on the wire ahead of what follows at once, which may share its Sync.

@@ -375,11 +375,7 @@ impl Session {
                 continue;
             }
             if !self.seals.enabled {
-                unit.verdict = Some(if unit.found {
-                    Verdict::Committed
-                } else {
-                    Verdict::Failed(unknown("the commit"))
-                });
+                unit.verdict = Some(unit.without_ledger(unknown("the commit")));
                 continue;
             }
             if row.is_some_and(|row| row.has(seal.number)) {

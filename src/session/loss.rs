@@ -104,11 +104,8 @@ impl Session {
         for unit in self.units.range_mut(self.front..) {
             let sealed = unit.seal.is_some() && unit.copy != CopyIn::Open;
             if unit.losses > 0 && sealed && unit.verdict.is_none() {
-                unit.verdict = Some(if unit.found {
-                    Verdict::Committed
-                } else {
-                    Verdict::Failed(error.clone().with_outcome(Outcome::Unknown))
-                });
+                let unknown = error.clone().with_outcome(Outcome::Unknown);
+                unit.verdict = Some(unit.without_ledger(unknown));
             }
         }
         if self.commit_is_decided() {

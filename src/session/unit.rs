@@ -269,6 +269,11 @@ impl Unit {
         }
     }
 
+    /// What is to be told where no ledger can be asked: what was found once is the best that is known.
+    pub fn without_ledger(&self, unknown: Error) -> Verdict {
+        if self.found { Verdict::Committed } else { Verdict::Failed(unknown) }
+    }
+
     /// Makes it ready to be sent again. What the application has not been given piece by piece need
     /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::loss::LOSSES_MAX;
 use super::transaction::Transaction;
-use super::unit::{Purpose, Verdict};
+use super::unit::{Purpose, Seal, Verdict};
 use super::{Event, Session};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::wire::frame::Status;
@@ -18,10 +18,7 @@ impl Session {
             let several = unit.losses > 1;
             match verdict {
                 Verdict::Committed => {
-                    self.counters.commits_found.add(1);
-                    if let Some(seal) = seal {
-                        self.seals.acknowledge(seal);
-                    }
+                    self.note_found(seal);
                     if commit {
                         self.settings.commit();
                         self.finish_transaction(true);
@@ -50,6 +47,14 @@ impl Session {
             self.units[self.front].answered = true;
             self.front += 1;
             self.compact();
+        }
+    }
+
+    /// A commit was found in the ledger, and the application is about to be told.
+    fn note_found(&mut self, seal: Option<Seal>) {
+        self.counters.commits_found.add(1);
+        if let Some(seal) = seal {
+            self.seals.acknowledge(seal);
         }
     }
 
@@ -94,10 +99,7 @@ impl Session {
             let error = match unit.verdict.take() {
                 Some(Verdict::Failed(own)) => own,
                 Some(Verdict::Committed) => {
-                    self.counters.commits_found.add(1);
-                    if let Some(seal) = seal {
-                        self.seals.acknowledge(seal);
-                    }
+                    self.note_found(seal);
                     self.note_success();
                     self.settings.commit();
                     reply_lost()
