@@ -35,6 +35,16 @@ def pytest_configure(config):
     config.option.dburi = [url.render_as_string(hide_password=False)]
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """Add what the server wrote to its log to what is said of a failed test."""
+    outcome = yield
+    report = outcome.get_result()
+    cluster = item.config.stash.get(CLUSTER, None)
+    if report.failed and cluster is not None:
+        report.sections.append(("server log", cluster.logs(60)))
+
+
 def pytest_unconfigure(config):
     """End the cluster."""
     cluster = config.stash.get(CLUSTER, None)

@@ -349,7 +349,11 @@ impl cluster::Preparations for Preparations {
     fn prepare(&self, facts: &Facts, already: &[u32], out: &mut BytesMut) -> Vec<u32> {
         let access = if self.ledger { session_access(facts.ledger) } else { LedgerAccess::None };
         let mut numbers = internals::prepare(access, already, out);
-        numbers.extend(self.registry.prepare(already, out));
+        // Not where it writes: a Parse locks its tables, and so could deadlock with the application's
+        // own transactions. There a link that is needed has them parsed in its first write.
+        if facts.in_recovery {
+            numbers.extend(self.registry.prepare(already, out));
+        }
         numbers
     }
 

@@ -93,7 +93,8 @@ pub struct Handover {
 /// Called on the background thread, which must not be blocked.
 pub trait Preparations: Send + Sync {
     /// Appends to `out` a Parse message for each statement that is worth having on a warm link and
-    /// whose number is not in `already`; returns their numbers. `facts` chooses the seal's form.
+    /// whose number is not in `already`; returns their numbers. `facts` chooses the seal's form,
+    /// and what may be prepared: on a server that writes, Parse takes part in its deadlocks.
     ///
     /// Other messages may follow a Parse that they belong to; Sync is added by the cluster.
     fn prepare(&self, facts: &Facts, already: &[u32], out: &mut BytesMut) -> Vec<u32>;

@@ -3,6 +3,9 @@
 //! As many on the best standby as there are sessions (at most `standby_links_max`), and one or two
 //! spare ones on the server in use. A task tends each link: it hears its death, keeps it alive,
 //! and gives it away when asked. They are made slowly: a session's own dial comes first.
+//!
+//! A statement that a server has refused to prepare (its table is temporary, or gone) is not tried
+//! again there: each try would be an ERROR in that server's log.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -32,6 +35,9 @@ const HOLD: Duration = Duration::from_secs(1);
 /// After a failed dial, the next waits this long at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// So many refused statements are remembered of a server; beyond that, they are tried once more.
+const REFUSED_MAX: usize = 4096;
+
 /// The warm links of one server.
 #[derive(Default)]
 pub struct Pool {
@@ -42,6 +48,8 @@ pub struct Pool {
     surplus_since: Option<Instant>,
     held_since: Option<Instant>,
     next_id: u64,
+    /// Statements that it has refused to prepare.
+    refused: HashSet<u32>,
     /// The number that was last told of in an event.
     told: usize,
 }
@@ -237,8 +245,10 @@ async fn prepare(hub: &Hub, server: usize, given: &mut Given) -> Result<(), Fail
     let Some(facts) = hub.facts(server, given.backend_start.clone()) else {
         return Ok(());
     };
+    let mut already = given.prepared.clone();
+    already.extend(hub.warm.borrow()[server].refused.iter());
     let mut messages = BytesMut::new();
-    let numbers = hub.preparations.prepare(&facts, &given.prepared, &mut messages);
+    let numbers = hub.preparations.prepare(&facts, &already, &mut messages);
     if numbers.is_empty() {
         return Ok(());
     }
@@ -246,9 +256,18 @@ async fn prepare(hub: &Hub, server: usize, given: &mut Given) -> Result<(), Fail
     if succeeded.len() != numbers.len() {
         return Err(Failure::Gone("the statements to prepare do not match their numbers".into()));
     }
-    let known: HashSet<u32> = given.prepared.iter().copied().collect();
-    let new = numbers.into_iter().zip(succeeded).filter(|(_, ok)| *ok).map(|(number, _)| number);
-    given.prepared.extend(new.filter(|number| !known.contains(number)));
+    let mut pools = hub.warm.borrow_mut();
+    let refused = &mut pools[server].refused;
+    if refused.len() > REFUSED_MAX {
+        refused.clear();
+    }
+    for (number, succeeded) in numbers.into_iter().zip(succeeded) {
+        if succeeded {
+            given.prepared.push(number);
+        } else {
+            refused.insert(number);
+        }
+    }
     Ok(())
 }
 

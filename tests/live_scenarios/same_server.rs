@@ -1,11 +1,15 @@
 //! The server ends sessions, crashes or is restarted, and the very same one comes back: nobody
 //! moves elsewhere, everything goes on.
 
-use segue::ClientEvent;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use segue::cluster::ClusterEvent;
+use segue::{Client, ClientEvent};
+use segue_testkit::Cluster;
 
 use super::setup::Stage;
-use super::workload::Workload;
+use super::workload::{PATIENCE, Workload};
 
 #[test]
 fn a_crash_a_stop_and_a_restart_of_the_same_server() {
@@ -79,4 +83,41 @@ fn moves(stage: &Stage, to: usize) -> usize {
     let is_move =
         |e: &ClientEvent| matches!(e, ClientEvent::SessionMoved { server, .. } if *server == to);
     stage.events.count(is_move)
+}
+
+/// Links that are made ahead of time must not take part in the application's own locking: a Parse
+/// of a query on two tables can deadlock with whoever drops both.
+#[test]
+fn spare_links_are_ready_while_a_table_is_locked() {
+    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    let server = cluster.server(0);
+    server.execute("CREATE TABLE a (); CREATE TABLE b (); GRANT ALL ON a, b TO PUBLIC").unwrap();
+    let client = Client::connect(&cluster.conninfo()).unwrap();
+    let mut session = client.session().unwrap();
+    let mut other = client.session().unwrap();
+    session.query("SELECT count(*) FROM a UNION ALL SELECT count(*) FROM b", &[]).unwrap();
+    let spares = |dialled: u64| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = client.status().cluster;
+            let server = &status.servers[0];
+            if server.warm_links == 2 && server.links_dialled >= dialled {
+                return server.links_dialled;
+            }
+            assert!(Instant::now() < deadline, "no spare links: {server:#?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    };
+    let dialled = spares(0);
+
+    other.begin(&segue::TransactionOptions::default()).unwrap();
+    other.execute("LOCK TABLE a, b", &[]).unwrap();
+    let idle = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+                AND query NOT LIKE 'LOCK%' AND query NOT LIKE '%UNION%'";
+    server.execute(idle).unwrap();
+    spares(dialled + 2);
+    let waiting = server.query("SELECT count(*) FROM pg_locks WHERE NOT granted").unwrap();
+    assert_eq!(waiting[0][0].as_deref(), Some("0"));
+    other.rollback().unwrap();
 }
