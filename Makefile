@@ -3,13 +3,14 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-c test-packaging test-python bench bench-python lint clean build header install uninstall
+.PHONY: help setup demo test test-c test-packaging test-python fuzz bench bench-python lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
 	@echo "make test    lint, then every test suite, against real servers"
 	@echo "make test-c  the C and C++ suites alone: plain, under valgrind, with sanitizers"
 	@echo "make test-python   the Python wheel's suite alone"
+	@echo "make fuzz MINUTES=10   the fuzz targets, so long each"
 	@echo "make bench   the benchmarks; make bench-python: the wheel beside psycopg and asyncpg"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
@@ -35,6 +36,9 @@ test-c: setup
 
 test-python: setup
 	sh scripts/python.sh
+
+fuzz:
+	MINUTES="$(MINUTES)" sh scripts/fuzz.sh
 
 bench: setup
 	$(CARGO) run --release -p segue-bench -- all

@@ -18,6 +18,8 @@ mod blocking;
 mod cancel;
 mod channel_binding;
 mod dial;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod socket;
 #[cfg(test)]
 mod tests;
