@@ -8,6 +8,7 @@ mod copy;
 mod driver;
 mod event;
 mod journal;
+mod keeper;
 mod parameter;
 mod pipeline;
 mod process;
