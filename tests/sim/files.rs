@@ -50,7 +50,11 @@ impl Files {
                 *state = State::Promised;
                 self.seals.insert((*ledger_row, number.cast_signed()));
             }
-            (Filing::Unsealed, Some(state)) => *state = State::Promised,
+            (Filing::Unsealed, Some(state)) => {
+                *state = State::Promised;
+                // A COPY that is announced so may end on a server with a ledger, and be sealed.
+                self.lost = true;
+            }
             (Filing::Ended, Some(_)) => drop(self.entries.remove(&entry)),
             (Filing::TooLarge, Some(state)) => *state = State::Promised,
             (_, state) => self.problem = Some(format!("{filing:?} of {entry}, which is {state:?}")),
