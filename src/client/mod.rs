@@ -7,6 +7,8 @@ mod cancel;
 mod copy;
 mod driver;
 mod event;
+mod journal;
+mod keeper;
 mod parameter;
 mod pipeline;
 mod process;
@@ -45,17 +47,19 @@ pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
 pub use statistics::ClientStatistics;
-pub use status::{ClientStatus, SessionStatus};
+pub use status::{ClientStatus, JournalStatus, SessionStatus};
 pub use steps::Preparing;
 pub use stream::RowStream;
 pub use submit::{DeadLetter, Executed, Submission, SubmissionStatus, Ticket};
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 use crate::cluster::{self, Cluster, Facts};
-use crate::config::{Config, JournalMode, LedgerMode, TargetSessionAttrs};
+use crate::config::{Config, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Recovered;
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
+use journal::FileJournal;
 use registry::Registry;
 use statistics::Statistics;
 use submit::Submissions;
@@ -88,6 +92,8 @@ struct Inner {
     setup: Mutex<setup::State>,
     /// Made with the first submission, or with the client if there is a journal to be taken over.
     submissions: Mutex<Option<Arc<Submissions>>>,
+    /// What is in flight, on disk; dropped behind the submissions, which use it to their end.
+    file_journal: Option<Arc<FileJournal>>,
 }
 
 static CLIENTS: LazyLock<Mutex<HashMap<Config, Weak<Inner>>>> = LazyLock::new(Mutex::default);
@@ -101,7 +107,6 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
-        refuse_journal_required(&config)?;
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
             // A child of fork() needs a client, and a thread, of its own.
@@ -243,6 +248,7 @@ impl Inner {
             preparations,
             Arc::new(move |event| sink.emit(&ClientEvent::Cluster(event))),
         )?;
+        let (file_journal, recovered) = FileJournal::open(&config)?.unzip();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inner = Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -256,9 +262,10 @@ impl Inner {
             process: std::process::id(),
             setup: Mutex::default(),
             submissions: Mutex::default(),
+            file_journal,
         };
-        if inner.config.journal.mode == JournalMode::File {
-            inner.submissions()?;
+        if let Some(recovered) = &recovered {
+            inner.open_submissions(Some(recovered))?;
         }
         Ok(inner)
     }
@@ -266,6 +273,11 @@ impl Inner {
     /// The submissions of this client.
     fn submissions(&self) -> Result<Arc<Submissions>> {
         self.check_process()?;
+        self.open_submissions(None)
+    }
+
+    /// The same; `recovered` is what the journal held when the client was opened.
+    fn open_submissions(&self, recovered: Option<&Recovered>) -> Result<Arc<Submissions>> {
         let mut submissions = self.submissions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(submissions) = &*submissions {
             return Ok(Arc::clone(submissions));
@@ -274,7 +286,8 @@ impl Inner {
             .map(|_| self.next_session.fetch_add(1, Ordering::Relaxed))
             .collect();
         let (config, cluster) = (Arc::clone(&self.config), Arc::clone(&self.cluster));
-        let made = Arc::new(Submissions::open(config, cluster, names)?);
+        let journal = self.file_journal.as_ref().map(Arc::clone).zip(recovered);
+        let made = Arc::new(Submissions::open(config, cluster, names, journal)?);
         *submissions = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -301,19 +314,6 @@ impl Inner {
         }
         session_access(facts.ledger)
     }
-}
-
-/// Transactions of sessions are not written to the files yet: whoever requires that they are must not
-/// believe it.
-fn refuse_journal_required(config: &Config) -> Result<()> {
-    if !config.journal.required {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Config,
-        "journal_required=on cannot be used yet: this version of Segue keeps submissions in the \
-         journal's files, and the transactions of sessions in memory only",
-    ))
 }
 
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
@@ -367,22 +367,5 @@ impl cluster::Preparations for Preparations {
 
     fn backend_start_sql(&self) -> &str {
         ledger::BACKEND_START
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Environment;
-
-    #[test]
-    fn a_journal_that_must_keep_everything_is_refused() {
-        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made \
-                    journal_required=on";
-        let config = Config::parse_with(text, &Environment::empty()).unwrap();
-        let error = Client::open(config).map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("journal_required=on cannot be used yet"), "{error}");
-        assert!(!std::path::Path::new("/tmp/segue-never-made").exists());
     }
 }

@@ -487,7 +487,7 @@ fn leaves_room(unit: &Unit) -> bool {
     let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
     // If it does not parse, the transaction has not begun, and what follows must not run.
     let begins = unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0;
-    unit.sent && !ends && !begins
+    (unit.sent || unit.held) && !ends && !begins
 }
 
 fn no_transaction() -> Error {

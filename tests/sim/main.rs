@@ -9,6 +9,7 @@
 mod app;
 mod backend;
 mod data;
+mod files;
 mod rng;
 mod run;
 mod sql;
