@@ -10,7 +10,9 @@ mod event;
 mod parameter;
 mod pipeline;
 mod process;
+mod question;
 mod reader;
+mod recover;
 mod registry;
 mod result;
 mod row;
@@ -38,6 +40,9 @@ pub use pipeline::{Pipeline, PipelineQueue};
 #[cfg(feature = "c-abi")]
 pub(crate) use process::note as note_process;
 pub use reader::ReplyReader;
+pub use recover::{
+    RecoveredStatement, RecoveredStatements, RecoveredTransaction, SealEvidence, Verdict,
+};
 pub use result::QueryResult;
 #[cfg(feature = "c-abi")]
 pub(crate) use result::RowSet;
@@ -54,6 +59,7 @@ pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 use crate::cluster::{self, Cluster, Facts};
 use crate::config::{Config, JournalMode, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journal;
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
 use registry::Registry;
@@ -209,6 +215,26 @@ impl Client {
     /// What becomes of submissions, in numbers.
     pub fn submissions(&self) -> Result<SubmissionStatus> {
         Ok(self.0.submissions()?.status())
+    }
+
+    /// What became of the transactions that an earlier process with this client's journal had in
+    /// flight: each is committed, not committed, never sent or unknown, which the ledger is asked for;
+    /// waits for a server for at most `failover_timeout_ms`. See `docs/recovery.md`.
+    ///
+    /// Each is told again, by this call and after a restart, until
+    /// [`RecoveredTransaction::done`]. Without `journal=file` there are none. Commits of this client wait
+    /// while the journal is read: this is for the time after the start.
+    pub fn recover(&self) -> Result<Vec<RecoveredTransaction>> {
+        match self.0.submissions()?.journal() {
+            Some(journal) => self.0.recover(journal),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The same for a journal that is not this client's own, such as that of an application which is
+    /// not running.
+    pub fn recover_from(&self, journal: &Journal) -> Result<Vec<RecoveredTransaction>> {
+        self.0.recover(journal)
     }
 
     pub fn config(&self) -> &Config {

@@ -51,6 +51,7 @@ pub use event::Event;
 pub use internals::LedgerAccess;
 pub(crate) use number_hash::NumberMap;
 pub use request::{Execute, NoParameters, Parameters};
+pub use seals::LedgerRow;
 pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;
 

@@ -35,7 +35,7 @@ pub use ticket::{Executed, Ticket};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Reason;
+use crate::journal::{Journal, Reason};
 use crate::link::LinkWaker;
 use letter::letter;
 use runner::Runner;
@@ -153,6 +153,11 @@ impl Submissions {
                 }
             }
         }
+    }
+
+    /// The journal that they are kept in, if there is one.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.shared.store.journal()
     }
 
     /// The ticket of what has not ended, or has lately.

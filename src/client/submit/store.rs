@@ -68,9 +68,10 @@ impl Store {
             tracing::warn!(%finding, "the journal");
         }
         let mut unended = Vec::new();
+        let mut transactions = 0_usize;
         for found in recovered.in_flight() {
             if !matches!(found.what, FoundKind::Submission { .. }) {
-                tracing::warn!(owner = found.owner, "the journal holds what is no submission");
+                transactions += usize::from(!matches!(found.what, FoundKind::Session { .. }));
                 continue;
             }
             let mut payload = None;
@@ -112,6 +113,12 @@ impl Store {
                 payload,
                 death,
             });
+        }
+        if transactions > 0 {
+            tracing::warn!(
+                transactions,
+                "an earlier process had transactions in flight: recover() them"
+            );
         }
         let id = journal.id();
         drop(recovered);
@@ -188,6 +195,10 @@ impl Store {
         if let Some(Err(error)) = self.journal.as_ref().map(Journal::close) {
             tracing::warn!(%error, "the journal could not be closed in an orderly way");
         }
+    }
+
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     pub fn is_durable(&self) -> bool {
