@@ -7,6 +7,7 @@ mod cancel;
 mod copy;
 mod driver;
 mod event;
+mod journal;
 mod parameter;
 mod pipeline;
 mod process;
@@ -57,11 +58,12 @@ pub use submit::{DeadLetter, Executed, Submission, SubmissionStatus, Ticket};
 pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 use crate::cluster::{self, Cluster, Facts};
-use crate::config::{Config, JournalMode, LedgerMode, TargetSessionAttrs};
+use crate::config::{Config, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Journal;
+use crate::journal::{Journal, Recovered};
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
+use journal::FileJournal;
 use registry::Registry;
 use statistics::Statistics;
 use submit::Submissions;
@@ -94,6 +96,8 @@ struct Inner {
     setup: Mutex<setup::State>,
     /// Made with the first submission, or with the client if there is a journal to be taken over.
     submissions: Mutex<Option<Arc<Submissions>>>,
+    /// What is in flight, on disk; dropped behind the submissions, which use it to their end.
+    file_journal: Option<Arc<FileJournal>>,
 }
 
 static CLIENTS: LazyLock<Mutex<HashMap<Config, Weak<Inner>>>> = LazyLock::new(Mutex::default);
@@ -225,8 +229,8 @@ impl Client {
     /// [`RecoveredTransaction::done`]. Without `journal=file` there are none. Commits of this client wait
     /// while the journal is read: this is for the time after the start.
     pub fn recover(&self) -> Result<Vec<RecoveredTransaction>> {
-        match self.0.submissions()?.journal() {
-            Some(journal) => self.0.recover(journal),
+        match &self.0.file_journal {
+            Some(file) => self.0.recover(&file.journal),
             None => Ok(Vec::new()),
         }
     }
@@ -269,6 +273,7 @@ impl Inner {
             preparations,
             Arc::new(move |event| sink.emit(&ClientEvent::Cluster(event))),
         )?;
+        let (file_journal, recovered) = FileJournal::open(&config)?.unzip();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inner = Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -282,9 +287,10 @@ impl Inner {
             process: std::process::id(),
             setup: Mutex::default(),
             submissions: Mutex::default(),
+            file_journal,
         };
-        if inner.config.journal.mode == JournalMode::File {
-            inner.submissions()?;
+        if let Some(recovered) = &recovered {
+            inner.open_submissions(Some(recovered))?;
         }
         Ok(inner)
     }
@@ -292,6 +298,11 @@ impl Inner {
     /// The submissions of this client.
     fn submissions(&self) -> Result<Arc<Submissions>> {
         self.check_process()?;
+        self.open_submissions(None)
+    }
+
+    /// The same; `recovered` is what the journal held when the client was opened.
+    fn open_submissions(&self, recovered: Option<&Recovered>) -> Result<Arc<Submissions>> {
         let mut submissions = self.submissions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(submissions) = &*submissions {
             return Ok(Arc::clone(submissions));
@@ -300,7 +311,8 @@ impl Inner {
             .map(|_| self.next_session.fetch_add(1, Ordering::Relaxed))
             .collect();
         let (config, cluster) = (Arc::clone(&self.config), Arc::clone(&self.cluster));
-        let made = Arc::new(Submissions::open(config, cluster, names)?);
+        let journal = self.file_journal.as_ref().map(Arc::clone).zip(recovered);
+        let made = Arc::new(Submissions::open(config, cluster, names, journal)?);
         *submissions = Some(Arc::clone(&made));
         Ok(made)
     }

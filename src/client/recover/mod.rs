@@ -23,8 +23,9 @@ pub use statement::{RecoveredStatement, RecoveredStatements};
 pub use verdict::{SealEvidence, Verdict};
 
 use super::Inner;
+use super::journal::cannot_open;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Fate, Found, Journal, JournalError, OutcomeKnown, Record, Recovered, State};
+use crate::journal::{Fate, Found, Journal, OutcomeKnown, Record, Recovered, State};
 use asker::Answers;
 use case::Case;
 use verdict::Judgement;
@@ -46,8 +47,8 @@ impl Inner {
     /// What an earlier process left in `journal`, in the order in which it began.
     pub(super) fn recover(&self, journal: &Journal) -> Result<Vec<RecoveredTransaction>> {
         self.check_process()?;
-        let recovered = Arc::new(journal.inherited().map_err(cannot_read)?);
-        let cases = case::gather(&recovered).map_err(cannot_read)?;
+        let recovered = Arc::new(journal.inherited().map_err(cannot_open)?);
+        let cases = case::gather(&recovered).map_err(cannot_open)?;
         end_idle_sessions(journal, &recovered, &cases);
         let wanted = verdict::wanted(&cases);
         let answers =
@@ -201,8 +202,4 @@ impl fmt::Debug for RecoveredTransaction {
             .field("session", &self.session())
             .finish_non_exhaustive()
     }
-}
-
-fn cannot_read(error: JournalError) -> Error {
-    Error::new(ErrorKind::Config, format!("{error} ({})", error.reason().name())).with_source(error)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::client::journal::cannot_open;
 use crate::client::parameter::Raw;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{self, Form, Record, Records};
@@ -97,7 +98,7 @@ impl RecoveredStatements {
             }
             _ => {}
         });
-        let more = more.map_err(super::cannot_read)?;
+        let more = more.map_err(cannot_open)?;
         if !more {
             complete = begun.take();
             self.records = None;

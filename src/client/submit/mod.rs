@@ -32,10 +32,11 @@ pub use letter::{DeadLetter, SubmissionStatus};
 pub use submission::Submission;
 pub use ticket::{Executed, Ticket};
 
+use super::journal::FileJournal;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Journal, Reason};
+use crate::journal::{Reason, Recovered};
 use crate::link::LinkWaker;
 use letter::letter;
 use runner::Runner;
@@ -64,8 +65,13 @@ pub(super) struct Submissions {
 
 impl Submissions {
     /// Opens the store, and queues again what has not ended; `sessions` are names for the cluster.
-    pub fn open(config: Arc<Config>, cluster: Arc<Cluster>, sessions: Vec<u64>) -> Result<Self> {
-        let (store, unended) = Store::open(&config)?;
+    pub fn open(
+        config: Arc<Config>,
+        cluster: Arc<Cluster>,
+        sessions: Vec<u64>,
+        journal: Option<(Arc<FileJournal>, &Recovered)>,
+    ) -> Result<Self> {
+        let (store, unended) = Store::open(journal)?;
         let shared = Arc::new(Shared::new(config, cluster, store, sessions.len()));
         let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
         if !unended.is_empty() {
@@ -153,11 +159,6 @@ impl Submissions {
                 }
             }
         }
-    }
-
-    /// The journal that they are kept in, if there is one.
-    pub fn journal(&self) -> Option<&Journal> {
-        self.shared.store.journal()
     }
 
     /// The ticket of what has not ended, or has lately.

@@ -201,7 +201,7 @@ impl Shared {
 
     /// The last thread has ended: whoever waits is told.
     pub fn end(&self) {
-        self.store.close();
+        self.store.flush();
         let tickets: Vec<Ticket> = {
             let mut core = self.lock();
             core.closed = true;

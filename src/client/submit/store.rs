@@ -9,16 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 use super::submission::Payload;
-use crate::config::{Config, JournalMode, JournalSync};
+use crate::client::journal::{FileJournal, cannot_open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{
-    self, Disk, Fate, FoundKind, Journal, JournalError, Key, Owner, Reason, Record,
-    SubmissionOutcome, SyncPolicy,
+    self, Fate, FoundKind, Journal, JournalError, Owner, Reason, Record, Recovered,
+    SubmissionOutcome,
 };
 
 /// The keeper of submissions.
 pub struct Store {
-    journal: Option<Journal>,
+    file: Option<Arc<FileJournal>>,
     next: AtomicU64,
     /// Names this store on servers: what an earlier process with the same journal has left behind
     /// there is told by it.
@@ -47,31 +47,16 @@ pub struct Unended {
 }
 
 impl Store {
-    /// Opens what the configuration names, and says what is in it.
-    pub fn open(config: &Config) -> Result<(Self, Vec<Unended>)> {
-        if config.journal.mode == JournalMode::Memory {
-            let store = Self { journal: None, next: AtomicU64::new(1), id: Uuid::new_v4() };
+    /// In the client's journal, if it has one on disk; and what is in that.
+    pub fn open(journal: Option<(Arc<FileJournal>, &Recovered)>) -> Result<(Self, Vec<Unended>)> {
+        let Some((file, recovered)) = journal else {
+            let store = Self { file: None, next: AtomicU64::new(1), id: Uuid::new_v4() };
             return Ok((store, Vec::new()));
-        }
-        let dir = config.journal.dir.as_deref().unwrap_or_else(|| std::path::Path::new("."));
-        let disk = Arc::new(Disk::open(dir).map_err(cannot_open)?);
-        let sync = match config.journal.sync {
-            JournalSync::None => SyncPolicy::None,
-            JournalSync::Batch => SyncPolicy::Batch,
-            JournalSync::Always => SyncPolicy::Always,
         };
-        let bytes_max = u64::try_from(config.limits.journal_bytes_max).unwrap_or(u64::MAX);
-        let mut options = journal::Options::new(sync, bytes_max, Uuid::new_v4());
-        options.key = key(config)?;
-        let (journal, recovered) = Journal::open(disk, options).map_err(cannot_open)?;
-        for finding in &recovered.report().findings {
-            tracing::warn!(%finding, "the journal");
-        }
+        let journal = &file.journal;
         let mut unended = Vec::new();
-        let mut transactions = 0_usize;
         for found in recovered.in_flight() {
             if !matches!(found.what, FoundKind::Submission { .. }) {
-                transactions += usize::from(!matches!(found.what, FoundKind::Session { .. }));
                 continue;
             }
             let mut payload = None;
@@ -114,20 +99,17 @@ impl Store {
                 death,
             });
         }
-        if transactions > 0 {
-            tracing::warn!(
-                transactions,
-                "an earlier process had transactions in flight: recover() them"
-            );
-        }
         let id = journal.id();
-        drop(recovered);
-        Ok((Self { journal: Some(journal), next: AtomicU64::new(1), id }, unended))
+        Ok((Self { file: Some(file), next: AtomicU64::new(1), id }, unended))
+    }
+
+    fn journal(&self) -> Option<&Journal> {
+        self.file.as_ref().map(|file| &file.journal)
     }
 
     /// A number and a place for something new; grows with every call.
     pub fn begin(&self) -> Keep {
-        match &self.journal {
+        match self.journal() {
             Some(journal) => {
                 let owner = journal.begin();
                 let number = owner.number();
@@ -169,7 +151,7 @@ impl Store {
     }
 
     fn write(&self, keep: &mut Keep, record: &Record<'_>) -> Result<(), JournalError> {
-        let (Some(journal), Some(owner)) = (&self.journal, &mut keep.0) else { return Ok(()) };
+        let (Some(journal), Some(owner)) = (self.journal(), &mut keep.0) else { return Ok(()) };
         owner.append(journal, record)?;
         owner.commit(journal, None)
     }
@@ -177,7 +159,7 @@ impl Store {
     /// Nothing of it is needed any more. Should that not reach the disk, it is found once more, and
     /// the server says that it is done.
     pub fn end(&self, keep: Keep) {
-        if let (Some(journal), Some(owner)) = (&self.journal, keep.0) {
+        if let (Some(journal), Some(owner)) = (self.journal(), keep.0) {
             if let Err(error) = owner.end(journal) {
                 tracing::warn!(%error, "the end of a submission is not in the journal");
             }
@@ -186,27 +168,17 @@ impl Store {
 
     /// Writes what nobody has waited for.
     pub fn flush(&self) {
-        if let Some(Err(error)) = self.journal.as_ref().map(|journal| journal.flush(None)) {
+        if let Some(Err(error)) = self.journal().map(|journal| journal.flush(None)) {
             tracing::warn!(%error, "the journal could not be written");
         }
     }
 
-    pub fn close(&self) {
-        if let Some(Err(error)) = self.journal.as_ref().map(Journal::close) {
-            tracing::warn!(%error, "the journal could not be closed in an orderly way");
-        }
-    }
-
-    pub fn journal(&self) -> Option<&Journal> {
-        self.journal.as_ref()
-    }
-
     pub fn is_durable(&self) -> bool {
-        self.journal.is_some()
+        self.file.is_some()
     }
 
     pub fn disk_bytes(&self) -> u64 {
-        self.journal.as_ref().map_or(0, Journal::disk_bytes)
+        self.journal().map_or(0, Journal::disk_bytes)
     }
 }
 
@@ -234,19 +206,4 @@ pub fn refused(error: JournalError) -> Error {
         ),
     };
     Error::new(kind, format!("{} ({}): {advice}", error, error.reason().name())).with_source(error)
-}
-
-fn cannot_open(error: JournalError) -> Error {
-    Error::new(ErrorKind::Config, format!("{error} ({})", error.reason().name())).with_source(error)
-}
-
-fn key(config: &Config) -> Result<Option<Key>> {
-    if let Some(key) = &config.journal.key {
-        // Its form was checked with the configuration.
-        let key = Key::from_hex(key.reveal());
-        let none = || Error::new(ErrorKind::Config, "journal_key is no key (it is not shown)");
-        return key.map(Some).ok_or_else(none);
-    }
-    let Some(path) = &config.journal.key_file else { return Ok(None) };
-    Key::from_file(path).map(Some).map_err(cannot_open)
 }

@@ -1,0 +1,9 @@
+//! What became of the transactions of a client that is gone: journals as it leaves them, ledgers and
+//! backends on real servers.
+
+mod failover;
+mod harness;
+mod journals;
+mod statements;
+mod verdicts;
+mod zombies;
