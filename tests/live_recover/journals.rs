@@ -55,14 +55,22 @@ fn the_journal_goes_on_meanwhile() {
     let client = past.client("journal_bytes_max=1048576");
     let found = client.recover().unwrap();
     let note = "n".repeat(20_000);
-    for id in 0..100_i64 {
-        let it = segue::Submission::new();
-        let sql = "INSERT INTO busy SELECT $1 WHERE $2 <> ''";
-        client.submit(it.statement(sql, &[&id, &note.as_str()]).unwrap()).unwrap();
-    }
+    let submit = |ids: std::ops::Range<i64>| {
+        for id in ids {
+            let sql = "INSERT INTO busy SELECT $1 WHERE $2 <> ''";
+            let it = segue::Submission::new().statement(sql, &[&id, &note.as_str()]).unwrap();
+            client.submit(it).unwrap();
+        }
+    };
+    submit(0..15);
     let text = only(found).statements().next().unwrap().unwrap();
     assert_eq!(text.parameters[0].as_deref(), Some(&b"kept"[..]));
-    assert_eq!(only(client.recover().unwrap()).number(), number);
+    // Nothing is read from the files any more: they are copied forward and removed.
+    submit(15..150);
+    let found = only(client.recover().unwrap());
+    assert_eq!(found.number(), number);
+    let text = found.statements().next().unwrap().unwrap();
+    assert_eq!(text.parameters[0].as_deref(), Some(&b"kept"[..]));
 }
 
 #[test]

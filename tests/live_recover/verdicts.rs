@@ -181,7 +181,7 @@ fn a_database_without_the_ledger_says_nothing() {
     past.sent(past.began(false), open_row(server()), 1);
     past.statement(past.began(false), INSERT, &[Some(b"x")]);
     past.leave();
-    past.conninfo = past.conninfo.replace("dbname=postgres", "dbname=template1");
+    past.conninfo = past.conninfo.replace("dbname=app", "dbname=template1");
     assert!(past.conninfo.contains("template1"), "{}", past.conninfo);
     let found = past.client("").recover().unwrap();
     assert_eq!(verdicts(&found), [Unknown, NeverSent]);
