@@ -172,7 +172,7 @@ impl RecoveredTransaction {
 
     /// What it had executed, in order, read from the journal's files as it is asked for.
     pub fn statements(&self) -> RecoveredStatements {
-        RecoveredStatements::new(self.recovered.records_one_by_one(&self.case.found))
+        RecoveredStatements::read(&self.recovered, &self.case.found)
     }
 
     /// The application is done with it: the journal forgets it. Returns once that is kept. May be

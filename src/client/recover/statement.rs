@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::client::journal::cannot_open;
 use crate::client::parameter::Raw;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{self, Form, Record, Records};
+use crate::journal::{self, Form, Found, Record, Records, Recovered};
 
 /// A statement as an earlier process had executed it.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,7 +75,9 @@ struct Begun {
 }
 
 impl RecoveredStatements {
-    pub(super) fn new(records: Records) -> Self {
+    /// Of a transaction that a journal was found to hold.
+    pub fn read(recovered: &Arc<Recovered>, found: &Found) -> Self {
+        let records = recovered.records_one_by_one(found);
         Self { records: Some(records), begun: None, ready: VecDeque::new() }
     }
 

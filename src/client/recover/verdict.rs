@@ -67,7 +67,8 @@ const BY_ITSELF: &str = "it contains a statement that commits by itself (VACUUM,
      TRANSACTION and the like), of which the ledger knows nothing: look for its effects in the database";
 const NO_SEAL: &str = "its commit was sent without a number in the ledger: look for its effects in the \
      database before running it again";
-const NOT_TOLD: &str = "the server's answer left it open: look for its effects in the database";
+const NOT_TOLD: &str = "its commit was sent without a number in the ledger, or the answer left it open: look for \
+     its effects in the database before running it again";
 
 /// The rows of the ledger that have to be asked for.
 pub(super) fn wanted(cases: &[Case]) -> BTreeMap<Uuid, Wanted> {
