@@ -1,5 +1,6 @@
 //! A client's past: a journal as an earlier process leaves it, with seals on a real server.
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -243,6 +244,21 @@ pub fn verdicts(found: &[RecoveredTransaction]) -> Vec<Verdict> {
 pub fn only(mut found: Vec<RecoveredTransaction>) -> RecoveredTransaction {
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
+}
+
+/// Flips a bit wherever `mark` stands in the journal's files.
+pub fn flip(past: &Past, mark: &[u8]) {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(past.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(mark)) {
+            file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 0);
 }
 
 /// Asks until it holds.

@@ -1,13 +1,11 @@
 //! What is kept, what is forgotten, and journals that cannot be read as they were written.
 
-use std::os::unix::fs::FileExt;
-
 use segue::Verdict::{Committed, NeverSent, NotCommitted, Unknown};
 use segue::journal::{Fate, Key};
 use segue::{Client, ErrorKind};
 
 use crate::harness::{
-    INSERT, Past, commit, name, only, open_row, server, shared, system_identifier, verdicts,
+    INSERT, Past, commit, flip, name, only, open_row, server, shared, system_identifier, verdicts,
 };
 
 #[test]
@@ -157,19 +155,4 @@ fn damage_makes_doubtful_what_it_concerns() {
     drop(found);
     let again = past.client("").recover().unwrap();
     assert_eq!(verdicts(&again), expected, "the doubt is on record");
-}
-
-/// Flips a bit wherever `mark` stands in the journal's files.
-fn flip(past: &Past, mark: &[u8]) {
-    let mut flipped = 0;
-    for entry in std::fs::read_dir(past.path()).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(mark)) {
-            file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
-            flipped += 1;
-        }
-    }
-    assert!(flipped > 0);
 }
