@@ -32,8 +32,9 @@ pub mod wire;
 
 pub use client::{
     CancelHandle, Client, ClientEvent, CopyIn, CopyOut, DeadLetter, Executed, IsolationLevel,
-    Notification, Pipeline, Prepared, QueryResult, Raw, Row, RowStream, Session, SessionOptions,
-    Submission, SubmissionStatus, Ticket, ToSql, Transaction, TransactionOptions, Typed,
+    Notification, Pipeline, Prepared, QueryResult, Raw, RecoveredStatement, RecoveredStatements,
+    RecoveredTransaction, Row, RowStream, Session, SessionOptions, Submission, SubmissionStatus,
+    Ticket, ToSql, Transaction, TransactionOptions, Typed, Verdict,
 };
 pub use config::Config;
 pub use error::{Error, ErrorKind, Outcome, Result};

@@ -12,7 +12,9 @@ mod keeper;
 mod parameter;
 mod pipeline;
 mod process;
+mod question;
 mod reader;
+mod recover;
 mod registry;
 mod result;
 mod row;
@@ -40,6 +42,9 @@ pub use pipeline::{Pipeline, PipelineQueue};
 #[cfg(feature = "c-abi")]
 pub(crate) use process::note as note_process;
 pub use reader::ReplyReader;
+pub use recover::{
+    RecoveredStatement, RecoveredStatements, RecoveredTransaction, SealEvidence, Verdict,
+};
 pub use result::QueryResult;
 #[cfg(feature = "c-abi")]
 pub(crate) use result::RowSet;
@@ -56,7 +61,7 @@ pub use transaction::{IsolationLevel, Transaction, TransactionOptions};
 use crate::cluster::{self, Cluster, Facts};
 use crate::config::{Config, LedgerMode, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Recovered;
+use crate::journal::{Journal, Recovered};
 use crate::session::{LedgerAccess, internals, ledger};
 use event::Events;
 use journal::FileJournal;
@@ -214,6 +219,26 @@ impl Client {
     /// What becomes of submissions, in numbers.
     pub fn submissions(&self) -> Result<SubmissionStatus> {
         Ok(self.0.submissions()?.status())
+    }
+
+    /// What became of the transactions that an earlier process with this client's journal had in
+    /// flight: each is committed, not committed, never sent or unknown, which the ledger is asked for;
+    /// waits for a server for at most `failover_timeout_ms`. See `docs/recovery.md`.
+    ///
+    /// Each is told again, by this call and after a restart, until
+    /// [`RecoveredTransaction::done`]. Without `journal=file` there are none. Commits of this client wait
+    /// while the journal is read: this is for the time after the start.
+    pub fn recover(&self) -> Result<Vec<RecoveredTransaction>> {
+        match &self.0.file_journal {
+            Some(file) => self.0.recover(&file.journal),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The same for a journal that is not this client's own, such as that of an application which is
+    /// not running.
+    pub fn recover_from(&self, journal: &Journal) -> Result<Vec<RecoveredTransaction>> {
+        self.0.recover(journal)
     }
 
     pub fn config(&self) -> &Config {

@@ -42,6 +42,16 @@ impl Disk {
         Ok(Self { path: path.to_owned(), lock: None })
     }
 
+    /// The process that owns the directory, as far as can be seen without taking part in its lock.
+    pub fn holder(&self) -> Option<u32> {
+        let lock = fs::metadata(self.path.join(LOCK)).ok()?;
+        let pid: u32 = fs::read_to_string(self.path.join(LOCK)).ok()?.trim().parse().ok()?;
+        let same =
+            |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == (lock.dev(), lock.ino());
+        let mut files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        files.any(|file| fs::metadata(file.path()).is_ok_and(same)).then_some(pid)
+    }
+
     fn writable(&self) -> io::Result<()> {
         match self.lock {
             Some(_) => Ok(()),

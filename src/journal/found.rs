@@ -205,6 +205,11 @@ impl Index {
 }
 
 impl Found {
+    /// What its records take up in the files, without copies.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn note(&mut self, record: &Record<'_>) {
         match record {
             Record::SessionOpened(it) => {

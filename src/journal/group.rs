@@ -31,6 +31,8 @@ struct Shared {
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
     next_owner: AtomicU64,
+    /// What has a smaller number was found when the journal was opened.
+    first_owner: u64,
     sync: SyncPolicy,
     gather_bytes: usize,
     directory: String,
@@ -82,6 +84,7 @@ impl Journal {
             .min(GATHER_BYTES);
         let shared = Shared {
             next_owner: AtomicU64::new(writer.next_owner()),
+            first_owner: writer.next_owner(),
             queue: Mutex::new(Queue {
                 batch: Batch::default(),
                 fate: Arc::default(),
@@ -95,6 +98,19 @@ impl Journal {
             directory,
         };
         Ok((Self(Arc::new(shared)), recovered))
+    }
+
+    /// What was found when the journal was opened and has not ended since, read anew.
+    ///
+    /// Nothing is written meanwhile, so that nothing is read half written: this is for the time after the
+    /// start. No file is removed for as long as the answer is alive.
+    pub fn inherited(&self) -> Result<Recovered> {
+        // What has ended may not have been written; if it cannot be, it is found once more.
+        let _ = self.flush(None);
+        let mut writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recovered = writer.reread()?;
+        recovered.index.owners.split_off(&self.0.first_owner);
+        Ok(recovered)
     }
 
     /// A number for something new. Its first record says what it is.

@@ -47,7 +47,7 @@ pub use record::{
     Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Record, Seal, Seen,
     SessionOpened, Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan,
 };
-pub use recovery::{Recovered, read};
+pub use recovery::{Records, Recovered, read};
 pub use report::{Finding, Report, What};
 pub use storage::{Directory, Stored};
 pub use writer::Counts;

@@ -51,6 +51,15 @@ pub(super) struct File {
 
 /// Reads the journal in `dir`, which another process may be writing: for looking at it only.
 pub fn read(dir: Arc<dyn Directory>, key: Option<&Key>) -> Result<Recovered> {
+    read_pinned(dir, key, Arc::new(()))
+}
+
+/// As [`read`]; as long as `pin` is held by more than the journal, no file is removed.
+pub(super) fn read_pinned(
+    dir: Arc<dyn Directory>,
+    key: Option<&Key>,
+    pin: Arc<()>,
+) -> Result<Recovered> {
     let mut recovered = Recovered {
         dir,
         key: key.cloned(),
@@ -60,7 +69,7 @@ pub fn read(dir: Arc<dyn Directory>, key: Option<&Key>) -> Result<Recovered> {
         journal_id: None,
         client: None,
         cipher: None,
-        pin: Arc::new(()),
+        pin,
     };
     recovered.read_all()?;
     Ok(recovered)
@@ -99,20 +108,41 @@ impl Recovered {
     /// Hands every record of something in flight to `take`, in the order in which they were written.
     /// One that is damaged is left out; it is then `doubtful`.
     pub fn records(&self, found: &Found, mut take: impl FnMut(&Record<'_>)) -> Result<()> {
-        let mut open: Option<(u32, Box<Segment>)> = None;
-        let mut buffer = Vec::new();
+        let mut cursor = Cursor::default();
         for place in found.places.iter() {
-            if open.as_ref().is_none_or(|(index, _)| *index != place.segment) {
-                open = self.open(place)?;
-            }
-            let Some((_, segment)) = &open else { continue };
-            let frame = segment.read(place.position(), &mut buffer);
-            let frame = frame.map_err(|error| self.failed(&segment.name, error))?;
-            let Some(frame) = frame.filter(|frame| frame.owner == found.owner) else { continue };
-            let record = Kind::of(frame.kind).and_then(|kind| Record::decode(kind, &buffer).ok());
-            if let Some(record) = record {
-                take(&record);
-            }
+            self.read_at(place, found.owner, &mut cursor, &mut take)?;
+        }
+        Ok(())
+    }
+
+    /// The same, one by one, for whoever does not want them all at once.
+    pub fn records_one_by_one(self: &Arc<Self>, found: &Found) -> Records {
+        Records {
+            recovered: Arc::clone(self),
+            owner: found.owner,
+            places: found.places.iter().collect::<Vec<_>>().into_iter(),
+            cursor: Cursor::default(),
+        }
+    }
+
+    fn read_at(
+        &self,
+        place: Place,
+        owner: u64,
+        cursor: &mut Cursor,
+        take: impl FnOnce(&Record<'_>),
+    ) -> Result<()> {
+        let Cursor { open, buffer } = cursor;
+        if open.as_ref().is_none_or(|(index, _)| *index != place.segment) {
+            *open = self.open(place)?;
+        }
+        let Some((_, segment)) = open else { return Ok(()) };
+        let frame = segment.read(place.position(), buffer);
+        let frame = frame.map_err(|error| self.failed(&segment.name, error))?;
+        let Some(frame) = frame.filter(|frame| frame.owner == owner) else { return Ok(()) };
+        let record = Kind::of(frame.kind).and_then(|kind| Record::decode(kind, buffer).ok());
+        if let Some(record) = record {
+            take(&record);
         }
         Ok(())
     }
@@ -318,6 +348,37 @@ impl std::fmt::Debug for Recovered {
             .field("in_flight", &self.index.owners.len())
             .field("report", &self.report)
             .finish_non_exhaustive()
+    }
+}
+
+/// The file that was read from last, and the record.
+#[derive(Default)]
+struct Cursor {
+    open: Option<(u32, Box<Segment>)>,
+    buffer: Vec<u8>,
+}
+
+/// The records of something in flight, read as they are asked for: see
+/// [`Recovered::records_one_by_one`].
+pub struct Records {
+    recovered: Arc<Recovered>,
+    owner: u64,
+    places: std::vec::IntoIter<Place>,
+    cursor: Cursor,
+}
+
+impl Records {
+    /// Hands the next record to `take`, unless it cannot be read; `false` if there is none left.
+    pub fn next_to(&mut self, take: impl FnOnce(&Record<'_>)) -> Result<bool> {
+        let Some(place) = self.places.next() else { return Ok(false) };
+        self.recovered.read_at(place, self.owner, &mut self.cursor, take)?;
+        Ok(true)
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 

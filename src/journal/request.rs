@@ -8,6 +8,8 @@ use super::record::{Form, Param, Statement};
 
 /// Bind.
 const BIND: u8 = b'B';
+/// CopyData.
+const COPY_DATA: u8 = b'd';
 
 impl<'a> Statement<'a> {
     /// The parameters of each execution: one for each Bind, in order. Empty for a simple query. `None` if
@@ -17,16 +19,22 @@ impl<'a> Statement<'a> {
         if self.form == Form::Simple {
             return Some(executions);
         }
-        let mut rest = self.request;
-        while let Some((tag, behind)) = rest.split_first() {
-            let len = usize::try_from(u32::from_be_bytes(*behind.first_chunk()?)).ok()?;
-            let (message, next) = behind.split_at_checked(len)?;
-            rest = next;
-            if *tag == BIND {
-                executions.push(self.bound(message.get(4..)?)?);
+        for message in messages(self.request) {
+            let (tag, body) = message?;
+            if tag == BIND {
+                executions.push(self.bound(body)?);
             }
         }
         Some(executions)
+    }
+
+    /// The data of a COPY FROM STDIN, piece by piece as it was sent, as far as whole pieces are there.
+    pub fn copy_data(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let of_simple = self.form == Form::Simple;
+        messages(if of_simple { &[] } else { self.request })
+            .map_while(|message| message)
+            .filter(|(tag, _)| *tag == COPY_DATA)
+            .map(|(_, data)| data)
     }
 
     fn bound(&self, body: &'a [u8]) -> Option<Vec<Param<'a>>> {
@@ -49,6 +57,21 @@ impl<'a> Statement<'a> {
             })
             .collect()
     }
+}
+
+/// Tag and body of each message; `None`, and then no more, for one that is not whole.
+fn messages(mut rest: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+    std::iter::from_fn(move || {
+        let (tag, behind) = rest.split_first()?;
+        rest = &[];
+        let len =
+            behind.first_chunk().and_then(|len| usize::try_from(u32::from_be_bytes(*len)).ok());
+        let Some((message, next)) = len.and_then(|len| behind.split_at_checked(len)) else {
+            return Some(None);
+        };
+        rest = next;
+        Some(message.get(4..).map(|body| (*tag, body)))
+    })
 }
 
 struct Body<'a>(&'a [u8]);

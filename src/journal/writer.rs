@@ -24,7 +24,7 @@ use super::header::{COPIES, ENDS_MAX, End, Header, RECORDS_AT, Secrets};
 use super::live::{Batch, Live};
 use super::options::{Geometry, Options};
 use super::record::{Checkpoint, Kind, Record, VERSION};
-use super::recovery::{File, Recovered};
+use super::recovery::{File, Recovered, read_pinned};
 use super::segment::name_of;
 use super::storage::{Directory, Stored};
 
@@ -140,6 +140,13 @@ impl Writer {
             out: Vec::new(),
             counts: Counts::default(),
         })
+    }
+
+    /// Reads what has been written so far, and keeps all of its files for as long as that is of use.
+    pub fn reread(&mut self) -> Result<Recovered> {
+        let (dir, pin) = (Arc::clone(&self.dir), Arc::clone(&self.pin));
+        self.pinned_below = self.next_number;
+        read_pinned(dir, self.options.key.as_ref(), pin)
     }
 
     /// The first owner number that is free.

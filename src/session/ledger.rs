@@ -47,8 +47,35 @@ pub const LOOK: &str = "SELECT session, seq, recent FROM segue.look($1)";
 
 /// As [`LOOK`], as a simple query: the rows' names and numbers as text.
 pub fn look_sql(rows: &[uuid::Uuid]) -> String {
+    look_columns_sql("session, seq", rows)
+}
+
+/// As [`look_sql`], with what was committed below the number.
+pub fn look_closely_sql(rows: &[uuid::Uuid]) -> String {
+    look_columns_sql("session, seq, recent", rows)
+}
+
+fn look_columns_sql(columns: &str, rows: &[uuid::Uuid]) -> String {
     let list: Vec<String> = rows.iter().map(ToString::to_string).collect();
-    format!("SELECT session, seq FROM segue.look('{{{}}}'::pg_catalog.uuid[])", list.join(","))
+    format!("SELECT {columns} FROM segue.look('{{{}}}'::pg_catalog.uuid[])", list.join(","))
+}
+
+/// Seals a number outside any transaction of the application's, as a simple query: once it has
+/// committed, nothing that is sealed with a lower number of this row can commit any more.
+pub fn fence_sql(row: uuid::Uuid, number: u64) -> String {
+    format!("SELECT segue.seal('{row}'::pg_catalog.uuid, {number}::pg_catalog.int8)")
+}
+
+/// Ends the backends whose uncommitted work backend `waiting` waits for, so far as this role may.
+pub fn end_blockers_sql(waiting: i32) -> String {
+    format!(
+        "SELECT pg_catalog.pg_terminate_backend(h.pid) FROM pg_catalog.pg_locks AS w \
+         JOIN pg_catalog.pg_locks AS h ON h.locktype OPERATOR(pg_catalog.=) 'transactionid' \
+         AND h.transactionid OPERATOR(pg_catalog.=) w.transactionid AND h.granted \
+         AND h.pid OPERATOR(pg_catalog.<>) w.pid \
+         WHERE w.pid OPERATOR(pg_catalog.=) {waiting} AND NOT w.granted \
+         AND w.locktype OPERATOR(pg_catalog.=) 'transactionid'"
+    )
 }
 
 /// Opens row `$1` and retires row `$2` (the nil UUID retires none); gives one row with integer 1.

@@ -53,6 +53,7 @@ pub use filing::Filing;
 pub use internals::LedgerAccess;
 pub(crate) use number_hash::NumberMap;
 pub use request::{Execute, NoParameters, Parameters};
+pub use seals::LedgerRow;
 pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;
 

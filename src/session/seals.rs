@@ -12,7 +12,7 @@ use super::unit::Seal;
 
 /// One row of the ledger, as a server has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LedgerRow {
+pub struct LedgerRow {
     pub id: Uuid,
     /// The highest number that was committed.
     pub seq: u64,
@@ -23,10 +23,15 @@ pub(super) struct LedgerRow {
 impl LedgerRow {
     /// Whether `number` was committed. Numbers too old for the bitmap were resolved long ago.
     pub fn has(&self, number: u64) -> bool {
+        self.says(number).unwrap_or(true)
+    }
+
+    /// The same; `None` where the number is too old for the bitmap.
+    pub fn says(&self, number: u64) -> Option<bool> {
         match self.seq.checked_sub(number) {
-            Some(age) if age < 64 => self.recent >> age & 1 == 1,
-            Some(_) => true,
-            None => false,
+            Some(age) if age < 64 => Some(self.recent >> age & 1 == 1),
+            Some(_) => None,
+            None => Some(false),
         }
     }
 }
@@ -265,6 +270,10 @@ mod tests {
         assert!(has(70) && has(69) && !has(68) && has(67) && !has(66));
         assert!(!has(71));
         assert!(has(6), "what is too old for the bitmap was resolved");
+        assert_eq!(
+            [6, 7, 69, 71].map(|n| row.says(n)),
+            [None, Some(false), Some(true), Some(false)]
+        );
     }
 
     fn opened() -> Seals {

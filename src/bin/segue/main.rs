@@ -1,4 +1,4 @@
-//! The command line: `demo`, `setup`, `check`, `watch`, `options`.
+//! The command line: `demo`, `setup`, `check`, `watch`, `journal`, `options`.
 //!
 //! This file holds the arguments and the exit codes; each command is a file of its own, written on
 //! the public API of the crate. A password is never printed: addresses and roles are, connection
@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod journal;
 mod options;
 mod output;
 mod setup;
@@ -18,8 +19,10 @@ use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all is well: the demo's verdict held, the setup is done, the check found nothing to mend
-  1    the demo's verdict did not hold; the check has warnings
+  0    all is well: the demo's verdict held, the setup is done, the check found nothing to mend,
+       the journal is whole or all of it is decided
+  1    the demo's verdict did not hold; the check has warnings; the journal is damaged, or something
+       in it stays undecided
   2    the command could not be carried out; the check found no usable cluster; wrong usage
   130  interrupted by Ctrl-C
 
@@ -45,6 +48,8 @@ enum Command {
     Check(check::Options),
     /// Show what a client knows of its servers, once a second, and events as they come
     Watch(watch::Options),
+    /// Look at the journal that a client has left, ask the ledger what became of it, and clear up
+    Journal(journal::Options),
     /// List the options of a connection string
     Options,
 }
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Watch(options) => watch::run(&options),
+        Command::Journal(options) => journal::run(&options),
         Command::Options => {
             options::run();
             Ok(ExitCode::SUCCESS)

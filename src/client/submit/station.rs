@@ -6,7 +6,6 @@
 //! was reported as not committed would be. So each place holds an advisory lock for as long as its
 //! backend lives, and whoever finds it taken ends that backend first.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,19 +15,16 @@ use postgres_protocol::message::frontend;
 use uuid::Uuid;
 
 use super::pipe::{CLAIM, CLAIM_AFTER, Pipe, SEAL};
+use crate::client::question::{self, Rows, broken};
 use crate::cluster::{Cluster, Handover, LedgerAccess, Want};
 use crate::config::{CommitAck, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Link;
 use crate::session::ledger;
 use crate::wire::execution::SYNC;
-use crate::wire::frame::Frame;
-use crate::wire::{error_fields, row};
 
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// It is seen to so often whether the client is closed.
-const ATTENTION: Duration = Duration::from_millis(50);
 /// A former backend is given so long to end.
 const TERMINATE_MS: u64 = 5000;
 /// Places whose former backends are looked for; as many as there can be sessions.
@@ -194,60 +190,17 @@ impl Station {
     }
 
     /// Asks something of Segue's own; the rows as text.
-    fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    fn ask(&mut self, sql: &str) -> Result<Rows> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out).map_err(broken)?;
         self.exchange(&out)
     }
 
-    fn exchange(&mut self, out: &[u8]) -> Result<Vec<Vec<Option<String>>>> {
-        let malformed = |error| broken(io::Error::new(io::ErrorKind::InvalidData, error));
-        let deadline = Instant::now() + PATIENCE;
-        self.link.exchange(out, &mut self.input).map_err(broken)?;
-        let mut rows = Vec::new();
-        let mut refused = None;
-        loop {
-            while let Some(frame) = Frame::take(&mut self.input, 1 << 20).map_err(malformed)? {
-                match frame.tag() {
-                    b'D' => {
-                        let values = row::Values::new(frame.body()).map_err(malformed)?;
-                        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-                        let values = values.map(|value| value.map(|value| value.map(text)));
-                        rows.push(values.collect::<Result<Vec<_>, _>>().map_err(malformed)?);
-                    }
-                    b'E' => refused = Some(error_fields::parse(frame.body()).map_err(malformed)?),
-                    b'Z' => {
-                        return match refused {
-                            None => Ok(rows),
-                            Some(error) => {
-                                Err(Error::server(error, crate::error::Outcome::NotCommitted))
-                            }
-                        };
-                    }
-                    _ => {}
-                }
-            }
-            let slice = deadline.min(Instant::now() + ATTENTION);
-            let received = match self.link.recv_deadline(&mut self.input, slice) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    if self.stop.load(Ordering::Acquire) || Instant::now() >= deadline {
-                        return Err(broken(error));
-                    }
-                    continue;
-                }
-                received => received.map_err(broken)?,
-            };
-            if received == 0 {
-                let error = broken(io::ErrorKind::UnexpectedEof.into());
-                return Err(refused.map_or(error.clone(), |it| error.with_server_error(it)));
-            }
-        }
+    fn exchange(&mut self, out: &[u8]) -> Result<Rows> {
+        let Self { link, input, stop, .. } = self;
+        let mut stops = || stop.load(Ordering::Acquire);
+        question::exchange(link, input, out, Instant::now() + PATIENCE, &mut stops)
     }
-}
-
-fn broken(error: io::Error) -> Error {
-    Error::new(ErrorKind::Connect, "the link that submissions were to be run on broke")
-        .with_source(error)
 }
 
 /// The advisory lock of a place. The host is a part of it, lest a copied directory on another machine

@@ -137,6 +137,14 @@ pub struct Classified {
 }
 
 impl Classified {
+    /// Whether it ends a transaction by itself, so that a seal in front of the COMMIT behind it says
+    /// nothing of what it has done.
+    pub fn commits_by_itself(&self) -> bool {
+        let divides =
+            matches!(self.kind, StatementKind::Several(_)) && self.kind.controls_transaction();
+        divides || self.outside_transaction || self.unprotected == Some(control::TWO_PHASE)
+    }
+
     fn new(kind: StatementKind, effect: Effect) -> Self {
         Self {
             kind,

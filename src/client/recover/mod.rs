@@ -1,0 +1,205 @@
+//! What became of the transactions that an earlier process had in flight.
+//!
+//! * `verdict` (pure): what the journal and the ledger say together; `case`: what the journal says of
+//!   one transaction; `asker`: asks the ledger, and sees to it that its answer stays true;
+//! * `statement`: the transaction's statements, for an application that runs them again.
+//!
+//! `docs/recovery.md` says what each verdict means and why it holds. Nothing here runs a statement of
+//! the application's. What is found is kept in the journal until the application says that it is done
+//! with it.
+
+mod asker;
+mod case;
+mod statement;
+mod verdict;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+pub use statement::{RecoveredStatement, RecoveredStatements};
+pub use verdict::{SealEvidence, Verdict};
+
+use super::Inner;
+use super::journal::cannot_open;
+use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Fate, Found, Journal, OutcomeKnown, Record, Recovered, State};
+use asker::Answers;
+use case::Case;
+use verdict::Judgement;
+
+/// A transaction, or an autocommit statement, that an earlier process with the same journal had in
+/// flight, and what became of it.
+///
+/// It stays in the journal, and is found again, until [`done`](Self::done). While any of these is
+/// alive the journal's files are kept, so that statements can be read from them: do not keep them for
+/// longer than it takes to deal with them.
+pub struct RecoveredTransaction {
+    journal: Journal,
+    recovered: Arc<Recovered>,
+    case: Case,
+    judgement: Judgement,
+}
+
+impl Inner {
+    /// What an earlier process left in `journal`, in the order in which it began.
+    pub(super) fn recover(&self, journal: &Journal) -> Result<Vec<RecoveredTransaction>> {
+        self.check_process()?;
+        let recovered = Arc::new(journal.inherited().map_err(cannot_open)?);
+        let cases = case::gather(&recovered).map_err(cannot_open)?;
+        end_idle_sessions(journal, &recovered, &cases);
+        let wanted = verdict::wanted(&cases);
+        let answers =
+            if wanted.is_empty() { Ok(Answers::default()) } else { self.ask_ledger(&wanted) };
+        let mut found = Vec::with_capacity(cases.len());
+        for case in cases {
+            let judgement = verdict::judge(&case, answers.as_ref());
+            tracing::debug!(
+                owner = case.found.owner,
+                verdict = judgement.verdict.name(),
+                reason = judgement.reason.as_deref().unwrap_or_default(),
+                "recovered"
+            );
+            keep_verdict(journal, &case.found, judgement.verdict);
+            let (journal, recovered) = (journal.clone(), Arc::clone(&recovered));
+            found.push(RecoveredTransaction { journal, recovered, case, judgement });
+        }
+        if let Err(error) = journal.flush(None) {
+            tracing::warn!(%error, "what the ledger said is not in the journal; it will be asked again");
+        }
+        Ok(found)
+    }
+}
+
+/// A session is on record for the sake of its transactions.
+fn end_idle_sessions(journal: &Journal, recovered: &Recovered, cases: &[Case]) {
+    for found in recovered.in_flight().filter(|found| case::is_session(found)) {
+        let used = |case: &Case| case.session.as_ref().is_some_and(|it| it.owner == found.owner);
+        if !cases.iter().any(used) {
+            // It is found once more if that cannot be written.
+            let _ = journal.adopt(found).end(journal);
+        }
+    }
+}
+
+/// What the ledger has decided stays decided, also when the ledger has been purged.
+fn keep_verdict(journal: &Journal, found: &Found, verdict: Verdict) {
+    let fate = match verdict {
+        Verdict::Committed => Fate::Committed,
+        Verdict::NotCommitted => Fate::NotCommitted,
+        Verdict::NeverSent | Verdict::Unknown => return,
+    };
+    if found.state == State::Known(fate) {
+        return;
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at_unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let known = Record::OutcomeKnown(OutcomeKnown { fate, at_unix_ms, sqlstate: "" });
+    // Whether it is kept is seen when all have been handed in.
+    let _ = journal.adopt(found).append(journal, &known);
+}
+
+impl RecoveredTransaction {
+    /// Its number in the journal; `segue journal` calls it by the same. Grows in the order of beginning.
+    pub fn number(&self) -> u64 {
+        self.case.found.owner
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        self.judgement.verdict
+    }
+
+    /// Why the verdict is [`Verdict::Unknown`], and what can be done about it.
+    pub fn reason(&self) -> Option<&str> {
+        self.judgement.reason.as_deref()
+    }
+
+    /// Records of it may be missing, because the journal was found damaged: do not run its statements
+    /// again without having looked at them.
+    pub fn is_doubtful(&self) -> bool {
+        self.case.found.doubtful
+    }
+
+    /// The session that ran it; `None` if that record is lost.
+    pub fn session(&self) -> Option<Uuid> {
+        self.case.session.as_ref().map(|it| it.session)
+    }
+
+    /// The number of that session in the journal.
+    pub fn session_number(&self) -> Option<u64> {
+        self.case.session_owner
+    }
+
+    pub fn database(&self) -> Option<&str> {
+        self.case.session.as_ref().map(|it| &*it.database)
+    }
+
+    pub fn user(&self) -> Option<&str> {
+        self.case.session.as_ref().map(|it| &*it.user)
+    }
+
+    /// When it began, by the clock of the machine that ran it; `None` if that record is lost.
+    pub fn began_at(&self) -> Option<SystemTime> {
+        self.case.began_unix_ms.map(|at| UNIX_EPOCH + Duration::from_millis(at))
+    }
+
+    /// Whether it was one statement outside a transaction block.
+    pub fn is_autocommit(&self) -> bool {
+        self.case.autocommit
+    }
+
+    /// Whether it was declared READ ONLY.
+    pub fn is_read_only(&self) -> bool {
+        self.case.read_only
+    }
+
+    /// The statement that began it; empty for a plain BEGIN.
+    pub fn begin(&self) -> &str {
+        &self.case.begin
+    }
+
+    /// Where in the ledger its commits were to stand, one for each attempt, and what the ledger says.
+    pub fn seals(&self) -> &[SealEvidence] {
+        &self.judgement.seals
+    }
+
+    /// How many statements were recorded, and what they take up in the journal, in bytes.
+    pub fn size(&self) -> (usize, u64) {
+        (self.case.statements, self.case.found.bytes())
+    }
+
+    /// What it had executed, in order, read from the journal's files as it is asked for.
+    pub fn statements(&self) -> RecoveredStatements {
+        RecoveredStatements::read(&self.recovered, &self.case.found)
+    }
+
+    /// The application is done with it: the journal forgets it. Returns once that is kept. May be
+    /// repeated.
+    pub fn done(&self) -> Result<()> {
+        let journal = &self.journal;
+        let ended = journal.adopt(&self.case.found).end(journal);
+        ended.and_then(|()| journal.flush(None)).map_err(|error| {
+            Error::new(
+                ErrorKind::ProtectionLost,
+                format!(
+                    "{error} ({}): it is found again when the journal is opened",
+                    error.reason().name()
+                ),
+            )
+            .with_source(error)
+        })
+    }
+}
+
+impl fmt::Debug for RecoveredTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecoveredTransaction")
+            .field("number", &self.number())
+            .field("verdict", &self.verdict())
+            .field("reason", &self.reason())
+            .field("session", &self.session())
+            .finish_non_exhaustive()
+    }
+}

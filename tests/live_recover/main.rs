@@ -1,0 +1,11 @@
+//! What became of the transactions of a client that is gone: journals as it leaves them, ledgers and
+//! backends on real servers.
+
+#[cfg(feature = "cli")]
+mod command_line;
+mod failover;
+mod harness;
+mod journals;
+mod statements;
+mod verdicts;
+mod zombies;
