@@ -287,7 +287,8 @@ impl Inner {
             .collect();
         let (config, cluster) = (Arc::clone(&self.config), Arc::clone(&self.cluster));
         let journal = self.file_journal.as_ref().map(Arc::clone).zip(recovered);
-        let made = Arc::new(Submissions::open(config, cluster, names, journal)?);
+        let made =
+            Arc::new(Submissions::open(config, cluster, Arc::clone(&self.events), names, journal)?);
         *submissions = Some(Arc::clone(&made));
         Ok(made)
     }

@@ -32,6 +32,7 @@ pub use letter::{DeadLetter, SubmissionStatus};
 pub use submission::Submission;
 pub use ticket::{Executed, Ticket};
 
+use super::event::Events;
 use super::journal::FileJournal;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -68,11 +69,12 @@ impl Submissions {
     pub fn open(
         config: Arc<Config>,
         cluster: Arc<Cluster>,
+        events: Arc<Events>,
         sessions: Vec<u64>,
         journal: Option<(Arc<FileJournal>, &Recovered)>,
     ) -> Result<Self> {
         let (store, unended) = Store::open(journal)?;
-        let shared = Arc::new(Shared::new(config, cluster, store, sessions.len()));
+        let shared = Arc::new(Shared::new(config, cluster, events, store, sessions.len()));
         let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
         if !unended.is_empty() {
             it.shared.lock().refill(unended);

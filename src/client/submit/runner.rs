@@ -17,6 +17,7 @@ use super::station::Station;
 use super::store::{Death, unix_ms};
 use super::submission::Payload;
 use super::ticket::Executed;
+use crate::client::event::ClientEvent;
 use crate::cluster::{Confirmed, Want};
 use crate::error::{Error, ErrorKind, Outcome, ServerError};
 
@@ -414,12 +415,18 @@ impl Runner {
         match kept {
             Ok(()) => {
                 let ticket = entry.data.ticket.clone();
-                tracing::warn!(id = %ticket.id(), sqlstate = %death.sqlstate, "a submission is a dead letter");
+                let event = ClientEvent::SubmissionDied {
+                    id: ticket.id(),
+                    key: ticket.key().map(str::to_owned),
+                    sqlstate: death.sqlstate.clone(),
+                    message: death.message.clone(),
+                };
                 entry.data.death = Some(death);
                 core.totals.died += 1;
                 core.queue.settle(number, Verdict::Dead);
                 drop(core);
                 ticket.tell(Err(error));
+                self.shared.events.emit(&event);
             }
             Err(why) => {
                 drop(core);

@@ -13,6 +13,7 @@ use super::station::Backends;
 use super::store::{Death, Keep, Store, Unended};
 use super::submission::Payload;
 use super::ticket::Ticket;
+use crate::client::event::Events;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Outcome, Result};
@@ -25,6 +26,7 @@ const REMEMBERED: usize = 4096;
 pub(super) struct Shared {
     pub config: Arc<Config>,
     pub cluster: Arc<Cluster>,
+    pub events: Arc<Events>,
     pub store: Store,
     pub core: Mutex<Core>,
     /// There may be something to send: one for each thread, lest all wake for one submission.
@@ -78,7 +80,13 @@ pub(super) enum Reserved {
 }
 
 impl Shared {
-    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, store: Store, shards: usize) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        cluster: Arc<Cluster>,
+        events: Arc<Events>,
+        store: Store,
+        shards: usize,
+    ) -> Self {
         let core = Core {
             queue: Queue::new(shards),
             ended: HashMap::new(),
@@ -91,6 +99,7 @@ impl Shared {
         Self {
             config,
             cluster,
+            events,
             store,
             core: Mutex::new(core),
             work: (0..shards).map(|_| Condvar::new()).collect(),
