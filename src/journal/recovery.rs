@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ pub struct Recovered {
     cipher: Option<Cipher>,
     /// Held by the journal as well.
     pub(super) pin: Arc<()>,
+    /// The file that was read from last: owners follow one another in it.
+    opened: Mutex<Option<(u32, Box<Segment>)>>,
 }
 
 /// One file of the journal.
@@ -61,6 +63,7 @@ pub fn read(dir: Arc<dyn Directory>, key: Option<&Key>) -> Result<Recovered> {
         client: None,
         cipher: None,
         pin: Arc::new(()),
+        opened: Mutex::default(),
     };
     recovered.read_all()?;
     Ok(recovered)
@@ -99,13 +102,13 @@ impl Recovered {
     /// Hands every record of something in flight to `take`, in the order in which they were written.
     /// One that is damaged is left out; it is then `doubtful`.
     pub fn records(&self, found: &Found, mut take: impl FnMut(&Record<'_>)) -> Result<()> {
-        let mut open: Option<(u32, Box<Segment>)> = None;
+        let mut open = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = Vec::new();
         for place in found.places.iter() {
             if open.as_ref().is_none_or(|(index, _)| *index != place.segment) {
-                open = self.open(place)?;
+                *open = self.open(place)?;
             }
-            let Some((_, segment)) = &open else { continue };
+            let Some((_, segment)) = &*open else { continue };
             let frame = segment.read(place.position(), &mut buffer);
             let frame = frame.map_err(|error| self.failed(&segment.name, error))?;
             let Some(frame) = frame.filter(|frame| frame.owner == found.owner) else { continue };
