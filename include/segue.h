@@ -619,6 +619,12 @@ void segue_options_free(segue_options *options);
 #define SEGUE_EVENT_NOTICE 27
 
 /**
+ * A submission has become a dead letter: nothing of it is committed, and it is kept until it is retried
+ * or purged. The message names its id; segue_event_field() gives SQLSTATE ('C') and message ('M').
+ */
+#define SEGUE_EVENT_SUBMISSION_DIED 28
+
+/**
  * What is called for an event: on the thread where it happens. It must not block, must not use this
  * client's sessions, and must not throw a C++ exception.
  */
@@ -735,7 +741,7 @@ int64_t segue_event_number(const segue_event *event,
                            const char *name);
 
 /**
- * A field of a notice; the codes are those of segue_error_field().
+ * A field of a notice or a dead letter; the codes are those of segue_error_field().
  *
  * @param[in] event  An event, or NULL.
  * @param[in] field  The code of the field.

@@ -237,6 +237,19 @@ class Notice(SessionEvent):
     diag: Diagnostic
 
 
+@dataclass(frozen=True, kw_only=True)
+class SubmissionDied(Event):
+    """A submission has become a dead letter: nothing of it is committed."""
+
+    level = _WARNING
+
+    id: str
+    key: str | None
+    sqlstate: str
+    reason: str
+    """What the server says of it, or Segue."""
+
+
 __all__ = [
     "CommitReapplied",
     "CommitsLost",
@@ -261,4 +274,5 @@ __all__ = [
     "SessionEvent",
     "SessionMoved",
     "StaleServer",
+    "SubmissionDied",
 ]

@@ -383,6 +383,12 @@ fn described<'py>(py: Python<'py>, happened: &Happened) -> PyResult<Bound<'py, P
             );
             ("CommitReapplied", message)
         }
+        ClientEvent::SubmissionDied { id, key, sqlstate, message } => {
+            set!(key, sqlstate);
+            fields.set_item("id", id.to_string())?;
+            fields.set_item("reason", message)?;
+            ("SubmissionDied", format!("submission {id} is a dead letter: {message}"))
+        }
         ClientEvent::Notice { session, notice } => {
             set!(session);
             notice_fields(&fields, notice)?;

@@ -568,7 +568,9 @@ impl Driver {
             }
             ClientEvent::CommitReapplied { .. } => counters.commits_reapplied.add(1),
             ClientEvent::Notice { .. } => counters.notices.add(1),
-            ClientEvent::Cluster(_) | ClientEvent::SessionMoved { .. } => {}
+            ClientEvent::Cluster(_)
+            | ClientEvent::SessionMoved { .. }
+            | ClientEvent::SubmissionDied { .. } => {}
         }
         self.inner.emit(event);
     }

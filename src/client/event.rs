@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::cluster::ClusterEvent;
 use crate::error::ServerError;
 
-/// Something that an operator may want to know. None carries a secret or a parameter's value.
+/// Something that an operator may want to know. None carries a secret; none a parameter's value, save
+/// where a server quotes one in its own message.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ClientEvent {
@@ -29,6 +30,9 @@ pub enum ClientEvent {
     CommitsLost { session: u64, ledger_row: Uuid, from: u64, to: u64 },
     /// A commit that was acknowledged and then lost was run again, and stands.
     CommitReapplied { session: u64, ledger_row: Uuid, number: u64 },
+    /// A submission can never succeed as things are: it is kept as a dead letter, and nothing of it is
+    /// committed. The message is the server's, or Segue's own.
+    SubmissionDied { id: Uuid, key: Option<String>, sqlstate: String, message: String },
     /// A warning of the server's.
     Notice { session: u64, notice: Box<ServerError> },
 }
@@ -103,6 +107,9 @@ fn trace(event: &ClientEvent) {
         }
         ClientEvent::CommitReapplied { session, ledger_row, number } => {
             tracing::warn!(session, %ledger_row, number, "a lost commit was run again");
+        }
+        ClientEvent::SubmissionDied { id, sqlstate, .. } => {
+            tracing::warn!(%id, %sqlstate, "a submission is a dead letter");
         }
         ClientEvent::Notice { session, notice } => {
             tracing::debug!(session, code = %notice.code, "notice: {}", notice.message);

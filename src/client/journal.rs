@@ -51,7 +51,7 @@ impl FileJournal {
             JournalSync::Batch => SyncPolicy::Batch,
             JournalSync::Always => SyncPolicy::Always,
         };
-        let bytes_max = u64::try_from(config.limits.journal_bytes_max).unwrap_or(u64::MAX);
+        let bytes_max = u64::try_from(config.limits.journal_dir_bytes_max).unwrap_or(u64::MAX);
         let mut options = journal::Options::new(sync, bytes_max, Uuid::new_v4());
         options.key = key(config)?;
         let (journal, recovered) = Journal::open(disk, options).map_err(cannot_open)?;

@@ -101,7 +101,11 @@ struct Inner {
     file_journal: Option<Arc<FileJournal>>,
 }
 
-static CLIENTS: LazyLock<Mutex<HashMap<Config, Weak<Inner>>>> = LazyLock::new(Mutex::default);
+/// The client of one configuration. Locked while it is opened: others of the same wait for it, those of
+/// another configuration do not.
+type Slot = Arc<Mutex<Weak<Inner>>>;
+
+static CLIENTS: LazyLock<Mutex<HashMap<Config, Slot>>> = LazyLock::new(Mutex::default);
 
 impl Client {
     /// Opens a client for a URI or a keyword string; see `docs/configuration.md`.
@@ -112,17 +116,33 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
-        let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
+        let slot = {
+            let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+            clients.retain(|_, slot| is_used(slot));
+            Arc::clone(clients.entry(config.clone()).or_default())
+        };
+        let mut client = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inner) = client.upgrade() {
             // A child of fork() needs a client, and a thread, of its own.
             if inner.check_process().is_ok() {
                 return Ok(Self(inner));
             }
         }
-        clients.retain(|_, inner| inner.strong_count() > 0);
-        let inner = Arc::new(Inner::open(config.clone())?);
-        clients.insert(config, Arc::downgrade(&inner));
-        Ok(Self(inner))
+        match Inner::open(config) {
+            Ok(inner) => {
+                let inner = Arc::new(inner);
+                *client = Arc::downgrade(&inner);
+                Ok(Self(inner))
+            }
+            Err(error) => {
+                // Its configuration with the password must not stay behind.
+                drop(client);
+                drop(slot);
+                let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+                clients.retain(|_, slot| is_used(slot));
+                Err(error)
+            }
+        }
     }
 
     /// Opens a session; waits for a server for at most `failover_timeout_ms`.
@@ -312,7 +332,8 @@ impl Inner {
             .collect();
         let (config, cluster) = (Arc::clone(&self.config), Arc::clone(&self.cluster));
         let journal = self.file_journal.as_ref().map(Arc::clone).zip(recovered);
-        let made = Arc::new(Submissions::open(config, cluster, names, journal)?);
+        let made =
+            Arc::new(Submissions::open(config, cluster, Arc::clone(&self.events), names, journal)?);
         *submissions = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -341,6 +362,11 @@ impl Inner {
     }
 }
 
+/// Whether somebody has its client, or is about to.
+fn is_used(slot: &Slot) -> bool {
+    Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |it| it.strong_count() > 0)
+}
+
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     match access {
         cluster::LedgerAccess::None => LedgerAccess::None,
@@ -355,7 +381,7 @@ impl Drop for Inner {
         // Whoever holds the lock at this moment opens another client, which clears up as well; in a
         // child of fork() it may be held by a thread that is not there.
         if let Ok(mut clients) = CLIENTS.try_lock() {
-            clients.retain(|_, inner| inner.strong_count() > 0);
+            clients.retain(|_, slot| is_used(slot));
             if clients.is_empty() {
                 *clients = HashMap::new();
             }

@@ -3,17 +3,14 @@
 use std::path::PathBuf;
 
 use super::settings::{Settings, bad};
-use super::{Journal, JournalMode, JournalSync, LedgerMode, Limits, Secret};
+use super::{Journal, JournalMode, JournalSync, LedgerMode, Secret};
 use crate::error::Result;
-
-/// A journal on disk cannot live on less.
-const BYTES_MIN: usize = 1 << 20;
 
 /// Those that mean nothing without a file.
 const OF_FILES: [&str; 5] =
     ["journal_dir", "journal_sync", "journal_key", "journal_key_file", "journal_required"];
 
-pub(super) fn journal(settings: &Settings, ledger: LedgerMode, limits: &Limits) -> Result<Journal> {
+pub(super) fn journal(settings: &Settings, ledger: LedgerMode) -> Result<Journal> {
     let path = |name| settings.text(name).map(PathBuf::from);
     let journal = Journal {
         mode: match settings.choice("journal")? {
@@ -58,12 +55,6 @@ pub(super) fn journal(settings: &Settings, ledger: LedgerMode, limits: &Limits) 
             "{} is no key (it is not shown): write 64 hexadecimal digits, as `openssl rand -hex 32` \
              prints them",
             settings.named("journal_key")
-        )));
-    }
-    if limits.journal_bytes_max < BYTES_MIN {
-        return Err(bad(format!(
-            "{file} needs more room than {}; allowed are {BYTES_MIN} bytes and more",
-            settings.shown("journal_bytes_max")
         )));
     }
     if ledger == LedgerMode::Off {

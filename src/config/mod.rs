@@ -332,9 +332,11 @@ pub enum JournalSync {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Limits {
-    /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection, and the files
-    /// of a journal on disk are together never larger.
+    /// `journal_bytes_max`, 16 MiB: a transaction larger than this loses its protection, a submission
+    /// larger than this is refused; in memory, so are more submissions.
     pub journal_bytes_max: usize,
+    /// `journal_dir_bytes_max`, 256 MiB: the files of a journal on disk are together never larger.
+    pub journal_dir_bytes_max: usize,
     /// `submit_sessions`, 2: sessions on which submissions are run.
     pub submit_sessions: usize,
     /// `submit_queue_max`, 100000: submissions that have not ended.

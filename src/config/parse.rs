@@ -122,7 +122,7 @@ impl Config {
                 _ => TargetSessionAttrs::ReadWrite,
             },
             failover: failover(&settings)?,
-            journal: journal::journal(&settings, ledger.mode, &limits)?,
+            journal: journal::journal(&settings, ledger.mode)?,
             ledger,
             limits,
             warnings,
@@ -249,6 +249,7 @@ fn limits(settings: &Settings) -> Result<Limits> {
     };
     Ok(Limits {
         journal_bytes_max: size("journal_bytes_max")?,
+        journal_dir_bytes_max: size("journal_dir_bytes_max")?,
         submit_sessions: size("submit_sessions")?,
         submit_queue_max: size("submit_queue_max")?,
         statement_cache_size: size("statement_cache_size")?,

@@ -10,6 +10,7 @@ use super::client::segue_client;
 use super::error::{Fields, c_string, or_null, segue_error};
 use crate::client::{ClientEvent, Subscription};
 use crate::cluster::ClusterEvent;
+use crate::error::ServerError;
 
 /// An event of a kind that is newer than the application.
 pub const SEGUE_EVENT_OTHER: i32 = 0;
@@ -53,6 +54,9 @@ pub const SEGUE_EVENT_COMMITS_LOST: i32 = 25;
 pub const SEGUE_EVENT_COMMIT_REAPPLIED: i32 = 26;
 /// A notice of the server's; see segue_event_field().
 pub const SEGUE_EVENT_NOTICE: i32 = 27;
+/// A submission has become a dead letter: nothing of it is committed, and it is kept until it is retried
+/// or purged. The message names its id; segue_event_field() gives SQLSTATE ('C') and message ('M').
+pub const SEGUE_EVENT_SUBMISSION_DIED: i32 = 28;
 
 /// Something that an operator may want to know. It is good during the callback only, on its thread. No
 /// event contains a secret or a parameter's value.
@@ -131,6 +135,15 @@ impl segue_event {
                 this.numbers.push(("number", integer(*number)));
                 format!("session {session}: lost commit {number} was run again, and stands")
             }
+            ClientEvent::SubmissionDied { id, sqlstate, message, .. } => {
+                this.fields = Fields::new(&ServerError {
+                    severity: "ERROR".to_owned(),
+                    code: sqlstate.clone(),
+                    message: message.clone(),
+                    ..ServerError::default()
+                });
+                format!("submission {id} is a dead letter: {message}")
+            }
             ClientEvent::Notice { session, notice } => {
                 this.session = *session;
                 this.fields = Fields::new(notice);
@@ -197,6 +210,7 @@ fn kind(event: &ClientEvent) -> (i32, &'static CStr) {
         ClientEvent::ProtectionLost { .. } => (SEGUE_EVENT_PROTECTION_LOST, c"protection_lost"),
         ClientEvent::CommitsLost { .. } => (SEGUE_EVENT_COMMITS_LOST, c"commits_lost"),
         ClientEvent::CommitReapplied { .. } => (SEGUE_EVENT_COMMIT_REAPPLIED, c"commit_reapplied"),
+        ClientEvent::SubmissionDied { .. } => (SEGUE_EVENT_SUBMISSION_DIED, c"submission_died"),
         ClientEvent::Notice { .. } => (SEGUE_EVENT_NOTICE, c"notice"),
     }
 }
@@ -405,7 +419,7 @@ pub unsafe extern "C" fn segue_event_number(event: *const segue_event, name: *co
     unsafe { read(event, -1, find) }
 }
 
-/// A field of a notice; the codes are those of segue_error_field().
+/// A field of a notice or a dead letter; the codes are those of segue_error_field().
 ///
 /// @param[in] event  An event, or NULL.
 /// @param[in] field  The code of the field.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// `journal_bytes_max` is used up by what is in flight.
+    /// `journal_dir_bytes_max` is used up by what is in flight.
     Full,
     /// The file system has no room (or the quota is used up).
     NoSpace,

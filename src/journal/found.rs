@@ -75,7 +75,7 @@ pub(super) struct Place {
 
 impl Place {
     pub fn new(segment: u32, position: u64) -> Self {
-        // A segment never reaches 32 GiB: journal_bytes_max forbids it, and the writer ends it before.
+        // A segment never reaches 32 GiB: journal_dir_bytes_max forbids it, and the writer ends it before.
         Self { segment, eighth: u32::try_from(position / 8).unwrap_or(u32::MAX) }
     }
 
@@ -117,6 +117,11 @@ impl Places {
     /// In the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = Place> {
         self.0.iter().map(|(_, place)| *place)
+    }
+
+    /// Of the owner's first record.
+    pub fn first(&self) -> Option<Place> {
+        self.0.first().filter(|(ordinal, _)| *ordinal == 0).map(|(_, place)| *place)
     }
 
     pub fn next_ordinal(&self) -> u32 {

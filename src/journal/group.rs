@@ -5,23 +5,31 @@
 //! records was refused gets the same answer from then on, so that a gap is never taken for a journal.
 //! Handing a record in does no I/O, except with `sync=always` or when much has gathered.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::crypt::Key;
 use super::error::{JournalError, Reason, Result};
 use super::found::Found;
 use super::live::Batch;
 use super::options::{Options, SyncPolicy};
 use super::record::{Kind, Record};
 use super::recovery::{self, Recovered};
+use super::segment::{OpenError, Opened, Segment, name_of};
 use super::storage::Directory;
 use super::writer::{Certainty, Counts, Writer, Written};
 
 /// When so much has gathered, whoever hands in more writes it first.
 const GATHER_BYTES: usize = 4 << 20;
+
+/// So often a record is looked for at the place where it should stand.
+const FIRST_TRIES: usize = 4;
+/// Behind what is read, so much is fetched from the disk ahead: the next are asked for soon.
+const FIRST_AHEAD_BYTES: u64 = 256 << 10;
 
 /// The journal of one client. Cloning is cheap; any thread may use it.
 #[derive(Clone)]
@@ -126,6 +134,33 @@ impl Journal {
     /// Goes on with something that was found in flight.
     pub fn adopt(&self, found: &Found) -> Owner {
         Owner { number: found.owner, pending: Vec::new(), failed: None, kept: true }
+    }
+
+    /// Hands the first record of each of `owners` to `take`, as it stands in the files; in the order in
+    /// which they stand there. What has ended, has not been written, or cannot be read whole is left out.
+    pub fn first_records(
+        &self,
+        owners: &[u64],
+        mut take: impl FnMut(u64, &Record<'_>),
+    ) -> Result<()> {
+        let mut left = owners.to_vec();
+        // A file may be removed between looking a place up and opening it: its records stand elsewhere
+        // by then.
+        for _ in 0..FIRST_TRIES {
+            let (source, mut places) = {
+                let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let place = |owner: &u64| Some((writer.live.first(*owner)?, *owner));
+                let places: Vec<_> = left.iter().filter_map(place).collect();
+                (Source::of(&writer), places)
+            };
+            places.sort_unstable();
+            left.clear();
+            source.read(&places, &mut left, &mut take)?;
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what has gathered, by the policy, and returns when that is done: for the background
@@ -260,6 +295,59 @@ impl Journal {
                 self.0.directory
             ),
         )
+    }
+}
+
+/// What records are read from while others write.
+struct Source {
+    dir: Arc<dyn Directory>,
+    key: Option<Key>,
+}
+
+impl Source {
+    fn of(writer: &Writer) -> Self {
+        Self { dir: Arc::clone(&writer.dir), key: writer.options.key.clone() }
+    }
+
+    /// Reads owners' first records at their places, which are sorted; those that do not stand there
+    /// are put among `left`.
+    fn read(
+        &self,
+        places: &[((u64, u64), u64)],
+        left: &mut Vec<u64>,
+        take: &mut impl FnMut(u64, &Record<'_>),
+    ) -> Result<()> {
+        let failed = |error| JournalError::io(&self.dir.name(), "reading a record", error);
+        let mut buffer = Vec::new();
+        for of_file in places.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let Some(((number, from), _)) = of_file.first().copied() else { continue };
+            let name = name_of(number);
+            let segment = match Segment::open(&*self.dir, &name, self.key.as_ref(), &mut Vec::new())
+            {
+                Ok(Opened::Segment(segment)) => segment,
+                Err(OpenError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(error));
+                }
+                _ => {
+                    left.extend(of_file.iter().map(|(_, owner)| *owner));
+                    continue;
+                }
+            };
+            let to = of_file.last().map_or(from, |((_, at), _)| *at);
+            segment.file.will_read(from, to - from + FIRST_AHEAD_BYTES);
+            for ((_, at), owner) in of_file {
+                let frame = segment.read(*at, &mut buffer).map_err(failed)?;
+                let frame = frame.filter(|it| it.owner == *owner && it.ordinal == 0);
+                let record = frame
+                    .and_then(|frame| Kind::of(frame.kind))
+                    .and_then(|kind| Record::decode(kind, &buffer).ok());
+                match record {
+                    Some(record) => take(*owner, &record),
+                    None => left.push(*owner),
+                }
+            }
+        }
+        Ok(())
     }
 }
 

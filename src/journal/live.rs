@@ -97,6 +97,8 @@ impl Batch {
 #[derive(Debug, Clone, Default)]
 struct Owner {
     next_ordinal: u32,
+    /// Where its first record stands: the segment's number, and the position in it.
+    first: (u64, u64),
     bytes: u64,
     segments: Vec<u64>,
 }
@@ -119,9 +121,14 @@ impl Live {
         for found in index.owners.values() {
             let mut owner = Owner {
                 next_ordinal: found.places.next_ordinal(),
+                first: (0, 0),
                 bytes: found.bytes,
                 segments: Vec::new(),
             };
+            if let Some(place) = found.places.first() {
+                let index = usize::try_from(place.segment).unwrap_or(usize::MAX);
+                owner.first = (files.get(index).map_or(0, |it| it.number), place.position());
+            }
             for place in found.places.iter() {
                 let index = usize::try_from(place.segment).unwrap_or(usize::MAX);
                 if let Some(file) = files.get(index) {
@@ -177,15 +184,26 @@ impl Live {
         });
     }
 
-    /// The batch stands in a segment.
-    pub fn note(&mut self, batch: &Batch, number: u64, sealed: bool) {
+    /// Where the first record of an owner stands, if it is alive: the segment's number, and the
+    /// position in it.
+    pub fn first(&self, owner: u64) -> Option<(u64, u64)> {
+        self.owners.get(&owner).map(|owner| owner.first).filter(|(segment, _)| *segment > 0)
+    }
+
+    /// The batch stands in a segment, from `position` on.
+    pub fn note(&mut self, batch: &Batch, number: u64, mut position: u64, sealed: bool) {
         for entry in &batch.entries {
+            let at = position;
+            position += frame_bytes(entry.len, sealed) as u64;
             if entry.is(Kind::Ended) {
                 self.end(entry.owner);
                 continue;
             }
             let owner = self.owners.entry(entry.owner).or_default();
             owner.stands_in(number, &mut self.segments);
+            if entry.ordinal == 0 {
+                owner.first = (number, at);
+            }
             // A copy has been counted before.
             if entry.ordinal >= owner.next_ordinal {
                 owner.next_ordinal = entry.ordinal.saturating_add(1);

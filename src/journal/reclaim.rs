@@ -62,7 +62,7 @@ impl Writer {
             format!(
                 "the journal in {} is full: {} of at most {} bytes are in use, {} of them by what is \
                  in flight, and {need} more are needed; wait for what is in flight, or raise \
-                 journal_bytes_max",
+                 journal_dir_bytes_max",
                 self.dir.name(),
                 self.total,
                 self.geometry.bytes_max,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ pub struct Recovered {
     cipher: Option<Cipher>,
     /// Held by the journal as well.
     pub(super) pin: Arc<()>,
+    /// The file that was read from last: owners follow one another in it.
+    opened: Mutex<Cursor>,
 }
 
 /// One file of the journal.
@@ -70,6 +72,7 @@ pub(super) fn read_pinned(
         client: None,
         cipher: None,
         pin,
+        opened: Mutex::default(),
     };
     recovered.read_all()?;
     Ok(recovered)
@@ -108,7 +111,7 @@ impl Recovered {
     /// Hands every record of something in flight to `take`, in the order in which they were written.
     /// One that is damaged is left out; it is then `doubtful`.
     pub fn records(&self, found: &Found, mut take: impl FnMut(&Record<'_>)) -> Result<()> {
-        let mut cursor = Cursor::default();
+        let mut cursor = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         for place in found.places.iter() {
             self.read_at(place, found.owner, &mut cursor, &mut take)?;
         }

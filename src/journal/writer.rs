@@ -273,6 +273,7 @@ impl Writer {
                 .ok_or_else(too_large)?;
             position = current.end + self.out.len() as u64;
         }
+        let first = position;
         for entry in &batch.entries {
             let meta = Meta {
                 kind: entry.kind,
@@ -298,7 +299,7 @@ impl Writer {
             Certainty::Written => current.acknowledged = position,
             Certainty::Later => {}
         }
-        self.live.note(batch, number, self.options.key.is_some());
+        self.live.note(batch, number, first, self.options.key.is_some());
         Ok(())
     }
 

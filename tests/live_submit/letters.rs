@@ -1,8 +1,10 @@
 //! Dead letters: what can never succeed ends there, and only there.
 
-use segue::{Client, ErrorKind, Outcome, Submission};
+use std::sync::mpsc::channel;
 
-use crate::harness::{client, committed, ids, insert, refused, server, table};
+use segue::{Client, ClientEvent, ErrorKind, Outcome, Submission};
+
+use crate::harness::{LONG, client, committed, ids, insert, refused, server, table};
 
 fn unique(table: &str) {
     server().execute(&format!("ALTER TABLE {table} ADD UNIQUE (id)")).unwrap();
@@ -39,6 +41,30 @@ fn poison_ends_as_a_dead_letter_and_its_lane_goes_on() {
     assert!(client.dead_letters().unwrap().is_empty());
     let error = client.retry_dead_letter(poison.id()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn a_dead_letter_is_told_of() {
+    let (client, table) = (client(""), table());
+    unique(&table);
+    let (sender, receiver) = channel();
+    let subscription = client.on_event(move |event| {
+        if let ClientEvent::SubmissionDied { .. } = event {
+            drop(sender.send(event.clone()));
+        }
+    });
+    committed(&client.submit(insert(&table, 1)).unwrap());
+    let poison = client.submit(insert(&table, 1).key(format!("{table} poison"))).unwrap();
+    refused(&poison);
+    let Ok(ClientEvent::SubmissionDied { id, key, sqlstate, message }) =
+        receiver.recv_timeout(LONG)
+    else {
+        panic!("nothing is told");
+    };
+    assert_eq!((id, key.as_deref(), sqlstate.as_str()), (poison.id(), poison.key(), "23505"));
+    assert!(message.contains("duplicate key"), "{message}");
+    drop(subscription);
+    assert!(receiver.recv().is_err(), "only once, and nothing of what was committed");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn works_while_every_server_is_down() {
     cluster.server(0).stop_fast().unwrap();
     let client = Client::connect(&conninfo).unwrap();
     let status = client.status();
-    assert_eq!(status.journal_of_submissions, Some(dir.path().join("j")));
+    assert_eq!(status.journal.map(|it| it.dir), Some(dir.path().join("j")));
     let lane = |id: i64| insert("t", id).lane("till").key(format!("sale {id}"));
     let ids: Vec<_> = (0..100).map(|id| client.submit(lane(id)).unwrap().id()).collect();
     eventually("the problem is told", || client.submissions().unwrap().problem.is_some());
@@ -50,6 +50,58 @@ fn works_while_every_server_is_down() {
     assert!(status.journal_bytes.is_some_and(|bytes| bytes > 0));
 }
 
+/// What is queued beyond a few megabytes waits on the disk alone, before and after a restart, and is run
+/// in its order all the same.
+#[test]
+fn what_is_queued_waits_on_the_disk() {
+    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    make_table(cluster.server(0), "t");
+    cluster.server(0).stop_fast().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let conninfo = format!(
+        "{} journal=file journal_sync=none journal_dir={}",
+        cluster.conninfo(),
+        dir.path().join("j").display()
+    );
+    let client = Client::connect(&conninfo).unwrap();
+    let sql = "INSERT INTO t (id, note) VALUES ($1, $2)";
+    let large = |id: i64| {
+        let note = format!("{id} {}", "x".repeat(50_000));
+        let it = Submission::new().statement(sql, &[&id, &note]).unwrap();
+        if id % 2 == 0 { it.lane("even") } else { it }
+    };
+    for id in 0..500 {
+        client.submit(large(id)).unwrap();
+    }
+    let few = |client: &Client| {
+        let bytes = client.submissions().unwrap().bytes;
+        assert!(bytes < 10 << 20, "{bytes} of 25 MB are in memory");
+    };
+    few(&client);
+    drop(client);
+    let client = Client::connect(&conninfo).unwrap();
+    assert_eq!(client.submissions().unwrap().recovered, 500);
+    few(&client);
+    // One that is refused is found among them, with its statement read back.
+    let poison = Submission::new().statement("SELECT 1 / $1", &[&0i32]).unwrap().key("poison");
+    let poison = client.submit(poison).unwrap();
+    cluster.server(0).start().unwrap();
+    refused(&poison);
+    eventually("all are run", || {
+        let status = client.submissions().unwrap();
+        status.waiting + status.in_flight == 0
+    });
+    assert_eq!(client.dead_letters().unwrap()[0].statements, ["SELECT 1 / $1"]);
+    let mut there = ids_on(cluster.server(0), "t");
+    let even: Vec<i64> = there.iter().copied().filter(|id| id % 2 == 0).collect();
+    assert_eq!(even, (0..500).step_by(2).collect::<Vec<_>>());
+    there.sort_unstable();
+    assert_eq!(there, (0..500).collect::<Vec<_>>());
+    let whole = "SELECT count(*) FROM t WHERE note = id || ' ' || repeat('x', 50000)";
+    assert_eq!(cluster.server(0).query(whole).unwrap()[0][0].as_deref(), Some("500"));
+    eventually("nothing is left in memory", || client.submissions().unwrap().bytes < 1000);
+}
+
 /// A journal that is full refuses what is new, and nothing of what it has taken is lost.
 #[test]
 fn a_full_journal_refuses_and_loses_nothing() {
@@ -58,7 +110,7 @@ fn a_full_journal_refuses_and_loses_nothing() {
     cluster.server(0).stop_fast().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let conninfo = format!(
-        "{} journal=file journal_dir={} journal_bytes_max=1048576 failover_timeout_ms=1000",
+        "{} journal=file journal_dir={} journal_dir_bytes_max=1048576 failover_timeout_ms=1000",
         cluster.conninfo(),
         dir.path().join("j").display()
     );

@@ -58,7 +58,9 @@ enum class event_kind : std::int32_t {
     /// A commit that was acknowledged and then lost was run again, and stands.
     commit_reapplied = SEGUE_EVENT_COMMIT_REAPPLIED,
     /// A warning of the server's.
-    notice = SEGUE_EVENT_NOTICE
+    notice = SEGUE_EVENT_NOTICE,
+    /// A submission has become a dead letter.
+    submission_died = SEGUE_EVENT_SUBMISSION_DIED
 };
 
 /// One event. It lives during the callback only; copy what is to be kept.

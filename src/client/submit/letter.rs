@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::store::Death;
 use super::submission::Payload;
+use super::ticket::Ticket;
 use crate::error::{Error, ErrorKind, Outcome, ServerError};
 
 /// A submission that can never succeed as things are.
@@ -76,15 +77,17 @@ impl Death {
     }
 }
 
-pub(super) fn letter(payload: &Payload, death: &Death) -> DeadLetter {
+/// `payload` is missing if the journal cannot be read.
+pub(super) fn letter(ticket: &Ticket, payload: Option<&Payload>, death: &Death) -> DeadLetter {
+    let statements = payload.map(|payload| payload.statements.as_slice()).unwrap_or_default();
     DeadLetter {
-        id: payload.id,
-        key: payload.key.as_deref().map(str::to_owned),
-        lane: payload.lane.as_deref().map(str::to_owned),
-        stops_lane: payload.stop_on_failure,
+        id: ticket.id(),
+        key: ticket.key().map(str::to_owned),
+        lane: payload.and_then(|payload| payload.lane.as_deref()).map(str::to_owned),
+        stops_lane: payload.is_some_and(|payload| payload.stop_on_failure),
         died_at: UNIX_EPOCH + Duration::from_millis(death.at_unix_ms),
         statement: usize::try_from(death.statement).unwrap_or(usize::MAX),
-        statements: payload.statements.iter().map(|it| it.sql.to_string()).collect(),
+        statements: statements.iter().map(|it| it.sql.to_string()).collect(),
         sqlstate: death.sqlstate.clone(),
         message: death.message.clone(),
         detail: Some(death.detail.clone()).filter(|detail| !detail.is_empty()),

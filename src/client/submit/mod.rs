@@ -21,6 +21,7 @@ mod submission;
 mod tests;
 mod ticket;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -32,6 +33,7 @@ pub use letter::{DeadLetter, SubmissionStatus};
 pub use submission::Submission;
 pub use ticket::{Executed, Ticket};
 
+use super::event::Events;
 use super::journal::FileJournal;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -40,7 +42,7 @@ use crate::journal::{Reason, Recovered};
 use crate::link::LinkWaker;
 use letter::letter;
 use runner::Runner;
-use shared::{Reserved, Shared, no_dead_letter};
+use shared::{Held, Reserved, Shared, no_dead_letter};
 use store::{Store, unix_ms};
 use submission::id_of_key;
 
@@ -68,15 +70,19 @@ impl Submissions {
     pub fn open(
         config: Arc<Config>,
         cluster: Arc<Cluster>,
+        events: Arc<Events>,
         sessions: Vec<u64>,
         journal: Option<(Arc<FileJournal>, &Recovered)>,
     ) -> Result<Self> {
-        let (store, unended) = Store::open(journal)?;
-        let shared = Arc::new(Shared::new(config, cluster, store, sessions.len()));
+        let (file, recovered) = journal.unzip();
+        let shared = Shared::new(config, cluster, events, Store::new(file), sessions.len());
+        let shared = Arc::new(shared);
         let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
-        if !unended.is_empty() {
-            it.shared.lock().refill(unended);
-            it.start()?;
+        if let Some(recovered) = recovered {
+            it.shared.store.unended(recovered, |it_was| it.shared.lock().refill(it_was))?;
+            if it.shared.lock().queue.len() > 0 {
+                it.start()?;
+            }
         }
         Ok(it)
     }
@@ -132,6 +138,7 @@ impl Submissions {
             let mut core = shared.lock();
             match kept {
                 Ok(()) => {
+                    core.remember_payload(number, payload, shared.store.is_durable());
                     let entry = core.queue.get_mut(number);
                     let work = entry.and_then(|entry| {
                         entry.data.keep = Some(keep);
@@ -173,17 +180,29 @@ impl Submissions {
     }
 
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        let core = self.shared.lock();
-        let mut letters: Vec<(u64, DeadLetter)> = core
-            .queue
-            .entries()
-            .filter_map(|(number, entry)| {
-                let death = entry.data.death.as_ref()?;
-                Some((number, letter(&entry.data.payload, death)))
-            })
+        let mut dead: Vec<_> = {
+            let core = self.shared.lock();
+            let dead = core.queue.entries().filter_map(|(number, entry)| {
+                let Held { payload, ticket, death, .. } = &entry.data;
+                Some((number, ticket.clone(), payload.clone(), death.clone()?))
+            });
+            dead.collect()
+        };
+        dead.sort_unstable_by_key(|(number, ..)| *number);
+        let read: Vec<u64> = dead
+            .iter()
+            .filter(|(_, _, payload, _)| payload.is_none())
+            .map(|(number, ..)| *number)
             .collect();
-        letters.sort_unstable_by_key(|(number, _)| *number);
-        letters.into_iter().map(|(_, letter)| letter).collect()
+        let mut read = self.shared.store.load(&read).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the statements of dead letters cannot be read");
+            HashMap::new()
+        });
+        dead.into_iter()
+            .map(|(number, ticket, payload, death)| {
+                letter(&ticket, payload.or_else(|| read.remove(&number)).as_deref(), &death)
+            })
+            .collect()
     }
 
     /// Runs a dead letter again, ahead of what is queued in its lane.
@@ -209,7 +228,10 @@ impl Submissions {
         let (number, keep) = self.shared.take_dead(id)?;
         self.shared.store.end(keep);
         self.shared.store.flush();
-        self.shared.lock().queue.remove(number);
+        let mut core = self.shared.lock();
+        core.forget_payload(number);
+        core.queue.remove(number);
+        drop(core);
         self.shared.work.iter().for_each(Condvar::notify_all);
         self.shared.room.notify_all();
         Ok(())
@@ -227,7 +249,7 @@ impl Submissions {
             dead_letters: counts.dead,
             lanes: core.queue.lanes(),
             lanes_stopped: core.queue.lanes_stopped(),
-            bytes: core.queue.bytes(),
+            bytes: core.bytes(store.is_durable()),
             journal_bytes,
             submitted: totals.submitted,
             recovered: totals.recovered,

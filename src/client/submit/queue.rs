@@ -52,7 +52,7 @@ pub struct Entry<T> {
     lane: Option<Arc<str>>,
     /// Whose it is to send.
     pub shard: usize,
-    bytes: usize,
+    pub bytes: usize,
     solo: bool,
     blocks: bool,
     state: State,

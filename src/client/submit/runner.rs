@@ -17,6 +17,7 @@ use super::station::Station;
 use super::store::{Death, unix_ms};
 use super::submission::Payload;
 use super::ticket::Executed;
+use crate::client::event::ClientEvent;
 use crate::cluster::{Confirmed, Want};
 use crate::error::{Error, ErrorKind, Outcome, ServerError};
 
@@ -208,21 +209,14 @@ impl Runner {
             if room > 0 {
                 let jobs = take(&shared, self.shard, room, pipe.is_empty());
                 let some = !jobs.is_empty();
-                let mut left = jobs.into_iter();
-                for (job, payload, plain) in left.by_ref() {
-                    if !pipe.push(&job, &payload, plain, &mut out) {
-                        answers.push(Answer::Job(job.number, too_large()));
-                    }
-                    if out.len() >= BATCH_BYTES {
-                        break;
-                    }
+                for Taken { job, payload, plain } in jobs {
+                    let refused = match payload {
+                        None => Some(unreadable()),
+                        Some(payload) if pipe.push(&job, &payload, plain, &mut out) => None,
+                        Some(_) => Some(too_large()),
+                    };
+                    answers.extend(refused.map(|fate| Answer::Job(job.number, fate)));
                 }
-                // In their order, so that the queue has them as they were.
-                let mut core = shared.lock();
-                for (job, ..) in left {
-                    core.queue.settle(job.number, Verdict::Again { at: 0, plain: false });
-                }
-                drop(core);
                 if let Some((row, number)) =
                     station.seal.as_mut().filter(|_| some && !pipe.is_alone())
                 {
@@ -348,6 +342,7 @@ impl Runner {
                 core.totals.committed += 1;
                 core.totals.found_done += u64::from(executed.found_done);
                 core.remember(&ticket);
+                core.forget_payload(number);
                 core.queue.settle(number, Verdict::Done);
                 told.push((keep, ticket, executed));
             }
@@ -366,7 +361,7 @@ impl Runner {
         let (plain, attempts, payload) = {
             let core = self.shared.lock();
             let Some(entry) = core.queue.get(number) else { return };
-            (entry.plain, entry.attempts, Arc::clone(&entry.data.payload))
+            (entry.plain, entry.attempts, entry.data.payload.clone())
         };
         let class = error.code.get(..2).unwrap_or_default();
         match (error.code.as_str(), class) {
@@ -376,7 +371,9 @@ impl Runner {
             }
             // What was prepared ahead is gone, was never there, or no longer fits.
             ("26000" | "0A000", _) if !plain => {
-                if let Some(station) = &mut self.station {
+                let payload =
+                    payload.or_else(|| self.shared.store.load(&[number]).ok()?.remove(&number));
+                if let Some((station, payload)) = self.station.as_mut().zip(payload) {
                     station.pipe.forget(&payload);
                 }
                 self.again(number, 0, true);
@@ -414,12 +411,21 @@ impl Runner {
         match kept {
             Ok(()) => {
                 let ticket = entry.data.ticket.clone();
-                tracing::warn!(id = %ticket.id(), sqlstate = %death.sqlstate, "a submission is a dead letter");
-                entry.data.death = Some(death);
+                let event = ClientEvent::SubmissionDied {
+                    id: ticket.id(),
+                    key: ticket.key().map(str::to_owned),
+                    sqlstate: death.sqlstate.clone(),
+                    message: death.message.clone(),
+                };
+                entry.data.death = Some(Box::new(death));
                 core.totals.died += 1;
                 core.queue.settle(number, Verdict::Dead);
+                if self.shared.store.is_durable() {
+                    core.forget_payload(number);
+                }
                 drop(core);
                 ticket.tell(Err(error));
+                self.shared.events.emit(&event);
             }
             Err(why) => {
                 drop(core);
@@ -431,16 +437,56 @@ impl Runner {
 }
 
 /// What the queue hands out, with what is to be sent.
-fn take(shared: &Shared, shard: usize, room: usize, empty: bool) -> Vec<(Job, Arc<Payload>, bool)> {
+struct Taken {
+    job: Job,
+    /// `None`: the journal has nothing of it that can be read.
+    payload: Option<Arc<Payload>>,
+    plain: bool,
+}
+
+/// So many of them as one write should hold. What is not in memory is read from the journal.
+fn take(shared: &Shared, shard: usize, room: usize, empty: bool) -> Vec<Taken> {
     let now = shared.now_ms();
-    let mut core = shared.lock();
-    let jobs = core.queue.take(shard, room, empty, now);
-    jobs.into_iter()
-        .filter_map(|job| {
-            let entry = core.queue.get(job.number)?;
-            Some((job, Arc::clone(&entry.data.payload), entry.plain))
-        })
-        .collect()
+    let mut taken = Vec::new();
+    {
+        let mut core = shared.lock();
+        let mut bytes = 0;
+        for job in core.queue.take(shard, room, empty, now) {
+            if bytes >= BATCH_BYTES {
+                // In their order, so that the queue has them as they were.
+                core.queue.settle(job.number, Verdict::Again { at: 0, plain: false });
+                continue;
+            }
+            let Some(entry) = core.queue.get(job.number) else { continue };
+            bytes += entry.bytes;
+            let (payload, plain) = (entry.data.payload.clone(), entry.plain);
+            taken.push(Taken { job, payload, plain });
+        }
+    }
+    let missing = |it: &&mut Taken| it.payload.is_none();
+    let read: Vec<u64> = taken.iter_mut().filter(missing).map(|it| it.job.number).collect();
+    if read.is_empty() {
+        return taken;
+    }
+    match shared.store.load(&read) {
+        Ok(mut found) => {
+            for it in taken.iter_mut().filter(missing) {
+                it.payload = found.remove(&it.job.number);
+            }
+            taken
+        }
+        Err(error) => {
+            let error = Error::new(ErrorKind::ProtectionLost, "submissions cannot be read back")
+                .with_source(error);
+            shared.set_problem(Some(&error));
+            let mut core = shared.lock();
+            for it in taken {
+                let again = Verdict::Again { at: now + SHORTAGE_MS, plain: false };
+                core.queue.settle(it.job.number, again);
+            }
+            Vec::new()
+        }
+    }
 }
 
 fn must_be_held(answer: &Answer, sealing: bool) -> bool {
@@ -460,6 +506,19 @@ fn too_large() -> Fate {
         severity: "ERROR".to_owned(),
         code: "54000".to_owned(),
         message: "the submission is larger than a message of the protocol can be".to_owned(),
+        ..ServerError::default()
+    };
+    Fate::Failed { statement: 0, error: Box::new(error) }
+}
+
+fn unreadable() -> Fate {
+    let error = ServerError {
+        severity: "ERROR".to_owned(),
+        code: "XX001".to_owned(),
+        message:
+            "the journal is damaged where this submission stands; an earlier attempt may have \
+                  committed it: look at the journal, then retry or purge it"
+                .to_owned(),
         ..ServerError::default()
     };
     Fate::Failed { statement: 0, error: Box::new(error) }

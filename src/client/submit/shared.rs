@@ -13,6 +13,7 @@ use super::station::Backends;
 use super::store::{Death, Keep, Store, Unended};
 use super::submission::Payload;
 use super::ticket::Ticket;
+use crate::client::event::Events;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Outcome, Result};
@@ -21,10 +22,18 @@ use crate::link::LinkWaker;
 /// Tickets of what has ended that can still be asked for.
 const REMEMBERED: usize = 4096;
 
+/// With `journal=file`, so many bytes of what is queued are kept in memory; the rest is read from the
+/// journal when its turn comes.
+const MEMORY_BYTES: usize = 8 << 20;
+
+/// What is in memory of each submission that is queued, about.
+const ENTRY_BYTES: usize = 800;
+
 /// One client's submissions, for as long as one of its threads or handles lives.
 pub(super) struct Shared {
     pub config: Arc<Config>,
     pub cluster: Arc<Cluster>,
+    pub events: Arc<Events>,
     pub store: Store,
     pub core: Mutex<Core>,
     /// There may be something to send: one for each thread, lest all wake for one submission.
@@ -42,6 +51,8 @@ pub(super) struct Shared {
 /// What the lock guards.
 pub(super) struct Core {
     pub queue: Queue<Held>,
+    /// What the payloads in memory take up.
+    pub memory: usize,
     /// The tickets of what has ended, the oldest first.
     pub ended: HashMap<Uuid, Ticket>,
     pub ended_order: VecDeque<Uuid>,
@@ -63,11 +74,12 @@ pub(super) struct Totals {
 
 /// What is held of a submission that has not ended.
 pub(super) struct Held {
-    pub payload: Arc<Payload>,
+    /// `None`: it is in the journal only.
+    pub payload: Option<Arc<Payload>>,
     pub ticket: Ticket,
     /// Its records; with whoever is writing one.
     pub keep: Option<Keep>,
-    pub death: Option<Death>,
+    pub death: Option<Box<Death>>,
 }
 
 /// What came of asking for a place in the queue.
@@ -78,9 +90,16 @@ pub(super) enum Reserved {
 }
 
 impl Shared {
-    pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, store: Store, shards: usize) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        cluster: Arc<Cluster>,
+        events: Arc<Events>,
+        store: Store,
+        shards: usize,
+    ) -> Self {
         let core = Core {
             queue: Queue::new(shards),
+            memory: 0,
             ended: HashMap::new(),
             ended_order: VecDeque::new(),
             wakers: HashMap::new(),
@@ -91,6 +110,7 @@ impl Shared {
         Self {
             config,
             cluster,
+            events,
             store,
             core: Mutex::new(core),
             work: (0..shards).map(|_| Condvar::new()).collect(),
@@ -154,8 +174,10 @@ impl Shared {
                 return Err(closed(self.store.is_durable()));
             }
             let queued = core.queue.find(payload.id);
+            // What is on disk the journal itself has a limit for.
+            let in_memory = !self.store.is_durable();
             let full = core.queue.len() >= limits.submit_queue_max
-                || core.queue.bytes() + bytes > limits.journal_bytes_max;
+                || in_memory && core.queue.bytes() + bytes > limits.journal_bytes_max;
             match queued {
                 // Another thread's: not before it is kept.
                 Some(number) if core.queue.is_writing(number) => {}
@@ -216,24 +238,45 @@ impl Shared {
 
 impl Core {
     /// Queues what the journal holds, in its order.
-    pub fn refill(&mut self, unended: Vec<Unended>) {
-        for Unended { keep, payload, death } in unended {
-            let payload = Arc::new(payload);
-            let ticket = Ticket::new(payload.id, payload.key.clone());
-            if let Some(death) = &death {
-                ticket.tell(Err(death.error()));
-            }
-            let (number, dead) = (keep.number(), death.is_some());
-            let mut new = new(number, &payload, payload.bytes(), &ticket, death);
-            new.data.keep = Some(keep);
-            self.queue.reserve(new);
-            if dead {
-                self.queue.kept_dead(number);
-            } else {
-                self.queue.kept(number);
-            }
-            self.totals.recovered += 1;
+    pub fn refill(&mut self, Unended { keep, payload, death }: Unended) {
+        let payload = Arc::new(payload);
+        let ticket = Ticket::new(payload.id, payload.key.clone());
+        if let Some(death) = &death {
+            ticket.tell(Err(death.error()));
         }
+        let (number, dead) = (keep.number(), death.is_some());
+        let mut new = new(number, &payload, payload.bytes(), &ticket, death.map(Box::new));
+        new.data.keep = Some(keep);
+        self.queue.reserve(new);
+        if dead {
+            self.queue.kept_dead(number);
+        } else {
+            self.remember_payload(number, payload, true);
+            self.queue.kept(number);
+        }
+        self.totals.recovered += 1;
+    }
+
+    /// Keeps in memory what is to be sent, if it is nowhere else or there is room.
+    pub fn remember_payload(&mut self, number: u64, payload: Arc<Payload>, durable: bool) {
+        let Some(entry) = self.queue.get_mut(number) else { return };
+        if !durable || self.memory + entry.bytes <= MEMORY_BYTES {
+            self.memory += entry.bytes;
+            entry.data.payload = Some(payload);
+        }
+    }
+
+    /// It is not needed in memory any more.
+    pub fn forget_payload(&mut self, number: u64) {
+        let Some(entry) = self.queue.get_mut(number) else { return };
+        if entry.data.payload.take().is_some() {
+            self.memory -= entry.bytes;
+        }
+    }
+
+    /// About so much memory does the queue take up.
+    pub fn bytes(&self, durable: bool) -> usize {
+        if durable { self.memory + self.queue.len() * ENTRY_BYTES } else { self.queue.bytes() }
     }
 
     /// Its ticket can be asked for a while longer.
@@ -254,7 +297,7 @@ fn new(
     payload: &Arc<Payload>,
     bytes: usize,
     ticket: &Ticket,
-    death: Option<Death>,
+    death: Option<Box<Death>>,
 ) -> New<Held> {
     New {
         number,
@@ -263,15 +306,15 @@ fn new(
         bytes,
         solo: payload.is_solo(),
         blocks: payload.stop_on_failure,
-        data: Held { payload: Arc::clone(payload), ticket: ticket.clone(), keep: None, death },
+        data: Held { payload: None, ticket: ticket.clone(), keep: None, death },
     }
 }
 
 fn no_room() -> Error {
     Error::new(
         ErrorKind::Limit,
-        "the queue of submissions is full (submit_queue_max, journal_bytes_max); nothing was handed \
-         over: wait, or purge dead letters",
+        "the queue of submissions is full (submit_queue_max; in memory, journal_bytes_max); nothing was \
+         handed over: wait, or purge dead letters",
     )
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It says whether something is kept, and nothing about what becomes of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,14 +48,15 @@ pub struct Unended {
 }
 
 impl Store {
-    /// In the client's journal, if it has one on disk; and what is in that.
-    pub fn open(journal: Option<(Arc<FileJournal>, &Recovered)>) -> Result<(Self, Vec<Unended>)> {
-        let Some((file, recovered)) = journal else {
-            let store = Self { file: None, next: AtomicU64::new(1), id: Uuid::new_v4() };
-            return Ok((store, Vec::new()));
-        };
-        let journal = &file.journal;
-        let mut unended = Vec::new();
+    /// In the client's journal, if it has one on disk.
+    pub fn new(file: Option<Arc<FileJournal>>) -> Self {
+        let id = file.as_ref().map_or_else(Uuid::new_v4, |file| file.journal.id());
+        Self { file, next: AtomicU64::new(1), id }
+    }
+
+    /// Hands all that had not ended to `take`, one after the other, in its order.
+    pub fn unended(&self, recovered: &Recovered, mut take: impl FnMut(Unended)) -> Result<()> {
+        let Some(journal) = self.journal() else { return Ok(()) };
         for found in recovered.in_flight() {
             if !matches!(found.what, FoundKind::Submission { .. }) {
                 continue;
@@ -93,14 +95,21 @@ impl Store {
                     ..Death::default()
                 });
             }
-            unended.push(Unended {
-                keep: Keep(Some(journal.adopt(found)), found.owner),
-                payload,
-                death,
-            });
+            take(Unended { keep: Keep(Some(journal.adopt(found)), found.owner), payload, death });
         }
-        let id = journal.id();
-        Ok((Self { file: Some(file), next: AtomicU64::new(1), id }, unended))
+        Ok(())
+    }
+
+    /// What the journal has of submissions, by their numbers. What cannot be read whole is left out.
+    pub fn load(&self, numbers: &[u64]) -> Result<HashMap<u64, Arc<Payload>>, JournalError> {
+        let mut found = HashMap::with_capacity(numbers.len());
+        let Some(journal) = self.journal() else { return Ok(found) };
+        journal.first_records(numbers, |number, record| {
+            if let Record::Submission(it) = record {
+                found.insert(number, Arc::new(Payload::from_record(it)));
+            }
+        })?;
+        Ok(found)
     }
 
     fn journal(&self) -> Option<&Journal> {
@@ -159,9 +168,12 @@ impl Store {
     /// Nothing of it is needed any more. Should that not reach the disk, it is found once more, and
     /// the server says that it is done.
     pub fn end(&self, keep: Keep) {
-        if let (Some(journal), Some(owner)) = (self.journal(), keep.0) {
-            if let Err(error) = owner.end(journal) {
-                tracing::warn!(%error, "the end of a submission is not in the journal");
+        if let (Some(file), Some(owner)) = (&self.file, keep.0) {
+            match owner.end(&file.journal) {
+                Ok(()) => file.flush_soon(),
+                Err(error) => {
+                    tracing::warn!(%error, "the end of a submission is not in the journal");
+                }
             }
         }
     }

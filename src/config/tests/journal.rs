@@ -46,7 +46,7 @@ fn what_contradicts_itself_is_refused() {
         &format!("{file} journal_key={KEY} journal_key_file=k"),
         &["journal_key", "journal_key_file"],
     );
-    assert_error(&format!("{file} journal_bytes_max=1000000"), &["journal_bytes_max=1000000"]);
+    assert_error(&format!("{file} journal_dir_bytes_max=1000"), &["journal_dir_bytes_max", "1000"]);
     assert_error(&format!("{file} ledger=off"), &["journal=file", "ledger=off"]);
     assert_error("journal=files", &["journal", "did you mean file?"]);
 }

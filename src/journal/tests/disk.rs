@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::script_session;
 use crate::journal::{
-    Disk, FoundKind, Journal, Key, Options, Reason, Record, SyncPolicy, TransactionBegan, read,
+    Disk, FoundKind, Journal, Key, Options, Reason, Record, Submission, SyncPolicy,
+    TransactionBegan, read,
 };
 
 const CHILD: &str = "SEGUE_TEST_JOURNAL_DIR";
@@ -239,6 +240,73 @@ fn a_record_may_be_larger_than_a_segment() {
         })
         .unwrap();
     assert_eq!((len, recovered.in_flight().count()), (large.len(), 1));
+}
+
+/// The first record of what is alive can be read back at any time, also where it was copied forward,
+/// while others write, and after the journal was opened again.
+#[test]
+fn first_records_are_read_wherever_they_stand() {
+    for key in [None, Some(Key::new([3; 32]))] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut options = options(SyncPolicy::None, 1 << 20);
+        options.geometry = Some((20_000, 256));
+        options.bytes_max = 200_000;
+        options.key = key;
+        let journal = open(&path, options.clone());
+        let record = |number: u64| format!("reason {number}");
+        let begin = |journal: &Journal| {
+            let mut owner = journal.begin();
+            let text = record(owner.number());
+            let submission = Submission {
+                id: Uuid::nil(),
+                lane: "",
+                key: &text,
+                submitted_unix_ms: 1,
+                blocks_lane: false,
+                statements: Vec::new().into(),
+            };
+            owner.append(journal, &Record::Submission(submission)).unwrap();
+            owner.commit(journal, None).unwrap();
+            owner
+        };
+        let check = |journal: &Journal, owners: &[u64]| {
+            let mut seen = Vec::new();
+            let take = |owner: u64, it: &Record<'_>| {
+                let Record::Submission(it) = it else { panic!("another record") };
+                assert_eq!(it.key, record(owner));
+                seen.push(owner);
+            };
+            journal.first_records(owners, take).unwrap();
+            seen.sort_unstable();
+            assert_eq!(seen, owners);
+        };
+        let mut kept = Vec::new();
+        for round in 0..8000 {
+            let owner = begin(&journal);
+            if round % 300 == 0 {
+                kept.push(owner.number());
+                check(&journal, &kept);
+            } else {
+                owner.end(&journal).unwrap();
+            }
+        }
+        assert!(journal.counts().copied > 0, "{:?}", journal.counts());
+        thread::scope(|scope| {
+            scope.spawn(|| (0..2000).for_each(|_| begin(&journal).end(&journal).unwrap()));
+            (0..50).for_each(|_| check(&journal, &kept));
+        });
+        let ended = begin(&journal);
+        let number = ended.number();
+        ended.end(&journal).unwrap();
+        journal.flush(None).unwrap();
+        let none = |owner, _: &Record<'_>| panic!("{owner} has ended");
+        journal.first_records(&[number], none).unwrap();
+        journal.close().unwrap();
+        drop(journal);
+        let journal = open(&path, options);
+        check(&journal, &kept);
+    }
 }
 
 /// As long as the application still reads what was recovered, its files stay.
