@@ -781,11 +781,14 @@ const char *segue_event_field(const segue_event *event, char field);
  * @param[out] client_out  The client; free with segue_client_free().
  * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
  * @return SEGUE_OK      the client is open
- * @return SEGUE_CONFIG  the configuration is not valid
+ * @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+ *                       as when another client has it
  * Threads: any.
  * @since ABI 1.0
  */
-int32_t segue_client_open(const char *conninfo, segue_client **client_out, segue_error **error_out);
+int32_t segue_client_open(const char *conninfo,
+                          segue_client **client_out,
+                          segue_error **error_out);
 
 /**
  * Opens a client with options set one by one.
@@ -794,7 +797,8 @@ int32_t segue_client_open(const char *conninfo, segue_client **client_out, segue
  * @param[out] client_out  The client; free with segue_client_free().
  * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
  * @return SEGUE_OK      the client is open
- * @return SEGUE_CONFIG  the configuration is not valid
+ * @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+ *                       as when another client has it
  * Threads: one caller at a time per options.
  * @since ABI 1.0
  */
@@ -2591,7 +2595,6 @@ int32_t segue_submission_set_stop_on_failure(segue_submission *submission,
  * @return SEGUE_LIMIT            it is too large, or no room was left in the queue or the journal within
  *                                failover_timeout_ms (submit_queue_max, journal_bytes_max)
  * @return SEGUE_PROTECTION_LOST  the journal cannot be written: it was not accepted
- * @return SEGUE_CONFIG           the journal cannot be opened, such as when another client has it
  * Threads: any; one caller at a time per submission. Waits for room for at most failover_timeout_ms.
  * @since ABI 1.0
  */

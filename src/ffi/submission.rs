@@ -209,7 +209,6 @@ pub unsafe extern "C" fn segue_submission_set_stop_on_failure(
 /// @return SEGUE_LIMIT            it is too large, or no room was left in the queue or the journal within
 ///                                failover_timeout_ms (submit_queue_max, journal_bytes_max)
 /// @return SEGUE_PROTECTION_LOST  the journal cannot be written: it was not accepted
-/// @return SEGUE_CONFIG           the journal cannot be opened, such as when another client has it
 /// Threads: any; one caller at a time per submission. Waits for room for at most failover_timeout_ms.
 /// @since ABI 1.0
 #[unsafe(no_mangle)]
