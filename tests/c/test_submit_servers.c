@@ -81,8 +81,8 @@ static int64_t rows(cluster *servers, int server, const char *what)
 static int64_t out_of_order(cluster *servers, int server)
 {
     return cluster_number(servers,
-                          "sql %d SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY id / 100000 ORDER BY seq) "
-                          "AS before FROM s WHERE id >= 100000) x WHERE before > id",
+                          "sql %d SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY id / 100000 "
+                          "ORDER BY seq) AS before FROM s WHERE id >= 100000) x WHERE before > id",
                           server);
 }
 

@@ -122,13 +122,14 @@ public:
     }
 
     /// Hands over a transaction whole: it is kept (on disk with `journal=file`) when this returns, and then
-    /// run until its outcome is known, exactly once, whatever becomes of servers and, with `journal=file`, of
-    /// this process. Needs no server. If there is no room it waits for at most `failover_timeout_ms`, and
-    /// then throws limit_error. Handed over again it is another one, unless it has a key: a key that is
+    /// run until its outcome is known, exactly once, whatever becomes of servers and, with `journal=file`,
+    /// of this process. Needs no server. If there is no room it waits for at most `failover_timeout_ms`,
+    /// and then throws limit_error. Handed over again it is another one, unless it has a key: a key that is
     /// queued, or was done lately, gives that ticket. docs/submit.md says what may be relied on.
     segue::ticket submit(const submission& transaction) const {
         segue_ticket* ticket = nullptr;
-        detail::call(segue_submit, raw(), static_cast<const segue_submission*>(transaction.handle()), &ticket);
+        detail::call(segue_submit, raw(), static_cast<const segue_submission*>(transaction.handle()),
+                     &ticket);
         return segue::ticket(ticket);
     }
 

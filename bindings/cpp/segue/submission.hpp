@@ -86,7 +86,9 @@ public:
         return std::move(statement(sql, values...));
     }
     submission&& expect_rows(std::uint64_t rows) && { return std::move(expect_rows(rows)); }
-    submission&& expect_rows(std::uint64_t min, std::uint64_t max) && { return std::move(expect_rows(min, max)); }
+    submission&& expect_rows(std::uint64_t min, std::uint64_t max) && {
+        return std::move(expect_rows(min, max));
+    }
     submission&& lane(zstring name) && { return std::move(lane(name)); }
     submission&& key(zstring name) && { return std::move(key(name)); }
     submission&& stop_on_failure(bool stop = true) && { return std::move(stop_on_failure(stop)); }

@@ -24,8 +24,8 @@ struct executed {
     /// How many rows each statement has affected or returned; empty if another attempt has committed and its
     /// reply is lost.
     std::vector<std::uint64_t> rows;
-    /// It was found done already: by an attempt whose reply was lost, by an earlier process, or by another one
-    /// that has used the same key.
+    /// It was found done already: by an attempt whose reply was lost, by an earlier process, or by another
+    /// one that has used the same key.
     bool found_done = false;
 };
 
@@ -111,8 +111,8 @@ public:
     /// The key that the application gave it.
     [[nodiscard]] std::optional<std::string_view> key() const noexcept { return detail::key_of(raw()); }
 
-    /// What has become of it: nothing while that is not known. Throws if it is a dead letter now: the server's
-    /// error, or transaction_failed for another number of rows than was expected.
+    /// What has become of it: nothing while that is not known. Throws if it is a dead letter now: the
+    /// server's error, or transaction_failed for another number of rows than was expected.
     [[nodiscard]] std::optional<executed> poll() const {
         bool committed = false;
         detail::call(segue_ticket_poll, raw(), &committed);
@@ -129,8 +129,8 @@ public:
     executed wait() const { return wait_ms(-1).value(); }
 
     /// Calls `callback(const completion&)` once its outcome is known: here and now if it is, else on a thread
-    /// of the client's, also if this ticket was destroyed before. It must not block; it may hand over more with
-    /// client::try_submit(). An exception that it throws is swallowed: it cannot cross the C interface.
+    /// of the client's, also if this ticket was destroyed before. It must not block; it may hand over more
+    /// with client::try_submit(). An exception that it throws is swallowed: it cannot cross the C interface.
     template <class Callback>
     void on_done(Callback&& callback) const {
         using held = std::decay_t<Callback>;
