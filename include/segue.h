@@ -41,11 +41,11 @@
  * Texts are UTF-8 and end with a NUL; bytes come with their number. NULL for a text that must be there
  * is SEGUE_INVALID_ARGUMENT.
  *
- * Threads. A client, and a segue_cancel, may be used by any number of threads at once. A session, and
- * what is made from it (statement, stream, COPY, pipeline), is used by one thread at a time, and by
- * any one; a second caller at the same time gets SEGUE_BUSY. Results, errors, notifications, statuses
- * and statistics do not change: any thread may read them. A handle is freed once, when nobody else is
- * using it.
+ * Threads. A client, a segue_cancel and a segue_ticket may be used by any number of threads at once. A
+ * session, and what is made from it (statement, stream, COPY, pipeline), is used by one thread at a time,
+ * and by any one; a second caller at the same time gets SEGUE_BUSY. Results, errors, notifications,
+ * statuses, statistics and dead letters do not change: any thread may read them. A handle is freed once,
+ * when nobody else is using it.
  *
  * One at a time. While a stream, a COPY or a pipeline of a session is open, other calls on that session
  * give SEGUE_BUSY. It can be used again once that has come to its end or is freed.
@@ -102,6 +102,12 @@ typedef struct segue_copy_in segue_copy_in;
  * A COPY TO STDOUT under way. It uses its session until it has come to its end or is freed.
  */
 typedef struct segue_copy_out segue_copy_out;
+
+/**
+ * The dead letters of a client at one moment, in the order in which they were handed over. Immutable: any
+ * thread may read it.
+ */
+typedef struct segue_dead_letters segue_dead_letters;
 
 /**
  * An error. Immutable: any thread may read it. Every text in it lives as long as it does.
@@ -173,9 +179,26 @@ typedef struct segue_status segue_status;
 typedef struct segue_stream segue_stream;
 
 /**
+ * A transaction that is to be handed over whole: statements with their parameters, and how they are to
+ * be treated. One caller at a time. docs/submit.md says what may be relied on.
+ */
+typedef struct segue_submission segue_submission;
+
+/**
+ * What became of a client's submissions until one moment. Immutable: any thread may read it.
+ */
+typedef struct segue_submission_status segue_submission_status;
+
+/**
  * Keeps a callback in place until it is freed.
  */
 typedef struct segue_subscription segue_subscription;
+
+/**
+ * A submission that was accepted. Any number of threads may use it at once. Freeing it changes nothing for
+ * the submission.
+ */
+typedef struct segue_ticket segue_ticket;
 
 /* ------------------------------------------------------------------------------------------------
  * What the library is, so that an application can tell whether it got what it was built for.
@@ -764,11 +787,14 @@ const char *segue_event_field(const segue_event *event, char field);
  * @param[out] client_out  The client; free with segue_client_free().
  * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
  * @return SEGUE_OK      the client is open
- * @return SEGUE_CONFIG  the configuration is not valid
+ * @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+ *                       as when another client has it
  * Threads: any.
  * @since ABI 1.0
  */
-int32_t segue_client_open(const char *conninfo, segue_client **client_out, segue_error **error_out);
+int32_t segue_client_open(const char *conninfo,
+                          segue_client **client_out,
+                          segue_error **error_out);
 
 /**
  * Opens a client with options set one by one.
@@ -777,7 +803,8 @@ int32_t segue_client_open(const char *conninfo, segue_client **client_out, segue
  * @param[out] client_out  The client; free with segue_client_free().
  * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
  * @return SEGUE_OK      the client is open
- * @return SEGUE_CONFIG  the configuration is not valid
+ * @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+ *                       as when another client has it
  * Threads: one caller at a time per options.
  * @since ABI 1.0
  */
@@ -2456,6 +2483,574 @@ int32_t segue_cancel_request(const segue_cancel *cancel,
  * @since ABI 1.0
  */
 void segue_cancel_free(segue_cancel *cancel);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_submission: a transaction that is handed over whole.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Makes a submission without statements.
+ *
+ * @param[out] submission_out  The submission; free with segue_submission_free().
+ * @param[out] error_out       Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is there
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_new(segue_submission **submission_out, segue_error **error_out);
+
+/**
+ * Adds a statement. Its parameters are copied, so that they are not needed after this call. What could
+ * be no part of a transaction, or would change the session that runs it, is refused here: BEGIN, COMMIT,
+ * SAVEPOINT, COPY, SET without LOCAL, LISTEN, several statements in one string and the like.
+ *
+ * @param[in]  submission  The submission; unchanged if this fails.
+ * @param[in]  sql         One statement, with $1, $2, ... for parameters.
+ * @param[in]  params      The parameters; NULL if there are none.
+ * @param[in]  params_len  Their number.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK          it is added; whether a server takes it is told by the ticket
+ * @return SEGUE_USAGE       it can be no part of a submission, or has too many parameters
+ * @return SEGUE_CONVERSION  a parameter does not fit the type that it names
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_add_statement(segue_submission *submission,
+                                       const char *sql,
+                                       const segue_param *params,
+                                       size_t params_len,
+                                       segue_error **error_out);
+
+/**
+ * Says how many rows the statement added last must affect or return. If it does not, nothing of the
+ * submission is committed, and it becomes a dead letter.
+ *
+ * @param[in]  submission  The submission.
+ * @param[in]  rows_min    At least so many.
+ * @param[in]  rows_max    At most so many; UINT64_MAX is no limit.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it is set
+ * @return SEGUE_USAGE             there is no statement yet
+ * @return SEGUE_INVALID_ARGUMENT  rows_min is more than rows_max
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_expect_rows(segue_submission *submission,
+                                     uint64_t rows_min,
+                                     uint64_t rows_max,
+                                     segue_error **error_out);
+
+/**
+ * Puts the submission in a lane: those of one lane take effect in the order in which they were handed
+ * over. Without a lane a submission is ordered with nothing.
+ *
+ * @param[in]  submission  The submission.
+ * @param[in]  lane        The lane's name, any text; NULL or "" for none.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is set
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_set_lane(segue_submission *submission,
+                                  const char *lane,
+                                  segue_error **error_out);
+
+/**
+ * Gives the submission the application's own name: the same key is never executed twice, whichever
+ * process hands it over and how often, for as long as the ledger of submissions remembers it.
+ *
+ * @param[in]  submission  The submission.
+ * @param[in]  key         The key, any text; NULL or "" for none.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is set
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_set_key(segue_submission *submission,
+                                 const char *key,
+                                 segue_error **error_out);
+
+/**
+ * Says whether what follows in the lane waits if this submission becomes a dead letter, until that is
+ * retried or purged. Otherwise the lane goes on.
+ *
+ * @param[in]  submission       The submission, which needs a lane then.
+ * @param[in]  stop_on_failure  Whether the lane waits.
+ * @param[out] error_out        Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is set
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+int32_t segue_submission_set_stop_on_failure(segue_submission *submission,
+                                             bool stop_on_failure,
+                                             segue_error **error_out);
+
+/**
+ * Hands over a transaction whole: it is kept when this returns (on disk with journal=file), and then run
+ * until its outcome is known, exactly once, whatever becomes of servers and, with journal=file, of this
+ * process. Needs no server.
+ *
+ * @param[in]  client      The client.
+ * @param[in]  submission  The submission, which stays the caller's. Handed over again it is another one,
+ *                         unless it has a key: a key that is queued, or was done lately, gives that ticket.
+ * @param[out] ticket_out  The ticket; free with segue_ticket_free(), which changes nothing for the
+ *                         submission.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK               it is kept
+ * @return SEGUE_USAGE            it has no statement, or stop_on_failure without a lane
+ * @return SEGUE_LIMIT            it is too large, or no room was left in the queue or the journal within
+ *                                failover_timeout_ms (submit_queue_max, journal_bytes_max)
+ * @return SEGUE_PROTECTION_LOST  the journal cannot be written: it was not accepted
+ * Threads: any; one caller at a time per submission. Waits for room for at most failover_timeout_ms.
+ * @since ABI 1.0
+ */
+int32_t segue_submit(const segue_client *client,
+                     const segue_submission *submission,
+                     segue_ticket **ticket_out,
+                     segue_error **error_out);
+
+/**
+ * As segue_submit(), but does not wait for room.
+ *
+ * @param[in]  client      The client.
+ * @param[in]  submission  The submission, which stays the caller's.
+ * @param[out] ticket_out  The ticket; free with segue_ticket_free().
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK     it is kept
+ * @return SEGUE_LIMIT  there is no room just now; nothing was handed over
+ * @return as segue_submit() otherwise
+ * Threads: any; one caller at a time per submission. Waits for the disk alone.
+ * @since ABI 1.0
+ */
+int32_t segue_try_submit(const segue_client *client,
+                         const segue_submission *submission,
+                         segue_ticket **ticket_out,
+                         segue_error **error_out);
+
+/**
+ * Frees a submission. What was handed over with it is not touched.
+ *
+ * @param[in] submission  A submission; NULL does nothing.
+ * Threads: any, once nobody else uses it.
+ * @since ABI 1.0
+ */
+void segue_submission_free(segue_submission *submission);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_ticket: what is got for a submission, to wait on, poll, or be called back by.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * What is called once the outcome of a submission is known, on a thread of the client's, or on the one
+ * that asks for it if it is known already. The error is NULL if the submission is committed; else it says
+ * what segue_ticket_poll() would. Ticket and error stay the library's, and are good during the call only.
+ * It must not block, and must not throw a C++ exception; it may submit with segue_try_submit().
+ */
+typedef void (*segue_ticket_callback)(const segue_ticket *ticket,
+                                      const segue_error *error,
+                                      void *user_data);
+
+/**
+ * The ticket of a submission that has not ended, also if an earlier process has handed it over with the
+ * same journal; or that has ended lately in this process (the last few thousand).
+ *
+ * @param[in]  client      The client.
+ * @param[in]  id          What segue_ticket_id() gave.
+ * @param[out] ticket_out  The ticket; free with segue_ticket_free(). NULL if there is none.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                ticket_out says whether there is one
+ * @return SEGUE_INVALID_ARGUMENT  the id is no UUID
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_client_ticket(const segue_client *client,
+                            const char *id,
+                            segue_ticket **ticket_out,
+                            segue_error **error_out);
+
+/**
+ * The same, by the key that the application gave the submission.
+ *
+ * @param[in]  client      The client.
+ * @param[in]  key         The key.
+ * @param[out] ticket_out  The ticket; free with segue_ticket_free(). NULL if there is none.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  ticket_out says whether there is one
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_client_ticket_for_key(const segue_client *client,
+                                    const char *key,
+                                    segue_ticket **ticket_out,
+                                    segue_error **error_out);
+
+/**
+ * The id of a submission: under it the ticket is found again, and so is the row in the server's table
+ * segue.submission once it is committed.
+ *
+ * @param[in] ticket  A ticket, or NULL.
+ * @return a UUID of 36 characters, good until segue_ticket_free(); NULL for NULL
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_ticket_id(const segue_ticket *ticket);
+
+/**
+ * The key that the application gave the submission.
+ *
+ * @param[in] ticket  A ticket, or NULL.
+ * @return the key, good until segue_ticket_free(); NULL if it has none
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_ticket_key(const segue_ticket *ticket);
+
+/**
+ * What has become of a submission.
+ *
+ * @param[in]  ticket         The ticket.
+ * @param[out] committed_out  true if it is committed, exactly once; false while that is not known.
+ * @param[out] error_out      Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                  committed_out says it
+ * @return SEGUE_SERVER              it is a dead letter, and this is the server's error, unchanged
+ * @return SEGUE_TRANSACTION_FAILED  it is a dead letter: another number of rows was expected
+ * @return SEGUE_CLOSED              the client's submissions have come to an end by a failure; with
+ *                                   journal=file it goes on when the client is opened again
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_ticket_poll(const segue_ticket *ticket, bool *committed_out, segue_error **error_out);
+
+/**
+ * Waits until it is known what has become of a submission.
+ *
+ * @param[in]  ticket         The ticket.
+ * @param[in]  timeout_ms     How long to wait; 0 does not wait, a negative number waits for ever.
+ * @param[out] committed_out  true if it is committed, exactly once; false if that is not known yet.
+ * @param[out] error_out      Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK, or as segue_ticket_poll()
+ * Threads: any, but no callback's.
+ * @since ABI 1.0
+ */
+int32_t segue_ticket_wait(const segue_ticket *ticket,
+                          int64_t timeout_ms,
+                          bool *committed_out,
+                          segue_error **error_out);
+
+/**
+ * Whether a committed submission was found done already: by an attempt whose reply was lost, by an
+ * earlier process, or by another one that has used the same key.
+ *
+ * @param[in] ticket  A ticket; NULL gives false.
+ * @return true if it was found done; false as long as it is not committed
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+bool segue_ticket_found_done(const segue_ticket *ticket);
+
+/**
+ * For how many statements of a committed submission it is known how many rows they have affected.
+ *
+ * @param[in] ticket  A ticket; NULL gives 0.
+ * @return the number of statements; 0 as long as it is not committed, and if the reply of the attempt
+ *         that has committed it is lost
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+size_t segue_ticket_statement_count(const segue_ticket *ticket);
+
+/**
+ * How many rows a statement of a committed submission has affected or returned.
+ *
+ * @param[in] ticket     A ticket, or NULL.
+ * @param[in] statement  The statement's position, from 0.
+ * @return the number of rows; 0 if there is no such statement, or none is known
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+uint64_t segue_ticket_rows_affected(const segue_ticket *ticket, size_t statement);
+
+/**
+ * Has a callback called once, as soon as the outcome of a submission is known: here and now if it is,
+ * else on a thread of the client's, or of whoever frees the client: with SEGUE_CLOSED then. It is called
+ * also if the ticket was freed before. A dead letter that is retried calls nobody for a second time: ask
+ * for that anew.
+ *
+ * @param[in]  ticket     The ticket.
+ * @param[in]  callback   What is called.
+ * @param[in]  user_data  What it is called with; may be NULL.
+ * @param[in]  destroy    Called once with the user data, after the callback, or if it will never be
+ *                        called, also if this function fails; may be NULL.
+ * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  the callback was called or will be
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_ticket_on_done(const segue_ticket *ticket,
+                             segue_ticket_callback callback,
+                             void *user_data,
+                             segue_destroy_callback destroy,
+                             segue_error **error_out);
+
+/**
+ * Frees a ticket. The submission goes on, and callbacks stay in place.
+ *
+ * @param[in] ticket  A ticket; NULL does nothing. Not one that a callback was given.
+ * Threads: any, once nobody else uses it. Where it is the last that keeps the client alive, as
+ * segue_client_free().
+ * @since ABI 1.0
+ */
+void segue_ticket_free(segue_ticket *ticket);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_dead_letters: the submissions that can never succeed as things are.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Lists the submissions that can never succeed as things are: what a server refuses for good, and what has
+ * found another number of rows than it expects. Each is kept until it is retried with success or purged.
+ *
+ * @param[in]  client       The client.
+ * @param[out] letters_out  The list, which may be empty; free with segue_dead_letters_free().
+ * @param[out] error_out    Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is there
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_client_dead_letters(const segue_client *client,
+                                  segue_dead_letters **letters_out,
+                                  segue_error **error_out);
+
+/**
+ * Runs a dead letter again, ahead of what waits in its lane. Its tickets are without an outcome again.
+ *
+ * @param[in]  client      The client.
+ * @param[in]  id          The id of the submission.
+ * @param[out] ticket_out  Optional: the ticket; free with segue_ticket_free().
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it is queued
+ * @return SEGUE_USAGE             it is no dead letter of this client
+ * @return SEGUE_INVALID_ARGUMENT  the id is no UUID
+ * @return SEGUE_LIMIT, SEGUE_PROTECTION_LOST  the journal cannot be written: it stays what it is
+ * Threads: any. Waits for the disk alone.
+ * @since ABI 1.0
+ */
+int32_t segue_client_retry_dead_letter(const segue_client *client,
+                                       const char *id,
+                                       segue_ticket **ticket_out,
+                                       segue_error **error_out);
+
+/**
+ * Forgets a dead letter for good; a lane that it has stopped goes on.
+ *
+ * @param[in]  client     The client.
+ * @param[in]  id         The id of the submission.
+ * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it is gone
+ * @return SEGUE_USAGE             it is no dead letter of this client
+ * @return SEGUE_INVALID_ARGUMENT  the id is no UUID
+ * Threads: any. Waits for the disk alone.
+ * @since ABI 1.0
+ */
+int32_t segue_client_purge_dead_letter(const segue_client *client,
+                                       const char *id,
+                                       segue_error **error_out);
+
+/**
+ * The number of dead letters.
+ *
+ * @param[in] letters  A list; NULL gives 0.
+ * @return how many there are
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_dead_letters_count(const segue_dead_letters *letters);
+
+/**
+ * The id of a submission, as segue_ticket_id() gave it.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return a UUID that lives as long as the list; NULL if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_id(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The key that the application gave the submission.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return a text that lives as long as the list; NULL if it has none, or there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_key(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The lane of the submission.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return a text that lives as long as the list; NULL if it has none, or there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_lane(const segue_dead_letters *letters, size_t index);
+
+/**
+ * Whether the lane stands still because of a letter.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return true if it does; false if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_dead_letters_stops_lane(const segue_dead_letters *letters, size_t index);
+
+/**
+ * When the submission became a dead letter.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return milliseconds since 1970 (UTC), by this machine's clock; -1 if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int64_t segue_dead_letters_died_at_ms(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The statement that failed.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return the statement's position in the submission, from 0; 0 if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_dead_letters_statement(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The number of statements of the submission.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return how many it has; 0 if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_dead_letters_statement_count(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The text of a statement of the submission, without its parameters.
+ *
+ * @param[in] letters    A list, or NULL.
+ * @param[in] index      The letter's position, from 0.
+ * @param[in] statement  The statement's position, from 0.
+ * @return a text that lives as long as the list; NULL if there is no such letter or statement
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_sql(const segue_dead_letters *letters,
+                                   size_t index,
+                                   size_t statement);
+
+/**
+ * The SQLSTATE of the server's error; 25P02 where another number of rows was expected.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return five characters that live as long as the list; NULL if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_sqlstate(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The server's message.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return a text that lives as long as the list; NULL if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_message(const segue_dead_letters *letters, size_t index);
+
+/**
+ * The detail of the server's error, which may hold values of the application's.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return a text that lives as long as the list; NULL if it has none, or there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_dead_letters_detail(const segue_dead_letters *letters, size_t index);
+
+/**
+ * Frees a list. The dead letters stay where they are.
+ *
+ * @param[in] letters  A list; NULL does nothing.
+ * Threads: any, once nobody else uses it.
+ * @since ABI 1.0
+ */
+void segue_dead_letters_free(segue_dead_letters *letters);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_submission_status: a snapshot of what becomes of a client's submissions.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Takes a snapshot of what becomes of a client's submissions.
+ *
+ * @param[in]  client      The client.
+ * @param[out] status_out  The snapshot; free with segue_submission_status_free().
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK  it is there
+ * Threads: any. Does not block.
+ * @since ABI 1.0
+ */
+int32_t segue_client_submissions(const segue_client *client,
+                                 segue_submission_status **status_out,
+                                 segue_error **error_out);
+
+/**
+ * A number of a snapshot. At that moment: "waiting" (handed over and not sent yet, or to be sent again),
+ * "in_flight" (sent and not answered), "dead_letters"; "lanes" (with anything in them), "lanes_stopped" (of
+ * these, by a dead letter); "bytes" (of memory, about), "journal_bytes" (of the journal's files; -1 if it is
+ * in memory). Since the client was opened: "submitted", "recovered" (found in the journal), "committed",
+ * "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died".
+ *
+ * @param[in] status  A snapshot, or NULL.
+ * @param[in] name    The number's name, or NULL.
+ * @return the number; -1 if it is not known, or there is none of that name
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int64_t segue_submission_status_number(const segue_submission_status *status,
+                                       const char *name);
+
+/**
+ * Why no submission can be run at present, such as that no server can be reached.
+ *
+ * @param[in] status  A snapshot, or NULL.
+ * @return a text that lives as long as the snapshot; NULL if there is no problem
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_submission_status_problem(const segue_submission_status *status);
+
+/**
+ * Frees a snapshot.
+ *
+ * @param[in] status  A snapshot; NULL does nothing.
+ * Threads: any, once nobody else uses it.
+ * @since ABI 1.0
+ */
+void segue_submission_status_free(segue_submission_status *status);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -15,7 +15,7 @@ tidy() {
         kill "$pid" 2>/dev/null || true
     done
     # The end of its input is what the cluster goes away with, and its servers with it.
-    exec 3>&- 4<&- 5<&-
+    exec 3>&- 4<&- 5<&- 6>&-
     wait
     rm -rf "$work"
 }
@@ -177,7 +177,7 @@ export LD_LIBRARY_PATH=$moved/lib
 flags="-Wall -Wextra -Wpedantic -Werror"
 mkdir "$work/examples"
 grep -E '^(cc|c\+\+) ' bindings/examples/README.md >"$work/compile"
-[ "$(wc -l <"$work/compile")" -eq 3 ] || fail "bindings/examples/README.md has other commands than expected"
+[ "$(wc -l <"$work/compile")" -eq 4 ] || fail "bindings/examples/README.md has other commands than expected"
 while read -r command; do
     (cd bindings/examples && eval "${command% -o *} $flags -o $work/examples/${command##* -o }") ||
         fail "$command"
@@ -232,6 +232,27 @@ ask sql 0 "SELECT count(*) FROM transfer"
 [ "$answer" = 4000 ] || fail "the database has $answer transfers instead of 4000"
 ask sql 0 "SELECT sum(balance) FROM account"
 [ "$answer" = 100000 ] || fail "the accounts hold $answer instead of 100000"
+
+step "till (C) while no server is there, and again when one is"
+ask sql 0 "CREATE TABLE sale (till text, number int, pieces int, PRIMARY KEY (till, number))"
+ask sql 0 "GRANT ALL ON sale TO PUBLIC"
+ask stop 0
+run "$work/examples/till" "$conninfo" "$work/journal" 50 </dev/null
+[ "$(grep -c ': kept$' "$work/log")" -eq 50 ] || fail "till kept something else: $(cat "$work/log")"
+grep -q '^50 on their way' "$work/log" || fail "till says otherwise: $(cat "$work/log")"
+ask start 0
+# Half of them once more, under the same keys, and as many new ones.
+mkfifo "$work/till.in"
+"$work/examples/till" "$conninfo" "$work/journal" 50 26 <"$work/till.in" >"$work/till.out" &
+till=$!
+programs+=("$till")
+exec 6>"$work/till.in"
+ask wait_until 0 "SELECT count(*) = 75 FROM sale"
+exec 6>&-
+wait "$till" || fail "till did not end well: $(cat "$work/till.out")"
+ask sql 0 "SELECT count(*) || ' ' || max(number) FROM sale"
+[ "$answer" = "75 75" ] || fail "the database has other sales: $answer"
+if grep 'dead letter' "$work/till.out"; then fail "till has dead letters"; fi
 
 step "uninstalling"
 run env PREFIX="$moved" sh scripts/install.sh --uninstall

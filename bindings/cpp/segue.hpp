@@ -19,7 +19,8 @@
 //     session.hpp      session, statement, pipeline, ...   result.hpp       result, batch; row.hpp: row
 //     stream.hpp       row_stream                          values.hpp       what values can be read as
 //     copy.hpp         copy_in, copy_out                   params.hpp       what can be a parameter
-//     event.hpp        event, subscription                 status.hpp       snapshots
+//     event.hpp        event, subscription                 status.hpp       snapshots, dead letters
+//     submission.hpp   transactions handed over whole      ticket.hpp       what becomes of them
 #ifndef SEGUE_HPP
 #define SEGUE_HPP
 
@@ -36,6 +37,8 @@
 #include "segue/session.hpp"
 #include "segue/status.hpp"
 #include "segue/stream.hpp"
+#include "segue/submission.hpp"
+#include "segue/ticket.hpp"
 #include "segue/transaction.hpp"
 #include "segue/values.hpp"
 

@@ -40,7 +40,7 @@ pub use event::{ClientEvent, Subscription};
 pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
 #[cfg(feature = "c-abi")]
-pub(crate) use process::note as note_process;
+pub(crate) use process::{id as process_id, note as note_process};
 pub use reader::ReplyReader;
 pub use recover::{
     RecoveredStatement, RecoveredStatements, RecoveredTransaction, SealEvidence, Verdict,

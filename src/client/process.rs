@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The present process, if its forks are told of; else 0.
 static KNOWN: AtomicU32 = AtomicU32::new(0);
 
-pub(super) fn id() -> u32 {
+pub(crate) fn id() -> u32 {
     match KNOWN.load(Ordering::Relaxed) {
         0 => std::process::id(),
         known => known,

@@ -9,11 +9,15 @@ use std::ffi::{CStr, c_char};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::time::Duration;
 use std::{ptr, slice};
 
 use super::codes::{self, SEGUE_INTERNAL, SEGUE_INVALID_ARGUMENT, SEGUE_OK};
 use super::error::segue_error;
 use crate::error::{Error, Outcome};
+
+/// Waiting for longer than this is waiting for ever.
+const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Why a call has failed: an error of the core's, or one of the boundary's own.
 #[derive(Debug)]
@@ -196,6 +200,11 @@ pub(super) unsafe fn write_optional<T>(place: *mut T, value: T) {
         // SAFETY: not NULL, so by the contract above it is a place for a `T`.
         unsafe { place.write(value) };
     }
+}
+
+/// A time to wait: a negative number waits for ever, and so does one that nobody lives to see the end of.
+pub(super) fn timeout(timeout_ms: i64) -> Duration {
+    u64::try_from(timeout_ms).map_or(TIMEOUT_MAX, Duration::from_millis).min(TIMEOUT_MAX)
 }
 
 /// Copies `bytes` and a NUL into the application's buffer, and tells their number without the NUL. A

@@ -21,7 +21,8 @@ pub struct segue_client(pub(super) Client);
 /// @param[out] client_out  The client; free with segue_client_free().
 /// @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
 /// @return SEGUE_OK      the client is open
-/// @return SEGUE_CONFIG  the configuration is not valid
+/// @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+///                       as when another client has it
 /// Threads: any.
 /// @since ABI 1.0
 #[unsafe(no_mangle)]
@@ -46,7 +47,8 @@ pub unsafe extern "C" fn segue_client_open(
 /// @param[out] client_out  The client; free with segue_client_free().
 /// @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
 /// @return SEGUE_OK      the client is open
-/// @return SEGUE_CONFIG  the configuration is not valid
+/// @return SEGUE_CONFIG  the configuration is not valid, or the journal that it names cannot be opened, such
+///                       as when another client has it
 /// Threads: one caller at a time per options.
 /// @since ABI 1.0
 #[unsafe(no_mangle)]

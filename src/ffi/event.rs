@@ -229,9 +229,10 @@ struct Listener {
     alive: RwLock<bool>,
 }
 
-struct UserData {
-    pointer: *mut c_void,
-    destroy: segue_destroy_callback,
+/// What a callback is called with; destroyed once nobody needs it any more.
+pub(super) struct UserData {
+    pub pointer: *mut c_void,
+    pub destroy: segue_destroy_callback,
 }
 
 // SAFETY: the header says that the callbacks are called on other threads; what they make of the

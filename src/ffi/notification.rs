@@ -2,9 +2,8 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr;
-use std::time::Duration;
 
-use super::boundary::{boundary, free, handle, output, read};
+use super::boundary::{boundary, free, handle, output, read, timeout};
 use super::error::{c_string, segue_error};
 use super::session::segue_session;
 
@@ -14,9 +13,6 @@ pub struct segue_notification {
     channel: CString,
     payload: CString,
 }
-
-/// Waiting for longer than this is waiting for ever.
-const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The next notification of a session that has executed LISTEN: one that has arrived already, or one
 /// that arrives in time. LISTEN survives a failover; what is notified during one may be missed.
@@ -40,8 +36,7 @@ pub unsafe extern "C" fn segue_session_notification(
         // SAFETY: the header's contract for a handle and an output.
         let (session, notification_out) =
             unsafe { (handle(session, "session")?, output(notification_out, "notification_out")?) };
-        let timeout =
-            u64::try_from(timeout_ms).map_or(TIMEOUT_MAX, Duration::from_millis).min(TIMEOUT_MAX);
+        let timeout = timeout(timeout_ms);
         match session.0.with(|session| Ok(session.notification(timeout)?))? {
             Some(notification) => notification_out.give(segue_notification {
                 process_id: notification.process_id,

@@ -122,6 +122,30 @@ TEST(examples) {
 
     CHECK_EQ(left, -20);
 
+    const auto ticket =
+        client.submit(segue::submission()
+                          .statement("UPDATE account SET balance = balance - $1 WHERE id = $2", 5, 1)
+                          .expect_rows(1)
+                          .statement("INSERT INTO account (id, owner) VALUES ($1, $2)", 3, "Edsger")
+                          .lane("branch 7")
+                          .key("payment 4711"));
+    if (const auto done = ticket.wait_for(5s)) std::cout << done->rows.size() << " statements\n";
+
+    ticket.wait();
+    CHECK_THROWS(segue::unique_violation,
+                 client.submit(segue::submission().statement("INSERT INTO account (id) VALUES (1)")).wait());
+    CHECK_EQ(client.dead_letters().size(), 1u);
+
+    client.ticket_for_key("payment 4711")->on_done([](const segue::completion& done) {
+        std::clog << done.id() << (done.committed() ? " is done\n" : " is a dead letter\n");
+    });
+    for (const auto& letter : client.dead_letters()) {
+        std::cout << letter.sqlstate << ' ' << letter.message << '\n';
+        client.purge_dead_letter(letter.id);  // or, once its cause is gone, retry_dead_letter(letter.id)
+    }
+
+    CHECK(client.dead_letters().empty());
+
     try {
         session.execute("INSERT INTO account (id) VALUES ($1)", 1);
     } catch (const segue::unique_violation& error) {

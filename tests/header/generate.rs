@@ -9,7 +9,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 /// The files of `src/ffi` in the order of the header's sections. A type that is no opaque handle has
 /// to come before its first use.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 22] = [
     "version",
     "codes",
     "error",
@@ -28,6 +28,10 @@ const ORDER: [&str; 18] = [
     "pipeline",
     "notification",
     "cancel",
+    "submission",
+    "ticket",
+    "dead_letter",
+    "submission_status",
 ];
 
 /// Files that declare nothing for C.

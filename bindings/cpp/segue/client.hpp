@@ -5,6 +5,8 @@
 #include "event.hpp"
 #include "session.hpp"
 #include "status.hpp"
+#include "submission.hpp"
+#include "ticket.hpp"
 #include "transaction.hpp"
 #include "zstring.hpp"
 
@@ -17,6 +19,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace segue {
 
@@ -117,6 +120,60 @@ public:
     auto transact(Body&& body, const transact_options& options = {}) const {
         return open_session().transact(std::forward<Body>(body), options);
     }
+
+    /// Hands over a transaction whole: it is kept (on disk with `journal=file`) when this returns, and then
+    /// run until its outcome is known, exactly once, whatever becomes of servers and, with `journal=file`,
+    /// of this process. Needs no server. If there is no room it waits for at most `failover_timeout_ms`,
+    /// and then throws limit_error. Handed over again it is another one, unless it has a key: a key that is
+    /// queued, or was done lately, gives that ticket. docs/submit.md says what may be relied on.
+    segue::ticket submit(const submission& transaction) const {
+        segue_ticket* ticket = nullptr;
+        detail::call(segue_submit, raw(), static_cast<const segue_submission*>(transaction.handle()),
+                     &ticket);
+        return segue::ticket(ticket);
+    }
+
+    /// As submit(), but does not wait for room: limit_error if there is none.
+    segue::ticket try_submit(const submission& transaction) const {
+        segue_ticket* ticket = nullptr;
+        detail::call(segue_try_submit, raw(), static_cast<const segue_submission*>(transaction.handle()),
+                     &ticket);
+        return segue::ticket(ticket);
+    }
+
+    /// The ticket of a submission that has not ended, also if an earlier process has handed it over with the
+    /// same journal; or that has ended lately in this process (the last few thousand).
+    [[nodiscard]] std::optional<segue::ticket> ticket(zstring id) const {
+        segue_ticket* ticket = nullptr;
+        detail::call(segue_client_ticket, raw(), id.c_str(), &ticket);
+        return detail::ticket_if(ticket);
+    }
+
+    /// The same, by the key that the application gave it.
+    [[nodiscard]] std::optional<segue::ticket> ticket_for_key(zstring key) const {
+        segue_ticket* ticket = nullptr;
+        detail::call(segue_client_ticket_for_key, raw(), key.c_str(), &ticket);
+        return detail::ticket_if(ticket);
+    }
+
+    /// The submissions that can never succeed as things are, in the order of handing over. Each is kept until
+    /// it is retried with success or purged.
+    [[nodiscard]] std::vector<dead_letter> dead_letters() const { return detail::read_dead_letters(raw()); }
+
+    /// Runs a dead letter again, ahead of what waits in its lane. Throws usage_error for what is none.
+    segue::ticket retry_dead_letter(zstring id) const {
+        segue_ticket* ticket = nullptr;
+        detail::call(segue_client_retry_dead_letter, raw(), id.c_str(), &ticket);
+        return segue::ticket(ticket);
+    }
+
+    /// Forgets a dead letter for good; a lane that it has stopped goes on.
+    void purge_dead_letter(zstring id) const {
+        detail::call(segue_client_purge_dead_letter, raw(), id.c_str());
+    }
+
+    /// What becomes of submissions, in numbers.
+    [[nodiscard]] submission_status submissions() const { return detail::read_submissions(raw()); }
 
     /// Installs or upgrades the ledger on the primary, for everybody or for one role. Usually the first
     /// session does that by itself, where its role may. `hardened` has applications seal through a function

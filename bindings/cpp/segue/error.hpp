@@ -76,6 +76,12 @@ struct freed_by {
     }
 };
 
+/// Destroys a callback that the library was given.
+template <class Callback>
+void destroy_callback(void* user_data) noexcept {
+    delete static_cast<Callback*>(user_data);
+}
+
 inline std::string copied(const char* text) { return text == nullptr ? std::string() : std::string(text); }
 
 }  // namespace detail
@@ -380,12 +386,11 @@ using error_data_ptr = std::shared_ptr<const error_data>;
     }
 }
 
-/// Throws what a failed call has left behind; takes `raw` over.
-[[noreturn]] inline void throw_failure(std::int32_t status, segue_error* raw) {
-    const error_handle failure(raw);
+/// Throws what an error of the C interface tells; that stays whose it is.
+[[noreturn]] inline void throw_copy(std::int32_t status, const segue_error* raw) {
     auto data = std::make_shared<error_data>();
     data->status = status;
-    if (!failure) {
+    if (raw == nullptr) {
         throw_kind(std::move(data), copied(segue_status_name(status)));
     }
     data->outcome = segue_error_outcome(raw);
@@ -399,6 +404,12 @@ using error_data_ptr = std::shared_ptr<const error_data>;
         }
     }
     throw_kind(std::move(data), copied(segue_error_message(raw)));
+}
+
+/// Throws what a failed call has left behind; takes `raw` over.
+[[noreturn]] inline void throw_failure(std::int32_t status, segue_error* raw) {
+    const error_handle failure(raw);
+    throw_copy(status, raw);
 }
 
 /// Calls a function of the C interface, whose last parameter is `error_out`; throws if it fails.

@@ -143,11 +143,6 @@ void run_callback(const segue_event* handle, void* user_data) noexcept {
     }
 }
 
-template <class Callback>
-void destroy_callback(void* user_data) noexcept {
-    delete static_cast<Callback*>(user_data);
-}
-
 }  // namespace detail
 }  // namespace segue
 

@@ -7,6 +7,7 @@
 #include "result.hpp"
 #include "status.hpp"
 #include "stream.hpp"
+#include "time.hpp"
 #include "zstring.hpp"
 
 #include <segue.h>
@@ -464,7 +465,7 @@ public:
     [[nodiscard]] std::optional<segue::notification> notification(
         std::chrono::duration<Rep, Period> timeout) {
         segue_notification* arrived = nullptr;
-        detail::call(segue_session_notification, raw(), milliseconds(timeout), &arrived);
+        detail::call(segue_session_notification, raw(), detail::wait_ms(timeout), &arrived);
         if (arrived == nullptr) {
             return std::nullopt;
         }
@@ -486,16 +487,6 @@ public:
 
 private:
     friend class transaction;
-
-    template <class Rep, class Period>
-    static std::int64_t milliseconds(std::chrono::duration<Rep, Period> timeout) {
-        using std::chrono::milliseconds;
-        // A day is long enough to wait, and cannot overflow.
-        if (timeout >= std::chrono::hours(24)) {
-            return std::int64_t{24} * 3'600 * 1'000;
-        }
-        return timeout.count() <= 0 ? 0 : std::int64_t{std::chrono::ceil<milliseconds>(timeout).count()};
-    }
 };
 
 inline std::optional<std::string> session::parameter(zstring name) const {

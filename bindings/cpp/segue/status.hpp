@@ -6,6 +6,7 @@
 
 #include <segue.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -89,6 +90,51 @@ struct session_status {
     std::optional<std::string> protection_lost;
 };
 
+/// A submission that can never succeed as things are.
+struct dead_letter {
+    /// As ticket::id.
+    std::string id;
+    std::optional<std::string> key;
+    std::optional<std::string> lane;
+    /// Whether its lane stands still because of it.
+    bool stops_lane = false;
+    std::chrono::system_clock::time_point died_at;
+    /// The statement that failed, from 0, and all texts.
+    std::size_t statement = 0;
+    std::vector<std::string> statements;
+    /// The server's error; 25P02 where another number of rows was expected.
+    std::string sqlstate;
+    std::string message;
+    /// May hold values of the application's.
+    std::optional<std::string> detail;
+};
+
+/// What becomes of a client's submissions.
+struct submission_status {
+    /// Handed over and not sent yet, or to be sent again.
+    std::int64_t waiting = 0;
+    /// Sent and not answered.
+    std::int64_t in_flight = 0;
+    std::int64_t dead_letters = 0;
+    /// Lanes with anything in them, and those of them that a dead letter has stopped.
+    std::int64_t lanes = 0;
+    std::int64_t lanes_stopped = 0;
+    /// Memory that they take up, about.
+    std::int64_t bytes = 0;
+    /// The journal's files, if submissions are kept in files.
+    std::optional<std::int64_t> journal_bytes;
+    /// Since the client was opened: handed over; found in the journal; committed, and of these found to be
+    /// so already; attempts that were made once more; dead letters.
+    std::int64_t submitted = 0;
+    std::int64_t recovered = 0;
+    std::int64_t committed = 0;
+    std::int64_t found_done = 0;
+    std::int64_t resubmitted = 0;
+    std::int64_t died = 0;
+    /// Why nothing can be run at present, if that is so.
+    std::optional<std::string> problem;
+};
+
 /// Counters by name.
 using statistics = std::map<std::string, std::uint64_t>;
 
@@ -154,6 +200,57 @@ inline statistics read_statistics(const segue_client* client) {
     for (std::size_t index = 0; index < count; ++index) {
         read.emplace(copied(segue_statistics_name(raw, index)), segue_statistics_value(raw, index));
     }
+    return read;
+}
+
+inline std::vector<dead_letter> read_dead_letters(const segue_client* client) {
+    segue_dead_letters* raw = nullptr;
+    call(segue_client_dead_letters, client, &raw);
+    const std::unique_ptr<segue_dead_letters, freed_by<&segue_dead_letters_free>> letters(raw);
+    std::vector<dead_letter> read;
+    const std::size_t count = segue_dead_letters_count(raw);
+    for (std::size_t index = 0; index < count; ++index) {
+        dead_letter& letter = read.emplace_back();
+        letter.id = copied(segue_dead_letters_id(raw, index));
+        letter.key = text_if(segue_dead_letters_key(raw, index));
+        letter.lane = text_if(segue_dead_letters_lane(raw, index));
+        letter.stops_lane = segue_dead_letters_stops_lane(raw, index);
+        letter.died_at = std::chrono::system_clock::time_point(
+            std::chrono::milliseconds(segue_dead_letters_died_at_ms(raw, index)));
+        letter.statement = segue_dead_letters_statement(raw, index);
+        const std::size_t statements = segue_dead_letters_statement_count(raw, index);
+        for (std::size_t statement = 0; statement < statements; ++statement) {
+            letter.statements.push_back(copied(segue_dead_letters_sql(raw, index, statement)));
+        }
+        letter.sqlstate = copied(segue_dead_letters_sqlstate(raw, index));
+        letter.message = copied(segue_dead_letters_message(raw, index));
+        letter.detail = text_if(segue_dead_letters_detail(raw, index));
+    }
+    return read;
+}
+
+inline submission_status read_submissions(const segue_client* client) {
+    segue_submission_status* raw = nullptr;
+    call(segue_client_submissions, client, &raw);
+    const std::unique_ptr<segue_submission_status, freed_by<&segue_submission_status_free>> status(raw);
+    const auto number = [&](const char* name) {
+        return number_if(segue_submission_status_number(raw, name)).value_or(0);
+    };
+    submission_status read;
+    read.waiting = number("waiting");
+    read.in_flight = number("in_flight");
+    read.dead_letters = number("dead_letters");
+    read.lanes = number("lanes");
+    read.lanes_stopped = number("lanes_stopped");
+    read.bytes = number("bytes");
+    read.journal_bytes = number_if(segue_submission_status_number(raw, "journal_bytes"));
+    read.submitted = number("submitted");
+    read.recovered = number("recovered");
+    read.committed = number("committed");
+    read.found_done = number("found_done");
+    read.resubmitted = number("resubmitted");
+    read.died = number("died");
+    read.problem = text_if(segue_submission_status_problem(raw));
     return read;
 }
 

@@ -18,6 +18,17 @@
 namespace segue {
 namespace detail {
 
+/// A time to wait, as the C interface takes it.
+template <class Rep, class Period>
+std::int64_t wait_ms(std::chrono::duration<Rep, Period> timeout) {
+    // A day is long enough to wait, and cannot overflow.
+    if (timeout >= std::chrono::hours(24)) {
+        return std::int64_t{24} * 3'600 * 1'000;
+    }
+    const auto zero = std::chrono::duration<Rep, Period>::zero();
+    return timeout <= zero ? 0 : std::int64_t{std::chrono::ceil<std::chrono::milliseconds>(timeout).count()};
+}
+
 constexpr std::int64_t micros_per_day = 86'400'000'000;
 /// From 1970-01-01 to 2000-01-01.
 constexpr std::int64_t days_to_postgres_epoch = 10'957;

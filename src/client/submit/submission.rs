@@ -72,6 +72,12 @@ impl Submission {
     /// session that runs it: BEGIN, COMMIT, SAVEPOINT, COPY, VACUUM, SET without LOCAL, LISTEN,
     /// strings of several statements, temporary tables that outlive the transaction, and the like.
     pub fn statement(mut self, sql: &str, params: &[&dyn ToSql]) -> Result<Self> {
+        self.add(sql, params)?;
+        Ok(self)
+    }
+
+    /// As [`statement`](Self::statement); what is refused leaves the rest as it was.
+    pub(crate) fn add(&mut self, sql: &str, params: &[&dyn ToSql]) -> Result<()> {
         let class = classify(sql);
         refuse(sql, &class)?;
         let mut oids = Vec::with_capacity(params.len());
@@ -93,7 +99,7 @@ impl Submission {
             return Err(usage("a statement takes at most 65535 parameters"));
         }
         self.statements.push(SubmittedStatement::new(sql.into(), oids, values, None, &class));
-        Ok(self)
+        Ok(())
     }
 
     /// So many rows must the statement added last affect or return, or nothing of the submission is
