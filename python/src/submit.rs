@@ -27,6 +27,9 @@ use crate::text::{Plans, fill, given};
 /// Who waits where signals are handled looks after them so often.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A statement as it comes: its text, its parameters, the fewest and the most rows.
+type Stated<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>, Option<(u64, u64)>);
+
 /// The submissions of a client.
 #[pyclass(frozen, module = "segue._segue", name = "Submissions")]
 pub struct Submissions {
@@ -45,7 +48,6 @@ impl Submissions {
         }
     }
 
-    /// `statements`: (text, parameters or None, (fewest, most) rows or None) of each.
     fn submission(
         &self,
         statements: &Bound<'_, PyList>,
@@ -57,11 +59,7 @@ impl Submissions {
         let encoder = Encoder { py, objects: Objects::get(py)?, json_dumps: None };
         let mut submission = Submission::new().stop_on_failure(stop_on_failure);
         for statement in statements.iter() {
-            let (query, params, rows): (
-                Bound<'_, PyAny>,
-                Option<Bound<'_, PyAny>>,
-                Option<(u64, u64)>,
-            ) = statement.extract()?;
+            let (query, params, rows): Stated<'_> = statement.extract()?;
             let given = given(py, params.as_ref())?;
             let plan = self.plans.plan(&query, given)?;
             if given == Given::None && plan.sql.contains('$') {
