@@ -47,6 +47,7 @@ bench: setup
 bench-python:
 	target/venv/bin/python python/benchmarks/statements.py
 	target/venv/bin/python python/benchmarks/rows.py
+	target/venv/bin/python python/benchmarks/submit.py
 	target/venv/bin/python python/benchmarks/footprint.py
 
 build:

@@ -59,14 +59,20 @@ if TYPE_CHECKING:
     from segue import events
     from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
     from segue.pool import Pool
+    from segue.submit import DeadLetter, Executed, Statement, SubmissionStatus, Ticket
 else:
     # What many programs do without is imported when it is asked for first.
     _LATER = {
         "Client": "segue.client",
         "ClientStatistics": "segue.client",
         "ClientStatus": "segue.client",
+        "DeadLetter": "segue.submit",
+        "Executed": "segue.submit",
         "Pool": "segue.pool",
         "ServerStatus": "segue.client",
+        "Statement": "segue.submit",
+        "SubmissionStatus": "segue.submit",
+        "Ticket": "segue.submit",
     }
 
     def __getattr__(name: str) -> Any:
@@ -102,7 +108,9 @@ __all__ = [
     "DatabaseError",
     "Date",
     "DateFromTicks",
+    "DeadLetter",
     "Error",
+    "Executed",
     "IntegrityError",
     "InterfaceError",
     "InternalError",
@@ -118,6 +126,9 @@ __all__ = [
     "ReplayDiverged",
     "Rollback",
     "ServerStatus",
+    "Statement",
+    "SubmissionStatus",
+    "Ticket",
     "Time",
     "TimeFromTicks",
     "Timestamp",

@@ -1,5 +1,7 @@
 """Delivers events: a thread of its own takes them from the native queue, logs them, and calls back.
 
+It also makes the calls that tickets were asked for.
+
 Where an event arises, locks may be held, the GIL among them, and somebody may wait for a server;
 so callbacks run here, where they may do whatever they like, save waiting for ever. Events of one
 client are delivered in the order in which they arose. The thread ends with the program, after it
@@ -101,7 +103,12 @@ def _run(queue: _segue.EventQueue) -> None:
 
         import segue.events  # noqa: F401
     while (taken := queue.take()) is not None:
-        events, dropped = taken
+        events, dropped, calls = taken
+        for callback, argument in calls:
+            try:
+                callback(argument)
+            except BaseException as error:
+                _segue.unraisable(error, callback)
         for client, time, kind, message, values in events:
             try:
                 _deliver(client, time, kind, message, values)

@@ -16,9 +16,18 @@ from segue import _segue
 from segue._dispatch import Subscription
 from segue.connection import Connection, make_conninfo
 from segue.errors import InterfaceError
+from segue.submit import (
+    DeadLetter,
+    Statements,
+    SubmissionStatus,
+    Ticket,
+    arguments,
+    id_of,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from uuid import UUID
 
     from typing_extensions import Self
 
@@ -166,7 +175,86 @@ class ClientStatistics:
         return dataclasses.asdict(self)
 
 
-class Client:
+class BaseClient:
+    """What clients that block and clients of an event loop have in common; nothing here waits."""
+
+    _native: _segue.Client | None = None
+
+    def _adopt(self, native: _segue.Client) -> None:
+        self._native = native
+        self._number = native.number
+        self._submissions = _segue.Submissions(native)
+        self._subscriptions: list[Subscription] = []
+
+    def _open(self) -> _segue.Client:
+        native = self._native
+        if native is None:
+            raise InterfaceError("the client is closed")
+        return native
+
+    def status(self) -> ClientStatus:
+        """What is known of the servers, at this moment."""
+        values = self._open().status()
+        servers = (
+            ServerStatus(
+                **server
+                | {
+                    "role": Role(server["role"]),
+                    "health": Health(server["health"]),
+                    "verdict": Verdict(server["verdict"]),
+                }
+            )
+            for server in values["servers"]
+        )
+        return ClientStatus(**values | {"servers": tuple(servers)})
+
+    def stats(self) -> ClientStatistics:
+        """What all sessions have done so far, in numbers."""
+        return ClientStatistics(**self._open().statistics())
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Submissions that can never succeed as things are, in the order of handing over.
+
+        Each is kept until it is retried with success, or purged.
+        """
+        self._open()
+        return [DeadLetter._of(values) for values in self._submissions.dead_letters()]
+
+    def submissions(self) -> SubmissionStatus:
+        """What becomes of submissions, in numbers."""
+        self._open()
+        return SubmissionStatus(**self._submissions.status())
+
+    def _subscribe(self, callback: Any, kinds: Any) -> Subscription:
+        self._open()
+        from segue.events import Event
+
+        if not callable(callback):
+            raise TypeError("a callback is called with an event")
+        kinds = (Event,) if kinds is None else kinds if isinstance(kinds, tuple) else (kinds,)
+        if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
+            raise TypeError("kinds are classes of segue.events")
+        subscription = Subscription(self._number, callback, kinds)
+        self._subscriptions[:] = [s for s in self._subscriptions if not s.closed]
+        self._subscriptions.append(subscription)
+        return subscription
+
+    @property
+    def number(self) -> int:
+        """Tells clients apart: those of one configuration have one number, as events do."""
+        return self._number
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed. Its connections do not mind."""
+        return self._native is None
+
+    def __repr__(self) -> str:
+        state = " (closed)" if self.closed else ""
+        return f"<{type(self).__module__}.Client {self._number}{state}>"
+
+
+class Client(BaseClient):
     """A cluster, as seen from this process.
 
         with segue.Client("postgresql://app@db1,db2/shop") as client:
@@ -183,22 +271,11 @@ class Client:
     def __init__(self, conninfo: str = "", **options: Any) -> None:
         self._adopt(_segue.Client(make_conninfo(conninfo, **options)))
 
-    def _adopt(self, native: _segue.Client) -> None:
-        self._native: _segue.Client | None = native
-        self._number = native.number
-        self._subscriptions: list[Subscription] = []
-
     @classmethod
     def _of(cls, native: _segue.Client) -> Self:
         client = cls.__new__(cls)
         client._adopt(native)
         return client
-
-    def _open(self) -> _segue.Client:
-        native = self._native
-        if native is None:
-            raise InterfaceError("the client is closed")
-        return native
 
     def connect(
         self,
@@ -221,25 +298,51 @@ class Client:
             connection.cursor_factory = cursor_factory
         return connection
 
-    def status(self) -> ClientStatus:
-        """What is known of the servers, at this moment."""
-        values = self._open().status()
-        servers = (
-            ServerStatus(
-                **server
-                | {
-                    "role": Role(server["role"]),
-                    "health": Health(server["health"]),
-                    "verdict": Verdict(server["verdict"]),
-                }
-            )
-            for server in values["servers"]
-        )
-        return ClientStatus(**values | {"servers": tuple(servers)})
+    def submit(
+        self,
+        statements: Statements,
+        *,
+        lane: str | None = None,
+        key: str | None = None,
+        stop_on_failure: bool = False,
+        block: bool = True,
+    ) -> Ticket:
+        """Hand over a transaction whole: it is run until its outcome is known, exactly once.
 
-    def stats(self) -> ClientStatistics:
-        """What all sessions have done so far, in numbers."""
-        return ClientStatistics(**self._open().statistics())
+        It is kept when this returns, on disk with `journal="file"`, and needs no server for that.
+        `statements` are pairs of a text and its parameters, `segue.Statement`s with expectations,
+        or plain texts; placeholders are those of `execute`.
+
+        Submissions of one `lane` take effect in the order in which they were handed over; with
+        `stop_on_failure` what follows waits if this one becomes a dead letter. What has one `key`
+        is executed once, whichever process hands it over. If the queue is full, this waits for
+        room, at most `failover_timeout_ms`; with `block=False` it raises `LimitExceeded` at once.
+        """
+        self._open()
+        given = arguments(statements, lane, key, stop_on_failure)
+        return Ticket(self._submissions.submit(*given, block))
+
+    def ticket(self, id: UUID | str) -> Ticket | None:
+        """Find a submission again that has not ended, or lately has: the last few thousand."""
+        self._open()
+        native = self._submissions.ticket(id_of(id))
+        return None if native is None else Ticket(native)
+
+    def ticket_for_key(self, key: str) -> Ticket | None:
+        """Find a submission by the key that the application gave it, as `ticket`."""
+        self._open()
+        native = self._submissions.ticket_for_key(key)
+        return None if native is None else Ticket(native)
+
+    def retry_dead_letter(self, id: UUID | str | DeadLetter) -> Ticket:
+        """Run a dead letter again, ahead of what waits in its lane."""
+        self._open()
+        return Ticket(self._submissions.retry_dead_letter(id_of(id)))
+
+    def purge_dead_letter(self, id: UUID | str | DeadLetter) -> None:
+        """Forget a dead letter; a lane that it has stopped goes on."""
+        self._open()
+        self._submissions.purge_dead_letter(id_of(id))
 
     @overload
     def on_event(self, callback: Callable[[Event], object]) -> Subscription: ...
@@ -256,18 +359,7 @@ class Client:
         delay nothing but other callbacks. What they raise goes to `sys.unraisablehook`. The
         callback stays in place until the subscription, or this client, is closed.
         """
-        self._open()
-        from segue.events import Event
-
-        if not callable(callback):
-            raise TypeError("a callback is called with an event")
-        kinds = (Event,) if kinds is None else kinds if isinstance(kinds, tuple) else (kinds,)
-        if not all(isinstance(kind, type) and issubclass(kind, Event) for kind in kinds):
-            raise TypeError("kinds are classes of segue.events")
-        subscription = Subscription(self._number, callback, kinds)
-        self._subscriptions[:] = [s for s in self._subscriptions if not s.closed]
-        self._subscriptions.append(subscription)
-        return subscription
+        return self._subscribe(callback, kinds)
 
     def setup(self, *, hardened: bool = False, role: str | None = None) -> None:
         """Install or upgrade the ledger on the primary, as an owner of the database.
@@ -281,21 +373,18 @@ class Client:
         """Remove the ledger from the primary. Connections in use lose their protection."""
         self._open().remove_ledger()
 
-    @property
-    def number(self) -> int:
-        """Tells clients apart: those of one configuration have one number, as events do."""
-        return self._number
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed. Its connections do not mind."""
-        return self._native is None
-
     def close(self) -> None:
-        """Give the client up, and its subscriptions. Connections that are open stay open."""
-        self._native = None
-        for subscription in self._subscriptions:
-            subscription.close()
+        """Give the client up, and its subscriptions. Connections that are open stay open.
+
+        If nothing else of the same configuration is open, submissions end with it: what is under
+        way is given two seconds. What has not ended stays in the journal.
+        """
+        native, self._native = self._native, None
+        if native is not None:
+            for subscription in self._subscriptions:
+                subscription.close()
+            self._submissions.close()
+            native.close()
 
     def __enter__(self) -> Self:
         return self
@@ -307,10 +396,6 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        state = " (closed)" if self.closed else ""
-        return f"<segue.Client {self._number}{state}>"
 
 
 __all__ = [

@@ -28,6 +28,7 @@ const WAITING_MAX: usize = 10_000;
 /// of it is open.
 #[derive(Clone)]
 pub struct Watched {
+    /// Dropped ahead of `watch`, which has another.
     pub client: segue::Client,
     /// What it was opened with. It may hold a password.
     pub conninfo: Arc<str>,
@@ -36,6 +37,8 @@ pub struct Watched {
 
 struct Watch {
     number: u64,
+    /// The last handle on the client, save those that Rust code has for a moment.
+    client: Option<segue::Client>,
     inboxes: Arc<Inboxes>,
     process: u32,
     subscription: Option<Subscription>,
@@ -43,6 +46,11 @@ struct Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // Its end may wait for submissions that are under way.
+        let mut client = self.client.take();
+        if Python::try_attach(|py| py.detach(|| drop(client.take()))).is_none() {
+            drop(client);
+        }
         // In a child of fork() the lock that it would take may be held for ever.
         if self.process != std::process::id() {
             std::mem::forget(self.subscription.take());
@@ -89,6 +97,7 @@ impl Watched {
         });
         let watch = Arc::new(Watch {
             number,
+            client: Some(client.clone()),
             inboxes,
             process: std::process::id(),
             subscription: Some(subscription),
@@ -98,8 +107,8 @@ impl Watched {
     }
 }
 
-/// Events on their way to Python.
-struct Queue {
+/// Events on their way to Python, and other calls.
+pub struct Queue {
     /// In a child of fork() nobody takes events from it, and its lock may be held for ever.
     process: u32,
     state: Mutex<Waiting>,
@@ -117,8 +126,12 @@ struct Happened {
 struct Waiting {
     events: VecDeque<Happened>,
     dropped: u64,
+    calls: Vec<Call>,
     closed: bool,
 }
+
+/// What is to be called, with what.
+type Call = (Py<PyAny>, Py<PyAny>);
 
 impl Queue {
     fn push(&self, client: u64, event: &ClientEvent) {
@@ -140,13 +153,27 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Of these none is dropped: whoever has asked to be called waits for it.
+    pub fn push_call(&self, callback: Py<PyAny>, argument: Py<PyAny>) {
+        if self.process != std::process::id() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if !state.closed {
+            state.calls.push((callback, argument));
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
     /// What has come; waits until something has. `None` once it is closed and empty.
-    fn take(&self) -> Option<(VecDeque<Happened>, u64)> {
+    fn take(&self) -> Option<(VecDeque<Happened>, u64, Vec<Call>)> {
         let mut state = lock(&self.state);
         loop {
-            if !state.events.is_empty() {
+            if !state.events.is_empty() || !state.calls.is_empty() {
                 let dropped = std::mem::take(&mut state.dropped);
-                return Some((std::mem::take(&mut state.events), dropped));
+                let calls = std::mem::take(&mut state.calls);
+                return Some((std::mem::take(&mut state.events), dropped, calls));
             }
             if state.closed {
                 return None;
@@ -156,8 +183,16 @@ impl Queue {
     }
 }
 
+type Taken<'py> = (Bound<'py, PyList>, u64, Vec<Call>);
+
 #[pyclass(frozen, module = "segue._segue", name = "EventQueue")]
 pub struct EventQueue(Arc<Queue>);
+
+impl EventQueue {
+    pub fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.0)
+    }
+}
 
 #[pymethods]
 impl EventQueue {
@@ -170,15 +205,15 @@ impl EventQueue {
         }))
     }
 
-    /// Waits for events: a list of (client, time, kind, message, fields), and how many were dropped since.
-    /// None once it is closed.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyList>, u64)>> {
-        let Some((events, dropped)) = py.detach(|| self.0.take()) else { return Ok(None) };
+    /// Waits for events: a list of (client, time, kind, message, fields), how many were dropped since, and
+    /// a list of (callable, argument). None once it is closed.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Taken<'py>>> {
+        let Some((events, dropped, calls)) = py.detach(|| self.0.take()) else { return Ok(None) };
         let list = PyList::empty(py);
         for happened in &events {
             list.append(described(py, happened)?)?;
         }
-        Ok(Some((list, dropped)))
+        Ok(Some((list, dropped, calls)))
     }
 
     /// Takes no more events; what has come is still given.
@@ -197,15 +232,19 @@ pub fn unraisable(py: Python<'_>, error: &Bound<'_, PyAny>, object: &Bound<'_, P
 }
 
 #[pyclass(frozen, module = "segue._segue", name = "Client")]
-pub struct Client(Watched);
+pub struct Client {
+    number: u64,
+    watched: Mutex<Option<Watched>>,
+}
 
 impl Client {
     pub fn of(watched: &Watched) -> Self {
-        Self(watched.clone())
+        Self { number: watched.watch.number, watched: Mutex::new(Some(watched.clone())) }
     }
 
-    pub fn watched(&self) -> Watched {
-        self.0.clone()
+    pub fn watched(&self, py: Python<'_>) -> PyResult<Watched> {
+        let watched = lock(&self.watched).clone();
+        watched.ok_or_else(|| errors::interface(py, "the client is closed"))
     }
 }
 
@@ -213,23 +252,30 @@ impl Client {
 impl Client {
     #[new]
     fn new(py: Python<'_>, conninfo: &str) -> PyResult<Self> {
-        Watched::open(py, conninfo).map(Self)
+        Ok(Self::of(&Watched::open(py, conninfo)?))
     }
 
     /// The same for all that is one client of the core, and for no other.
     #[getter]
     fn number(&self) -> u64 {
-        self.0.watch.number
+        self.number
     }
 
     /// For another connection of the same client; never to be shown.
-    fn _conninfo(&self) -> &str {
-        &self.0.conninfo
+    fn _conninfo(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.watched(py)?.conninfo.to_string())
+    }
+
+    /// Lets go of the core's client; its end may wait for submissions that are under way.
+    fn close(&self) {
+        let watched = lock(&self.watched).take();
+        drop(watched);
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         // The core's locks are waited for without the GIL.
-        let status = py.detach(|| self.0.client.status());
+        let client = self.watched(py)?.client;
+        let status = py.detach(|| client.status());
         let cluster = &status.cluster;
         let servers = PyList::empty(py);
         for server in &cluster.servers {
@@ -249,7 +295,8 @@ impl Client {
     }
 
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let statistics = py.detach(|| self.0.client.statistics());
+        let client = self.watched(py)?.client;
+        let statistics = py.detach(|| client.statistics());
         let dict = PyDict::new(py);
         macro_rules! set {
             ($($name:ident),* $(,)?) => {
@@ -280,11 +327,13 @@ impl Client {
     #[pyo3(signature = (hardened = false, role = None))]
     fn setup(&self, py: Python<'_>, hardened: bool, role: Option<String>) -> PyResult<()> {
         let options = SetupOptions::default().hardened(hardened).role(role);
-        py.detach(|| self.0.client.setup(&options)).map_err(|error| errors::from_core(py, &error))
+        let client = self.watched(py)?.client;
+        py.detach(|| client.setup(&options)).map_err(|error| errors::from_core(py, &error))
     }
 
     fn remove_ledger(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.client.remove_ledger()).map_err(|error| errors::from_core(py, &error))
+        let client = self.watched(py)?.client;
+        py.detach(|| client.remove_ledger()).map_err(|error| errors::from_core(py, &error))
     }
 }
 

@@ -15,7 +15,6 @@ use segue::config::Address;
 use segue::wire::frame::Status;
 use segue::{CancelHandle, IsolationLevel};
 
-use self::statements::Plans;
 use self::transactions::{Settings, isolation};
 pub use self::waiting::waited;
 use crate::client::{Client, Watched};
@@ -26,6 +25,7 @@ use crate::notices::Notices;
 use crate::objects::Objects;
 use crate::operation::{Operation, Work};
 use crate::signals::{Interrupt, Signals, note_thread};
+use crate::text::Plans;
 use crate::types::{Kind, TypeMap};
 
 mod many;
@@ -51,7 +51,7 @@ pub struct Connection {
     signals: Arc<Signals>,
     settings: Mutex<Settings>,
     zone: Mutex<Zone>,
-    plans: Mutex<Plans>,
+    plans: Plans,
     /// Once it has had handlers for notices.
     notices: OnceLock<Notices>,
     /// So many `pipeline()` scopes are open.
@@ -142,7 +142,7 @@ impl Connection {
         let signals = Arc::new(Signals::new(interrupt.map(Bound::get)));
         let interrupt = signals.interrupt();
         let client = match client {
-            Some(client) => client.get().watched(),
+            Some(client) => client.get().watched(py)?,
             None => Watched::open(py, conninfo)?,
         };
         let opened = py.detach(|| {
@@ -166,7 +166,7 @@ impl Connection {
             signals,
             settings: Mutex::new(Settings { autocommit, ..Settings::default() }),
             zone: Mutex::default(),
-            plans: Mutex::default(),
+            plans: Plans::default(),
             notices: OnceLock::new(),
             pipelines: AtomicUsize::new(0),
         };

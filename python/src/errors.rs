@@ -73,4 +73,5 @@ raisers! {
     data => "DataError",
     not_supported => "NotSupportedError",
     closed => "ConnectionClosed",
+    forked => "ConnectionForked",
 }

@@ -3,7 +3,8 @@
 //! * `connection`, `cursor`: the classes that `segue.Connection` and `segue.Cursor` extend.
 //! * `client`: the class that `segue.Client` is around, and events.
 //! * `core`: a session and its requests, without Python; waits or polls. `received`: results.
-//! * `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
+//! * `text`, `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
+//! * `submit`: transactions handed over whole, and their tickets; `hands`: for event loops.
 //! * `operation`: what an event loop polls.
 //! * `notices`: the server's notices, for a connection's handlers.
 //! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
@@ -19,6 +20,7 @@ mod cursor;
 mod decode;
 mod encode;
 mod errors;
+mod hands;
 mod introspect;
 mod notices;
 mod objects;
@@ -26,6 +28,8 @@ mod operation;
 mod plan;
 mod received;
 mod signals;
+mod submit;
+mod text;
 mod types;
 
 use pyo3::prelude::*;
@@ -45,6 +49,10 @@ fn _segue(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cursor::Cursor>()?;
     module.add_class::<operation::Operation>()?;
     module.add_class::<signals::Interrupt>()?;
+    module.add_class::<submit::Submissions>()?;
+    module.add_class::<submit::Ticket>()?;
+    module.add_class::<hands::Handover>()?;
+    module.add_class::<hands::Inbox>()?;
     module.add_function(wrap_pyfunction!(register_dumper, module)?)?;
     module.add_function(wrap_pyfunction!(client::unraisable, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -196,7 +196,7 @@ fn escaped(bytes: &[u8], at: usize) -> bool {
 }
 
 /// The highest `$n` outside strings, names and comments.
-fn native_count(sql: &str) -> usize {
+pub fn native_count(sql: &str) -> usize {
     let bytes = sql.as_bytes();
     let mut highest = 0;
     let mut at = 0;

@@ -34,6 +34,20 @@ pub fn note_thread(py: Python<'_>) {
     }
 }
 
+/// Whether this thread runs signal handlers, or may.
+pub fn are_handled_here() -> bool {
+    RUNS_HANDLERS.get() != Some(false)
+}
+
+/// Runs the handlers of signals that have come, if this is the thread for that, without the GIL before
+/// and after; what they raise.
+pub fn check() -> PyResult<()> {
+    if !are_handled_here() {
+        return Ok(());
+    }
+    Python::attach(|py| py.check_signals())
+}
+
 /// Ends searches for a server, on whatever thread, for as long as it is set.
 #[pyclass(frozen, module = "segue._segue", name = "Interrupt")]
 #[derive(Default)]
@@ -74,17 +88,14 @@ impl Signals {
             if signals.given_up.load(Ordering::Acquire) {
                 return true;
             }
-            if RUNS_HANDLERS.get() == Some(false) {
-                return false;
-            }
-            Python::attach(|py| match py.check_signals() {
+            match check() {
                 Ok(()) => false,
                 Err(error) => {
                     *lock(&signals.error) = Some(error);
                     signals.raised.store(true, Ordering::Release);
                     true
                 }
-            })
+            }
         })
     }
 

@@ -30,6 +30,7 @@ mod transaction;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -202,12 +203,17 @@ impl Client {
     /// Needs no server. Waits for at most `failover_timeout_ms` if the queue is full. A key that is
     /// queued, or was done lately, gives that ticket.
     pub fn submit(&self, submission: Submission) -> Result<Ticket> {
-        self.0.submissions()?.submit(submission, true)
+        self.submit_within(submission, self.0.config.failover.timeout)
+    }
+
+    /// As [`submit`](Self::submit), but waits for room for at most `patience`.
+    pub fn submit_within(&self, submission: Submission, patience: Duration) -> Result<Ticket> {
+        self.0.submissions()?.submit(submission, Some(patience))
     }
 
     /// As [`submit`](Self::submit), but does not wait for room: [`ErrorKind::Limit`] if there is none.
     pub fn try_submit(&self, submission: Submission) -> Result<Ticket> {
-        self.0.submissions()?.submit(submission, false)
+        self.0.submissions()?.submit(submission, None)
     }
 
     /// The ticket of a submission that has not ended, or that has lately (the last few thousand).

@@ -230,6 +230,12 @@ fn with_little_room_handing_over_waits() {
         }
     };
     assert_eq!((error.kind(), tickets.len()), (ErrorKind::Limit, 10));
+    // Not for the half minute that is the client's own patience.
+    let refused = within("waiting a little", {
+        let (client, table) = (client.clone(), table.clone());
+        move || client.submit_within(insert(&table, 10), Duration::from_millis(20))
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Limit);
     let waiting = {
         let (client, table) = (client.clone(), table.clone());
         std::thread::spawn(move || client.submit(insert(&table, 10)).unwrap())

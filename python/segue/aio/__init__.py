@@ -15,17 +15,24 @@ from segue.aio.copy import AsyncCopy
 from segue.aio.cursor import AsyncCursor
 
 if TYPE_CHECKING:
+    from segue.aio.client import Client
     from segue.aio.pool import Pool
+    from segue.aio.submit import Ticket
 else:
+    # What many programs do without is imported when it is asked for first.
+    _LATER = {
+        "Client": "segue.aio.client",
+        "Pool": "segue.aio.pool",
+        "Ticket": "segue.aio.submit",
+    }
 
     def __getattr__(name: str) -> Any:
-        # What many programs do without is imported when it is asked for first.
-        if name != "Pool":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from segue.aio.pool import Pool
+        from importlib import import_module
 
-        globals()[name] = Pool
-        return Pool
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found
 
 
 __all__ = [
@@ -34,6 +41,8 @@ __all__ = [
     "AsyncCursor",
     "AsyncPipeline",
     "AsyncTransaction",
+    "Client",
     "Pool",
+    "Ticket",
     "connect",
 ]

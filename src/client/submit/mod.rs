@@ -52,6 +52,8 @@ const SUBMISSION_BYTES_MAX: usize = 1 << 30;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long closing waits for a thread that is stuck in a callback.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// Nobody waits longer for room.
+const PATIENCE_MAX: Duration = Duration::from_secs(1 << 30);
 /// Between two attempts to hand over to a journal that is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -115,7 +117,8 @@ impl Submissions {
         Ok(())
     }
 
-    pub fn submit(&self, submission: Submission, may_wait: bool) -> Result<Ticket> {
+    /// `room`: for so long it waits for room, if it may at all.
+    pub fn submit(&self, submission: Submission, room: Option<Duration>) -> Result<Ticket> {
         self.start()?;
         let payload = Arc::new(submission.into_payload(unix_ms())?);
         let bytes = payload.bytes();
@@ -127,7 +130,9 @@ impl Submissions {
                 "the submission is larger than journal_bytes_max allows; nothing was handed over",
             ));
         }
-        let deadline = Instant::now() + shared.config.failover.timeout;
+        let may_wait = room.is_some();
+        let deadline =
+            Instant::now() + room.unwrap_or(shared.config.failover.timeout).min(PATIENCE_MAX);
         loop {
             let (mut keep, ticket) = match shared.reserve(&payload, bytes, may_wait, deadline)? {
                 Reserved::Known(ticket) => return Ok(ticket),
