@@ -264,7 +264,7 @@ fn first_records_are_read_wherever_they_stand() {
                 key: &text,
                 submitted_unix_ms: 1,
                 blocks_lane: false,
-                statements: Vec::new().into(),
+                statements: Vec::new(),
             };
             owner.append(journal, &Record::Submission(submission)).unwrap();
             owner.commit(journal, None).unwrap();
