@@ -6,6 +6,7 @@ Nothing is ever tried again: an application on Segue need not, and every error i
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 
@@ -238,7 +239,9 @@ def subscribe(client: segue.Client, log: app.Log) -> None:
         session = getattr(event, "session", 0)
         first, last = getattr(event, "first", 0), getattr(event, "last", 0)
         pause = round(getattr(event, "pause", 0) * 1e6)
-        log.write("V", event.kind, session, first, last, pause, event.message)
+        # As C names it: SessionMoved is session_moved.
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", event.kind).lower()
+        log.write("V", name, session, first, last, pause, event.message)
 
     client.on_event(note)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 SERVER_USER = "postgres"
 NETNS = Path("/run/netns")
+PACKAGES = Path(__file__).resolve().parent.parent
 
 
 def enter(module: str, arguments: Sequence[str]) -> int:
@@ -83,7 +84,7 @@ def spawn(
         words += ["setpriv", f"--reuid={SERVER_USER}", f"--regid={SERVER_USER}", "--init-groups"]
     words += [str(word) for word in command]
     environment = dict(os.environ)
-    environment.update(HOME="/nonexistent", LC_ALL="C.UTF-8")
+    environment.update(HOME="/nonexistent", LC_ALL="C.UTF-8", PYTHONPATH=str(PACKAGES))
     for name in [name for name in environment if name.startswith(("PG", "PATRONI", "ETCD"))]:
         del environment[name]
     with log.open("ab") as output:
