@@ -1,0 +1,1 @@
+"""Segue's workloads on a real Patroni cluster, under faults, with a verdict: see docs/chaos.md."""

@@ -1,0 +1,246 @@
+"""`python -m chaos`: runs the clients and the nemesis for some minutes, then judges and reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import plan, sandbox
+from .clientlog import now_us
+from .clients import Clients, Program
+from .cluster import HAPROXY_PORT, Cluster, Settings
+from .nemesis import Nemesis
+from .verdict import Database
+
+ACCOUNTS = 12
+WORKERS_MAX = 100
+BALANCE = 1_000_000
+SCHEMA = f"""
+CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE payment (id bigint NOT NULL, kind text NOT NULL, src int, dst int, amount bigint NOT NULL);
+CREATE INDEX ON payment (id);
+INSERT INTO account SELECT n, {BALANCE} FROM generate_series(1, {ACCOUNTS}) AS n;
+INSERT INTO account SELECT n, {BALANCE} FROM generate_series(1000, {1000 + 2 * WORKERS_MAX - 1}) AS n;
+"""
+TOTAL = BALANCE * (ACCOUNTS + 2 * WORKERS_MAX)
+
+
+def options() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--failovers", type=int, help="go on until so many are survived, instead")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--mode", choices=["sync", "async"], default="sync", help="of replication")
+    parser.add_argument("--clients", default="rust,c,python,aio,psycopg-libpq,psycopg-haproxy")
+    parser.add_argument("--faults", help="only these kinds, with commas: " + ", ".join(plan.KINDS))
+    parser.add_argument("--pace-ms", type=int, default=40, help="a worker's rest between transactions")
+    parser.add_argument("--rust", type=Path, help="the Rust client's program")
+    parser.add_argument("--c", type=Path, help="the C client's program")
+    parser.add_argument("--output", type=Path, help="a directory for logs and report")
+    parser.add_argument("--schedule", type=int, help="print so many faults of the seed's, and end")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Diary:
+    """What the harness does, with times: on the terminal and in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._begun = now_us()
+
+    def note(self, kind: str, text: str) -> None:
+        """One line."""
+        now = now_us()
+        os.write(self._file, f"{now} {kind} {text}\n".encode())
+        if kind != "whole":
+            print(f"{(now - self._begun) / 1e6:8.1f} {kind:8} {text}", flush=True)
+
+
+def programs(cluster: Cluster, given: argparse.Namespace) -> list[Program]:
+    """The client programs that were asked for."""
+    segue = (
+        f"host={cluster.hosts} user=app dbname=bank sslmode=disable failover_timeout_ms=120000"
+        " ledger=require"
+    )
+    tcp = (
+        "keepalives_idle=5 keepalives_interval=3 keepalives_count=3 tcp_user_timeout=15000"
+        " connect_timeout=2"
+    )
+    libpq = f"host={cluster.hosts} user=app dbname=bank target_session_attrs=read-write {tcp}"
+    haproxy = f"host=127.0.0.1 port={HAPROXY_PORT} user=app dbname=bank {tcp}"
+    python = [sys.executable, "-m"]
+    known = {
+        "rust": Program("rust", [str(given.rust)], segue, 10, 5, journal=True),
+        "c": Program("c", [str(given.c)], segue, 20, 3),
+        "python": Program("python", [*python, "chaos.app_segue"], segue, 30, 3),
+        "aio": Program("aio", [*python, "chaos.app_segue"], segue, 40, 2),
+        "psycopg-libpq": Program("psycopg-libpq", [*python, "chaos.app_psycopg"], libpq, 50, 3),
+        "psycopg-haproxy": Program(
+            "psycopg-haproxy", [*python, "chaos.app_psycopg"], haproxy, 60, 3
+        ),
+    }
+    chosen = []
+    for name in given.clients.split(","):
+        program = known[name]
+        if program.command[0] != "None":
+            chosen.append(program)
+    return chosen
+
+
+def prepare(cluster: Cluster) -> None:
+    """Makes the role, the database, the ledger and the tables."""
+    primary = cluster.primary()
+    if primary is None:
+        raise RuntimeError("no primary to begin with")
+    for database, user, sql in (
+        ("postgres", "postgres", "CREATE ROLE app LOGIN"),
+        ("postgres", "postgres", "CREATE DATABASE bank OWNER app"),
+        ("bank", "app", SCHEMA),
+    ):
+        dsn = f"host={primary.address} user={user} dbname={database}"
+        subprocess.run(
+            [cluster.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", sql], check=True
+        )
+    import segue
+
+    with segue.Client(f"host={cluster.hosts} user=app dbname=bank sslmode=disable") as client:
+        client.setup()
+
+
+def read_database(cluster: Cluster, run: Path) -> Database:
+    """Copies what the clients are judged by out of the primary."""
+    primary = cluster.primary()
+    if primary is None:
+        raise RuntimeError("no primary in the end")
+    for table, columns in (("payment", "id, kind, src, dst, amount"), ("account", "id, balance")):
+        with (run / f"{table}.tsv").open("wb") as file:
+            dsn = f"host={primary.address} user=postgres dbname=bank"
+            command = f"COPY {table} ({columns}) TO STDOUT"
+            subprocess.run(
+                [cluster.bin / "psql", "-Xq", "-d", dsn, "-c", command], stdout=file, check=True
+            )
+    return Database.read(run, BALANCE)
+
+
+def run_inside(given: argparse.Namespace) -> int:
+    """The whole run, inside the sandbox."""
+    run: Path = given.output
+    diary = Diary(run / "diary.log")
+    diary.note("begin", f"seed {given.seed}, {given.mode}, {given.minutes:g} minutes, logs in {run}")
+    base = Path(tempfile.mkdtemp(prefix="segue-chaos-"))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(base)], check=True)
+    base.chmod(0o755)
+    servers = run / "servers"
+    servers.mkdir()
+    settings = Settings(synchronous=given.mode == "sync")
+    cluster = Cluster(base, servers, settings)
+    cluster.start()
+    prepare(cluster)
+    diary.note("cluster", f"{cluster.members()}")
+    probe = run / "prober.log"
+    sandbox.spawn(
+        [sys.executable, "-m", "chaos.prober", probe]
+        + [f"{node.name}={node.address}" for node in cluster.nodes],
+        run / "prober.output",
+        as_root=True,
+    )
+    journals = base / "journals"
+    journals.mkdir()
+    arguments = [
+        "--seed", str(given.seed), "--accounts", str(ACCOUNTS), "--total", str(TOTAL),
+        "--pace-ms", str(given.pace_ms),
+    ]  # fmt: skip
+    clients = Clients(programs(cluster, given), run, journals, arguments, diary.note)
+    nemesis = Nemesis(cluster, clients, given.seed, diary.note)
+    broken = ""
+    begun = time.monotonic()
+    first_timeline = timeline(cluster)
+    kinds = None
+    if given.faults:
+        kinds = {kind: plan.KINDS[kind] for kind in given.faults.split(",")}
+    try:
+        clients.stuck()
+        number = 0
+        while True:
+            if given.failovers is not None:
+                if timeline(cluster) - first_timeline >= given.failovers:
+                    break
+            elif time.monotonic() - begun > given.minutes * 60:
+                break
+            number += 1
+            nemesis.strike(plan.fault(given.seed, number, kinds))
+    except (TimeoutError, RuntimeError, KeyboardInterrupt) as error:
+        broken = f"{type(error).__name__}: {error}"
+        diary.note("broken", broken)
+    late = clients.finish()
+    diary.note("end", f"clients have ended{', but for ' + ' '.join(late) if late else ''}")
+    if not broken:
+        cluster.wait_until_healed(120)
+    database = read_database(cluster, run)
+    facts = {
+        "seed": given.seed,
+        "mode": given.mode,
+        "seconds": round(time.monotonic() - begun, 1),
+        "faults": number,
+        "failovers": timeline(cluster) - first_timeline,
+        "client_kills": clients.kills,
+        "crashes": clients.crashes,
+        "stuck": nemesis.stuck,
+        "late": late,
+        "repairs": nemesis.repairs,
+        "broken": broken,
+        "settings": vars(settings),
+        "clients": clients.faces,
+        "balance": BALANCE,
+    }
+    (run / "facts.json").write_text(json.dumps(facts, indent=1))
+    from .report import write_report
+
+    assert database is not None
+    return write_report(run)
+
+
+def timeline(cluster: Cluster) -> int:
+    """The leader's timeline, as Patroni knows it; 0 if nobody tells."""
+    leaders = [m for m in cluster.members() if m.get("role") in ("leader", "master")]
+    return int(leaders[0].get("timeline", 0)) if leaders else 0
+
+
+def main() -> int:
+    """Prepares the output, then goes into the sandbox."""
+    given = options()
+    if given.schedule is not None:
+        for number in range(1, given.schedule + 1):
+            print(plan.fault(given.seed, number))
+        return 0
+    if given.inside:
+        return sandbox.as_init(lambda: run_inside(given))
+    if os.geteuid() != 0:
+        print("chaos: namespaces need root", file=sys.stderr)
+        return 2
+    if given.output is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        given.output = Path("target/chaos") / f"{stamp}-{given.mode}-{given.seed}"
+    run = given.output.resolve()
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True)
+    words = ["--inside", "--output", str(run), "--seed", str(given.seed)]
+    for name in ("minutes", "failovers", "mode", "clients", "faults", "pace_ms", "rust", "c"):
+        value = getattr(given, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return sandbox.enter("chaos", words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

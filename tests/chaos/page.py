@@ -1,0 +1,231 @@
+"""The report as one HTML page: no script, nothing from elsewhere, drawings as inline SVG."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from .verdict import Face
+
+LEFT = 110
+MIN_WIDTH = 1080
+COLOURS = ["#1b6ca8", "#1a936f", "#7d4cb2", "#3aa6b9", "#c0392b", "#e08e0b"]
+STATES = {"primary": "#2e9e5b", "standby": "#9cc3e6", "silent": "#c9c9c9", "down": "#d9534f"}
+STYLE = """
+body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; color: #222;
+       background: #fff; padding: 0 1em }
+h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
+table { border-collapse: collapse } th, td { padding: .25em .7em; border-bottom: 1px solid #ddd;
+       text-align: right } th:first-child, td:first-child { text-align: left }
+tr.other td { color: #777 } td.bad { color: #c0392b; font-weight: 600 }
+.good { color: #2e7d4f } .bad { color: #c0392b } .draw { overflow-x: auto }
+svg text { font: 11px system-ui, sans-serif; fill: #444 } details { margin: .4em 0 }
+li { overflow-wrap: anywhere } .key span { display: inline-block; margin-right: 1.2em }
+.key i { display: inline-block; width: .9em; height: .9em; margin-right: .3em; border-radius: 2px }
+"""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that lasted, in seconds from the beginning."""
+
+    start: float
+    end: float
+    kind: str
+    text: str
+
+
+@dataclass
+class Page:
+    """What the page shows."""
+
+    facts: dict[str, Any]
+    violations: Sequence[str]
+    shortfalls: Sequence[str]
+    faces: dict[str, Face]
+    pauses: dict[str, dict[str, Any]]
+    cluster: dict[str, Any]
+    seconds: float
+    throughput: dict[str, Counter[int]]
+    """For each face, what ended in which second."""
+    spans: dict[str, list[tuple[int, int]]]
+    """For each face, from when to when each payment took, in microseconds from the beginning."""
+    roles: dict[str, list[Bar]]
+    faults: list[Bar]
+    client_kills: list[float]
+
+
+def render(page: Page) -> str:
+    """The whole page."""
+    facts = page.facts
+    title = f"Chaos: {facts['failovers']} failovers, {facts['mode']}hronous replication"
+    parts = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
+        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
+        f"<p>Seed {facts['seed']}, {facts['faults']} faults in {facts['seconds']:.0f} s,"
+        f" {facts['client_kills']} clients killed. The cluster was without a primary for"
+        f" {page.cluster['p50_ms']} ms in the median of failovers, at most {page.cluster['max_ms']} ms.</p>",
+        _verdict(page),
+        _table(page),
+        "<h2>Over time</h2>",
+        _key(),
+        f'<div class="draw">{_drawing(page)}</div>',
+        _details(page),
+        "</body></html>",
+    ]
+    return "\n".join(parts)
+
+
+def _verdict(page: Page) -> str:
+    if not page.violations and not page.shortfalls:
+        return '<p class="good"><b>Nothing lost, nothing twice, no error, nothing unknown.</b></p>'
+    lines = [f'<li class="bad"><b>{escape(text)}</b></li>' for text in page.violations]
+    lines += [f"<li>{escape(text)}</li>" for text in page.shortfalls]
+    return f"<ul>{''.join(lines)}</ul>"
+
+
+def _table(page: Page) -> str:
+    head = (
+        "<tr><th>client<th>payments<th>told committed<th>errors seen<th>lost<th>unreported"
+        "<th>there twice<th>unknown<th>not told<th>divergences<th>pause p50<th>p99<th>longest"
+        "<th>beyond the cluster&rsquo;s p50<th>p99<th>longest</tr>"
+    )
+    rows = []
+    for name, face in page.faces.items():
+        split = page.pauses.get(name, {})
+        cells = [
+            str(face.payments),
+            str(face.told_committed),
+            _count(face.errors),
+            _count(face.lost),
+            _count(face.lost_unreported),
+            _count(face.duplicated),
+            _count(face.told_unknown),
+            str(face.told_nothing),
+            _count(face.events.get("replay_diverged", 0)),
+        ]
+        for part in ("whole", "share"):
+            cells += [str(split.get(part, {}).get(f"{key}_ms", "")) for key in ("p50", "p99", "max")]
+        marked = [c if c.startswith("<td") else f"<td>{c}" for c in cells]
+        kind = ' class="other"' if name.startswith("psycopg") else ""
+        rows.append(f"<tr{kind}><td>{escape(name)}{''.join(marked)}</tr>")
+    note = (
+        "<p>Times in milliseconds. A pause is one payment that had begun before the new primary took writes"
+        " and ended afterwards; what is beyond the cluster&rsquo;s is counted from that moment, as an"
+        " independent prober has seen it. <i>Not told</i>: the client was killed before it heard.</p>"
+    )
+    return f"<table>{head}{''.join(rows)}</table>{note}"
+
+
+def _count(number: int) -> str:
+    return f'<td class="bad">{number}' if number else "0"
+
+
+def _key() -> str:
+    spans = [
+        f'<span><i style="background:{colour}"></i>{state}</span>' for state, colour in STATES.items()
+    ]
+    return f'<p class="key">{"".join(spans)}</p>'
+
+
+def _drawing(page: Page) -> str:
+    seconds = max(page.seconds, 1.0)
+    scale = max((MIN_WIDTH - LEFT) / seconds, 0.6)
+    width = LEFT + seconds * scale + 10
+    y = 10.0
+    out: list[str] = []
+
+    def label(text: str, at: float) -> None:
+        out.append(f'<text x="4" y="{at:.1f}">{escape(text)}</text>')
+
+    top = y
+    for name, bars in sorted(page.roles.items()):
+        label(name, y + 11)
+        out += _bars(bars, scale, y, lambda bar: STATES.get(bar.kind, "#eee"))
+        y += 20
+    label("faults", y + 11)
+    out += _bars(page.faults, scale, y, lambda _bar: "#555")
+    y += 20
+    label("clients killed", y + 11)
+    for at in page.client_kills:
+        x = LEFT + at * scale
+        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 14}" stroke="#c0392b"/>')
+    y += 30
+    for index, (name, counter) in enumerate(sorted(page.throughput.items())):
+        out += _curve(
+            f"{name}, per s",
+            [(second, counter.get(second, 0)) for second in range(int(seconds) + 1)],
+            scale, y, COLOURS[index % len(COLOURS)],
+        )  # fmt: skip
+        y += 60
+    for index, (name, spans) in enumerate(sorted(page.spans.items())):
+        out += _curve(
+            f"{name}, pause ms",
+            _longest(spans, int(seconds) + 1),
+            scale, y, COLOURS[index % len(COLOURS)],
+        )  # fmt: skip
+        y += 60
+    step = next(s for s in (10, 30, 60, 300, 600, 1800, 7200, 10**9) if seconds / s <= 30)
+    for tick in range(0, int(seconds) + 1, step):
+        x = LEFT + tick * scale
+        out.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y}" stroke="#eee"/>'
+            f'<text x="{x:.1f}" y="{y + 12}">{tick} s</text>'
+        )
+    size = f'width="{width:.0f}" height="{y + 20:.0f}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(out)}</svg>'
+
+
+def _bars(bars: Iterable[Bar], scale: float, y: float, colour: Any) -> list[str]:
+    return [
+        f'<rect x="{LEFT + bar.start * scale:.1f}" y="{y}"'
+        f' width="{max(1.0, (bar.end - bar.start) * scale):.1f}" height="14" fill="{colour(bar)}">'
+        f"<title>{escape(bar.text)}</title></rect>"
+        for bar in bars
+    ]
+
+
+def _longest(spans: Iterable[tuple[int, int]], seconds: int) -> list[tuple[int, int]]:
+    """For each second the longest payment that was under way in it, in milliseconds."""
+    longest = [0] * seconds
+    for start, end in spans:
+        took = (end - start) // 1000
+        for second in range(max(0, start // 1_000_000), min(seconds, end // 1_000_000 + 1)):
+            longest[second] = max(longest[second], took)
+    return list(enumerate(longest))
+
+
+def _curve(
+    name: str, points: Sequence[tuple[int, int]], scale: float, y: float, colour: str
+) -> list[str]:
+    height = 44
+    highest = max((value for _, value in points), default=0) or 1
+    path = " ".join(
+        f"{LEFT + second * scale:.1f},{y + height - value * height / highest:.1f}"
+        for second, value in points
+    )
+    return [
+        f'<text x="4" y="{y + 12:.1f}">{escape(name)}</text>',
+        f'<text x="4" y="{y + 26:.1f}">0 to {highest}</text>',
+        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>',
+    ]
+
+
+def _details(page: Page) -> str:
+    out = ["<h2>What was seen</h2>"]
+    for name, face in page.faces.items():
+        states = ", ".join(f"{k}: {v}" for k, v in sorted(face.errors_by_sqlstate.items()))
+        events = ", ".join(f"{k}: {v}" for k, v in sorted(face.events.items()))
+        lines = [f"errors by SQLSTATE: {states}"] if states else []
+        lines += [f"events: {events}"] if events else []
+        lines += face.error_examples
+        lines += face.divergences[:20]
+        for kind, examples in face.examples.items():
+            lines += [f"{kind}: {text}" for text in examples]
+        items = "".join(f"<li>{escape(line[:600])}</li>" for line in lines)
+        out.append(f"<details><summary>{escape(name)}</summary><ul>{items}</ul></details>")
+    return "".join(out)
