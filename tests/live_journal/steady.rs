@@ -56,7 +56,7 @@ fn what_only_reads_leaves_no_trace() {
 fn room_is_used_again() {
     let stand = Stand::new();
     let client =
-        stand.client("journal_sync=none journal_bytes_max=1048576 ledger_rotate_commits=100");
+        stand.client("journal_sync=none journal_dir_bytes_max=1048576 ledger_rotate_commits=100");
     let mut session = client.session().unwrap();
     let (insert, count) = (format!("INSERT INTO {} VALUES ($1)", stand.table), 20_000_i64);
     for id in 0..count / 2 {
