@@ -40,15 +40,18 @@ if [ -n "$missing" ]; then
     fi
     # Tells the packages not to start what they install.
     policy=/usr/sbin/policy-rc.d
+    our_policy=''
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
+        our_policy=yes
         trap 'rm -f "$policy"' EXIT
     fi
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of packages
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
-    if [ -n "$(trap)" ]; then
+    # By hand too: exec below runs no traps.
+    if [ -n "$our_policy" ]; then
         rm -f "$policy"
         trap - EXIT
     fi

@@ -52,14 +52,8 @@ def outages(sights: Iterable[Sight]) -> list[Outage]:
     for sight in sorted(sights, key=lambda sight: sight.time):
         if sight.state != "write" or (last is not None and sight.timeline < last.timeline):
             continue
-        if last is not None and (
-            sight.timeline > last.timeline or sight.time - last.time > HICCUP_US
-        ):
-            found.append(
-                Outage(
-                    last.time, sight.time, last.node, sight.node, last.timeline, sight.timeline
-                )
-            )
+        if last is not None and (sight.timeline > last.timeline or sight.time - last.time > HICCUP_US):
+            found.append(Outage(last.time, sight.time, last.node, sight.node, last.timeline, sight.timeline))
         last = sight
     return found
 
