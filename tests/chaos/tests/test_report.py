@@ -55,6 +55,13 @@ def test_a_pause_is_split_where_the_new_primary_takes_writes() -> None:
     assert pauses.by_face([pause])["c"]["share"]["max_ms"] == 30.0
 
 
+def test_a_client_that_is_faster_than_the_prober_has_no_share() -> None:
+    outage = pauses.Outage(1_000_000, 4_000_000, "n1", "n2", 1, 2)
+    log = a_log((1_200_000, 3_980_000), (3_985_000, 3_990_000), (3_995_000, 4_010_000))
+    (pause,) = pauses.pauses([log], [outage])
+    assert (pause.whole_us, pause.cluster_us, pause.share_us) == (2_780_000, 2_780_000, 0)
+
+
 def test_who_rested_or_read_meanwhile_has_no_pause() -> None:
     outage = pauses.Outage(1_000_000, 4_000_000, "n1", "n2", 1, 2)
     assert not pauses.pauses([a_log((900_000, 950_000), (4_100_000, 4_200_000))], [outage])
