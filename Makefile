@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-c test-packaging test-python fuzz bench bench-python lint clean build header install uninstall
+.PHONY: help setup demo test test-c test-packaging test-python fuzz bench bench-python chaos lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-python   the Python wheel's suite alone"
 	@echo "make fuzz MINUTES=10   the fuzz targets, so long each"
 	@echo "make bench   the benchmarks; make bench-python: the wheel beside psycopg and asyncpg"
+	@echo "make chaos MINUTES=2   real clients on a real Patroni cluster under faults, as root; docs/chaos.md"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
 	@echo "make header  write include/segue.h anew from src/ffi"
@@ -49,6 +50,12 @@ bench-python:
 	target/venv/bin/python python/benchmarks/rows.py
 	target/venv/bin/python python/benchmarks/submit.py
 	target/venv/bin/python python/benchmarks/footprint.py
+
+MINUTES ?= 2
+
+# More options of `python -m chaos`: make chaos MINUTES=30 CHAOS="--mode async --seed 7".
+chaos: setup
+	@sh scripts/chaos.sh --minutes $(MINUTES) $(CHAOS)
 
 build:
 	$(CARGO) build --release --lib --bin segue

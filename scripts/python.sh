@@ -46,6 +46,15 @@ export PYTHONSAFEPATH=1
 "$venv/bin/stubtest" segue._segue
 "$venv/bin/pytest" "$@"
 if [ $# -eq 0 ]; then
+    # What judges the chaos runs, without a cluster: scripts/chaos.sh has the rest.
+    (
+        cd "$root/tests/chaos"
+        "$venv/bin/ruff" format --check --quiet .
+        "$venv/bin/ruff" check --quiet .
+        "$venv/bin/pytest" -q --no-header
+        cd ..
+        "$venv/bin/mypy" --config-file chaos/pyproject.toml -p chaos
+    )
     # In a process of its own: its plugin takes pytest over.
     cd sqlalchemy_tests
     "$venv/bin/pytest" -q --no-header -r fE

@@ -33,6 +33,10 @@ INSERT INTO account SELECT n, {BALANCE} FROM generate_series(1000, {1000 + 2 * W
 TOTAL = BALANCE * (ACCOUNTS + 2 * WORKERS_MAX)
 
 
+def _absolute(path: str) -> Path:
+    return Path(path).resolve()
+
+
 def options() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
@@ -43,8 +47,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--clients", default="rust,c,python,aio,psycopg-libpq,psycopg-haproxy")
     parser.add_argument("--faults", help="only these kinds, with commas: " + ", ".join(plan.KINDS))
     parser.add_argument("--pace-ms", type=int, default=40, help="a worker's rest between transactions")
-    parser.add_argument("--rust", type=Path, help="the Rust client's program")
-    parser.add_argument("--c", type=Path, help="the C client's program")
+    parser.add_argument("--rust", type=_absolute, help="the Rust client's program")
+    parser.add_argument("--c", type=_absolute, help="the C client's program")
     parser.add_argument("--output", type=Path, help="a directory for logs and report")
     parser.add_argument("--schedule", type=int, help="print so many faults of the seed's, and end")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -69,12 +73,10 @@ class Diary:
 def programs(cluster: Cluster, given: argparse.Namespace) -> list[Program]:
     """The client programs that were asked for."""
     segue = (
-        f"host={cluster.hosts} user=app dbname=bank sslmode=disable failover_timeout_ms=120000"
-        " ledger=require"
+        f"host={cluster.hosts} user=app dbname=bank sslmode=disable failover_timeout_ms=120000 ledger=require"
     )
     tcp = (
-        "keepalives_idle=5 keepalives_interval=3 keepalives_count=3 tcp_user_timeout=15000"
-        " connect_timeout=2"
+        "keepalives_idle=5 keepalives_interval=3 keepalives_count=3 tcp_user_timeout=15000 connect_timeout=2"
     )
     libpq = f"host={cluster.hosts} user=app dbname=bank target_session_attrs=read-write {tcp}"
     haproxy = f"host=127.0.0.1 port={HAPROXY_PORT} user=app dbname=bank {tcp}"
@@ -85,9 +87,7 @@ def programs(cluster: Cluster, given: argparse.Namespace) -> list[Program]:
         "python": Program("python", [*python, "chaos.app_segue"], segue, 30, 3),
         "aio": Program("aio", [*python, "chaos.app_segue"], segue, 40, 2),
         "psycopg-libpq": Program("psycopg-libpq", [*python, "chaos.app_psycopg"], libpq, 50, 3),
-        "psycopg-haproxy": Program(
-            "psycopg-haproxy", [*python, "chaos.app_psycopg"], haproxy, 60, 3
-        ),
+        "psycopg-haproxy": Program("psycopg-haproxy", [*python, "chaos.app_psycopg"], haproxy, 60, 3),
     }
     chosen = []
     for name in given.clients.split(","):
@@ -126,9 +126,7 @@ def read_database(cluster: Cluster, run: Path) -> Database:
         with (run / f"{table}.tsv").open("wb") as file:
             dsn = f"host={primary.address} user=postgres dbname=bank"
             command = f"COPY {table} ({columns}) TO STDOUT"
-            subprocess.run(
-                [cluster.bin / "psql", "-Xq", "-d", dsn, "-c", command], stdout=file, check=True
-            )
+            subprocess.run([cluster.bin / "psql", "-Xq", "-d", dsn, "-c", command], stdout=file, check=True)
     return Database.read(run, BALANCE)
 
 
@@ -149,7 +147,7 @@ def run_inside(given: argparse.Namespace) -> int:
     diary.note("cluster", f"{cluster.members()}")
     probe = run / "prober.log"
     sandbox.spawn(
-        [sys.executable, "-m", "chaos.prober", probe]
+        [sys.executable, "-m", "chaos.prober", str(probe)]
         + [f"{node.name}={node.address}" for node in cluster.nodes],
         run / "prober.output",
         as_root=True,

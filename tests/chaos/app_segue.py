@@ -15,7 +15,7 @@ import segue.aio
 
 from . import app
 from .app import Worker
-from .clientlog import COMMITTED, NOT_COMMITTED, UNKNOWN
+from .clientlog import COMMITTED, NOT_COMMITTED, UNKNOWN, Log
 
 OUTCOMES = {
     segue.Outcome.COMMITTED: COMMITTED,
@@ -232,7 +232,7 @@ def tasks(workers: list[Worker]) -> None:
     asyncio.run(main())
 
 
-def subscribe(client: segue.Client, log: app.Log) -> None:
+def subscribe(client: segue.Client, log: Log) -> None:
     """Writes the client's events into the log of its first worker."""
 
     def note(event: segue.events.Event) -> None:

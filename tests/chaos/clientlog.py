@@ -145,8 +145,9 @@ def _take(log: ClientLog, line: str) -> None:
             operation.ended, operation.outcome, operation.sqlstate = at, words[1], words[2]
             operation.message = " ".join(words[3:])
         case "V":
-            numbers = (int(word) for word in words[1:5])
-            log.events.append(Event(at, words[0], *numbers, text=" ".join(words[5:])))
+            session, first, last, pause = (int(word) for word in words[1:5])
+            message = " ".join(words[5:])
+            log.events.append(Event(at, words[0], session, first, last, pause, message))
         case "F":
             log.findings.append((at, text))
         case "Q":

@@ -150,9 +150,7 @@ class Clients:
         ]  # fmt: skip
         if program.journal:
             command += ["--journal-dir", str(self._journals / program.face)]
-        client.process = sandbox.spawn(
-            command, self._logs / f"{program.face}.output", as_root=True
-        )
+        client.process = sandbox.spawn(command, self._logs / f"{program.face}.output", as_root=True)
 
     def _look_after(self) -> None:
         while True:

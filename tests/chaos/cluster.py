@@ -147,9 +147,7 @@ class Cluster:
         self.bin = postgres_bin()
         self.etcd: subprocess.Popen[bytes] | None = None
         self.haproxy: subprocess.Popen[bytes] | None = None
-        self.nodes = [
-            Node(f"n{i}", f"10.99.0.1{i}", base / f"n{i}", logs / f"n{i}.log") for i in (1, 2, 3)
-        ]
+        self.nodes = [Node(f"n{i}", f"10.99.0.1{i}", base / f"n{i}", logs / f"n{i}.log") for i in (1, 2, 3)]
 
     def start(self) -> None:
         """Builds the network, bootstraps the cluster, and waits until all three are in place."""
@@ -265,9 +263,7 @@ class Cluster:
             f"host={node.address} user=postgres dbname=postgres connect_timeout=3", "-c", sql,
         ]  # fmt: skip
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -90,7 +90,7 @@ def _verdict(page: Page) -> str:
 
 def _table(page: Page) -> str:
     head = (
-        "<tr><th>client<th>payments<th>told committed<th>errors seen<th>lost<th>unreported"
+        "<tr><th>client<th>payments<th>told committed<th>errors seen<th>disk full<th>lost<th>unreported"
         "<th>there twice<th>unknown<th>not told<th>divergences<th>pause p50<th>p99<th>longest"
         "<th>beyond the cluster&rsquo;s p50<th>p99<th>longest</tr>"
     )
@@ -100,7 +100,8 @@ def _table(page: Page) -> str:
         cells = [
             str(face.payments),
             str(face.told_committed),
-            _count(face.errors),
+            _count(face.errors - face.errors_disk_full),
+            str(face.errors_disk_full),
             _count(face.lost),
             _count(face.lost_unreported),
             _count(face.duplicated),
@@ -126,9 +127,7 @@ def _count(number: int) -> str:
 
 
 def _key() -> str:
-    spans = [
-        f'<span><i style="background:{colour}"></i>{state}</span>' for state, colour in STATES.items()
-    ]
+    spans = [f'<span><i style="background:{colour}"></i>{state}</span>' for state, colour in STATES.items()]
     return f'<p class="key">{"".join(spans)}</p>'
 
 
@@ -199,14 +198,11 @@ def _longest(spans: Iterable[tuple[int, int]], seconds: int) -> list[tuple[int, 
     return list(enumerate(longest))
 
 
-def _curve(
-    name: str, points: Sequence[tuple[int, int]], scale: float, y: float, colour: str
-) -> list[str]:
+def _curve(name: str, points: Sequence[tuple[int, int]], scale: float, y: float, colour: str) -> list[str]:
     height = 44
     highest = max((value for _, value in points), default=0) or 1
     path = " ".join(
-        f"{LEFT + second * scale:.1f},{y + height - value * height / highest:.1f}"
-        for second, value in points
+        f"{LEFT + second * scale:.1f},{y + height - value * height / highest:.1f}" for second, value in points
     )
     return [
         f'<text x="4" y="{y + 12:.1f}">{escape(name)}</text>',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,10 @@ from .prober import Sight
 
 HICCUP_US = 500_000
 """A shorter gap between two writes on the same timeline is no outage."""
+NEAR = 100
+"""More payments than a worker ends in `LATE_US`."""
+LATE_US = 1_500_000
+"""The prober may see the new primary later than the clients do, by its period and its patience."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,17 @@ def outages(sights: Iterable[Sight]) -> list[Outage]:
     for sight in sorted(sights, key=lambda sight: sight.time):
         if sight.state != "write" or (last is not None and sight.timeline < last.timeline):
             continue
-        if last is not None and (
-            sight.timeline > last.timeline or sight.time - last.time > HICCUP_US
-        ):
-            found.append(
-                Outage(
-                    last.time, sight.time, last.node, sight.node, last.timeline, sight.timeline
-                )
-            )
+        if last is not None and (sight.timeline > last.timeline or sight.time - last.time > HICCUP_US):
+            found.append(Outage(last.time, sight.time, last.node, sight.node, last.timeline, sight.timeline))
         last = sight
     return found
 
 
 def pauses(logs: Iterable[ClientLog], failovers: Sequence[Outage]) -> list[Pause]:
-    """Each worker's longest wait for each failover. Workers that were dead or resting then have none."""
+    """Each worker's longest wait for each failover. Workers that were dead or resting then have none.
+
+    An answer before the prober's first write is a share of 0.
+    """
     operations: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for log in logs:
         for operation in log.operations.values():
@@ -76,22 +78,30 @@ def pauses(logs: Iterable[ClientLog], failovers: Sequence[Outage]) -> list[Pause
     found = []
     for (face, worker), spans in sorted(operations.items()):
         spans.sort()
-        position = 0
+        ends = sorted(ended for _, ended in spans)
         for outage in failovers:
-            while position < len(spans) and spans[position][1] < outage.end:
-                position += 1
-            # The first that ended after the new primary was there; it counts if it had begun before.
-            if position == len(spans):
-                break
-            begun, ended = spans[position]
-            if begun >= outage.end:
+            # One worker does one thing at a time, so spans are in the same order by begin and by end.
+            position = bisect_left(ends, max(outage.start, outage.end - LATE_US))
+            half = (outage.end - outage.start) // 2
+            waited = [
+                (begun, ended)
+                for begun, ended in spans[position : position + NEAR]
+                if begun < outage.end and (ended >= outage.end or ended - begun >= half)
+            ]
+            if not waited:
                 continue
+            begun, ended = max(waited, key=lambda span: span[1] - span[0])
             found.append(
                 Pause(
-                    face, worker, begun, ended, ended - begun,
-                    outage.end - max(begun, outage.start), ended - outage.end,
+                    face,
+                    worker,
+                    begun,
+                    ended,
+                    ended - begun,
+                    max(0, min(ended, outage.end) - max(begun, outage.start)),
+                    max(0, ended - max(outage.end, begun)),
                 )
-            )  # fmt: skip
+            )
     return found
 
 

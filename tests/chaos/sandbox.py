@@ -112,14 +112,14 @@ def processes_of(init: int) -> dict[int, str]:
     """All processes of the namespace of which `init` is process 1, with their command lines."""
     found = {}
     try:
-        namespace = os.readlink(f"/proc/{init}/ns/pid")
+        namespace = Path(f"/proc/{init}/ns/pid").readlink()
     except OSError:
         return {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            if os.readlink(entry / "ns/pid") == namespace:
+            if (entry / "ns/pid").readlink() == namespace:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 found[int(entry.name)] = b" ".join(words).decode(errors="replace").strip()
         except OSError:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .clientlog import COMMITTED, NOT_COMMITTED, ClientLog, Operation
+from .clientlog import COMMITTED, NOT_COMMITTED, UNKNOWN, ClientLog, Operation
 
 EXAMPLES = 20
 
@@ -78,6 +78,8 @@ class Face:
     told_nothing: int = 0
     """The client was killed before it heard."""
     errors: int = 0
+    errors_disk_full: int = 0
+    """Of these, those of class 53: the server is out of room, says so itself, and nothing is committed."""
     errors_by_sqlstate: dict[str, int] = field(default_factory=dict)
     error_examples: list[str] = field(default_factory=list)
     retries: int = 0
@@ -93,6 +95,8 @@ class Face:
     accepted_missing: int = 0
     wrong_content: int = 0
     findings: int = 0
+    findings_explained: int = 0
+    """Balances that are older than they must be, after payments of that worker were lost."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     divergences: list[str] = field(default_factory=list)
@@ -139,8 +143,12 @@ def judge(logs: Sequence[ClientLog], database: Database) -> Verdict:
                 face.decoys_present += 1
                 face.example("decoys_present", f"{log.name}: {decoy}")
         for time, text in log.findings:
-            face.findings += 1
-            face.example("findings", f"{log.name} at {time}: {text}")
+            own = lost_of.get((log.face, log.worker, log.incarnation), [])
+            if text.startswith("own balances") and any((o.ended or 0) < time for o in own):
+                face.findings_explained += 1
+            else:
+                face.findings += 1
+                face.example("findings", f"{log.name} at {time}: {text}")
         _take_events(face, log)
     _losses(faces, logs, lost_of)
     foreign = sorted(id_ for id_ in there if id_ not in intended)
@@ -192,6 +200,8 @@ def _count_errors(face: Face, log: ClientLog, operation: Operation) -> None:
         seen.append((operation.ended, operation.sqlstate, operation.message))
     for time, state, message in seen:
         face.errors += 1
+        if state.startswith("53") and operation.outcome != UNKNOWN:
+            face.errors_disk_full += 1
         face.errors_by_sqlstate[state] = face.errors_by_sqlstate.get(state, 0) + 1
         if face.errors_by_sqlstate[state] <= 5:
             text = f"{log.name} at {time}, {operation.id} ({operation.kind}): {state} {message}"

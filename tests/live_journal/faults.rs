@@ -9,8 +9,7 @@ use segue::{ClientEvent, Outcome};
 use crate::harness::{Stand, in_flight};
 
 /// A journal so small that one transaction fills it.
-const SMALL: &str =
-    "journal_sync=none journal_bytes_max=1048576 journal_dir_bytes_max=1048576";
+const SMALL: &str = "journal_sync=none journal_bytes_max=1048576 journal_dir_bytes_max=1048576";
 
 #[test]
 fn a_full_journal_lets_go_of_what_is_new() {
