@@ -23,7 +23,7 @@ fn works_while_every_server_is_down() {
     cluster.server(0).stop_fast().unwrap();
     let client = Client::connect(&conninfo).unwrap();
     let status = client.status();
-    assert_eq!(status.journal_of_submissions, Some(dir.path().join("j")));
+    assert_eq!(status.journal.map(|journal| journal.dir), Some(dir.path().join("j")));
     let lane = |id: i64| insert("t", id).lane("till").key(format!("sale {id}"));
     let ids: Vec<_> = (0..100).map(|id| client.submit(lane(id)).unwrap().id()).collect();
     eventually("the problem is told", || client.submissions().unwrap().problem.is_some());
