@@ -122,9 +122,8 @@ fn insert(session: &mut Session, worker: &Worker) {
 fn pipeline(session: &mut Session, worker: &Worker) {
     let ids: Vec<i64> = (0..5).map(|_| worker.begin("pipeline")).collect();
     let mut pipeline = session.pipeline();
-    let added: Result<()> = ids
-        .iter()
-        .try_for_each(|id| pipeline.add(INSERT, &[id, &"pipeline", &NONE, &NONE, &1i64]));
+    let added: Result<()> =
+        ids.iter().try_for_each(|id| pipeline.add(INSERT, &[id, &"pipeline", &NONE, &NONE, &1i64]));
     match added.and_then(|()| pipeline.finish()) {
         Ok(results) => {
             for (id, result) in ids.iter().zip(results) {

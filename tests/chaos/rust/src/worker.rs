@@ -36,9 +36,8 @@ impl Arguments {
             given.insert(name, value);
         }
         let text = |name: &str| given.get(name).cloned().ok_or(format!("{name} is missing"));
-        let number = |name: &str| {
-            text(name)?.parse::<u64>().map_err(|error| format!("{name}: {error}"))
-        };
+        let number =
+            |name: &str| text(name)?.parse::<u64>().map_err(|error| format!("{name}: {error}"));
         Ok(Self {
             conninfo: text("--conninfo")?,
             face: text("--face")?,
