@@ -71,26 +71,33 @@ class Nemesis:
 
     def _wait(self) -> None:
         """Patroni mends most by itself; what it does not is done by hand, as an operator would."""
-        for attempt in ("wait", "restart", "rebuild"):
+        for remedy in (self._restart_standbys, self._rebuild_standbys):
             try:
                 self._cluster.wait_until_healed(HEALING_S)
             except TimeoutError as error:
-                trouble = str(error)
-                if attempt == "rebuild":
-                    raise
+                self._note("repair", f"{error}; {remedy.__name__.strip('_')}")
+                self.repairs.append(str(error))
+                remedy()
             else:
                 return
-            self._note("repair", f"{attempt}: {trouble}")
-            self.repairs.append(trouble)
-            primary = self._cluster.primary()
-            for node in self._cluster.nodes:
-                if f": {node.name} " in trouble or attempt == "restart":
-                    if node is primary:
-                        continue
-                    node.kill()
-                    if attempt == "restart" and primary is not None:
-                        shutil.rmtree(node.disk / "data", ignore_errors=True)
-                    node.start()
+        self._cluster.wait_until_healed(HEALING_S)
+
+    def _restart_standbys(self) -> None:
+        primary = self._cluster.primary()
+        for node in self._cluster.nodes:
+            if node is not primary:
+                node.kill()
+                node.start()
+
+    def _rebuild_standbys(self) -> None:
+        primary = self._cluster.primary()
+        if primary is None:
+            raise RuntimeError("there is no primary to build standbys from")
+        for node in self._cluster.nodes:
+            if node is not primary:
+                node.kill()
+                shutil.rmtree(node.disk / "data", ignore_errors=True)
+                node.start()
 
     def _kill_clients(self, fault: Fault) -> None:
         choice = random.Random(f"{self._seed}/clients/{fault.number}")

@@ -49,8 +49,9 @@ def as_init(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: os.kill(child, number))
+    # The terminal's interrupt reaches the child by itself; SIGTERM is passed on as one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(child, signal.SIGINT))
     while True:
         pid, wait_status = os.wait()
         if pid == child:
