@@ -229,8 +229,6 @@ fn a_journal_belongs_to_one_client() {
     let key = "0".repeat(64);
     let error = Client::connect(&conninfo(&format!("journal_key={key}"))).map(drop).unwrap_err();
     assert!(error.to_string().contains("journal_not_encrypted"), "{error}");
-    let required = Client::connect(&conninfo("journal_required=on")).map(drop).unwrap_err();
-    assert!(required.to_string().contains("journal_required=on cannot be used yet"), "{required}");
 }
 
 /// With the journal encrypted nothing of a submission stands in its files in the clear.
