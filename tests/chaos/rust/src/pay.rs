@@ -21,14 +21,14 @@ pub fn run(client: &Client, worker: Worker) {
         match worker.below(7) {
             0 | 1 => {
                 let id = worker.begin("transfer");
-                worker.log.end(id, transfer(&mut session, &worker, id).as_ref());
+                worker.log.end(id, transfer(&mut session, &worker, id).as_ref().copied());
             }
             2 => own(&mut session, &worker, &mut expected),
             3 => {
                 let decoy = worker.next_id();
                 worker.log.write('D', &decoy.to_string());
                 let id = worker.begin("savepoint");
-                worker.log.end(id, savepoint(&mut session, id, decoy).as_ref());
+                worker.log.end(id, savepoint(&mut session, id, decoy).as_ref().copied());
             }
             4 | 5 => insert(&mut session, &worker),
             _ => pipeline(&mut session, &worker),
