@@ -15,6 +15,7 @@ mod report;
 mod saturated;
 mod servers;
 mod sessions;
+mod submit_file;
 mod tpcb;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Context {
     /// The compiled libpq peer.
     libpq: PathBuf,
     factor: f64,
+    /// Submissions that `submit-file` queues.
+    queued: u64,
 }
 
 impl Context {
@@ -51,6 +54,9 @@ struct Options {
     /// Multiplies the number of rounds: 0.2 for a glance, 3 for a quiet night.
     #[arg(long, default_value_t = 1.0)]
     rounds: f64,
+    /// How many submissions `submit-file` queues; the figure that counts is of 1000000.
+    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    queued: u64,
     /// What `sessions` runs in a process of its own.
     #[arg(long, hide = true, value_name = "CONNINFO")]
     sessions_of: Option<String>,
@@ -73,6 +79,8 @@ enum Benchmark {
     Journal,
     /// The journal on disk: durable commits against the raw device, recovery against reading.
     JournalFile,
+    /// Submissions on disk: accepted against the raw device, drained against pipelining by hand.
+    SubmitFile,
     /// The C ABI against libpq: point SELECTs, large results, transactions, pipelines.
     C,
     /// From a standby's first write to the commit of a replayed transaction.
@@ -109,7 +117,11 @@ fn run(options: &Options) -> Result<Report, Failure> {
     };
     let dir = std::env::temp_dir().join(format!("segue-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let context = Context { libpq: peer::libpq::compile(&dir)?, factor: options.rounds };
+    let context = Context {
+        libpq: peer::libpq::compile(&dir)?,
+        factor: options.rounds,
+        queued: options.queued,
+    };
     let mut report = Report::default();
     let result = measure_all(&context, &dir, wanted, &mut report);
     std::fs::remove_dir_all(&dir)?;
@@ -131,6 +143,9 @@ fn measure_all(
     }
     if wanted(Benchmark::JournalFile) {
         journal_file::run(context, dir, report)?;
+    }
+    if wanted(Benchmark::SubmitFile) {
+        submit_file::run(context, dir, report)?;
     }
     let shared = [
         Benchmark::Point,

@@ -70,6 +70,6 @@ fn threads() -> Result<f64, Failure> {
     status("Threads")
 }
 
-fn resident_kib() -> Result<f64, Failure> {
+pub fn resident_kib() -> Result<f64, Failure> {
     status("VmRSS")
 }

@@ -2,6 +2,7 @@
 
 pub mod libpq;
 pub mod minimal;
+pub mod pipelined;
 pub mod program;
 pub mod segue;
 pub mod segue_c;
