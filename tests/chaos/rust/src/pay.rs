@@ -21,14 +21,14 @@ pub fn run(client: &Client, worker: Worker) {
         match worker.below(7) {
             0 | 1 => {
                 let id = worker.begin("transfer");
-                worker.log.end(id, transfer(&mut session, &worker, id).as_ref().copied());
+                worker.log.end(id, transfer(&mut session, &worker, id).as_ref());
             }
             2 => own(&mut session, &worker, &mut expected),
             3 => {
                 let decoy = worker.next_id();
                 worker.log.write('D', &decoy.to_string());
                 let id = worker.begin("savepoint");
-                worker.log.end(id, savepoint(&mut session, id, decoy).as_ref().copied());
+                worker.log.end(id, savepoint(&mut session, id, decoy).as_ref());
             }
             4 | 5 => insert(&mut session, &worker),
             _ => pipeline(&mut session, &worker),
@@ -64,7 +64,7 @@ fn own(session: &mut Session, worker: &Worker, expected: &mut Expected) {
         Ok([source, target]) => Some([source - amount, target + amount]),
         Err(_) => None,
     };
-    worker.log.end(id, result.as_ref().map(|_| ()));
+    worker.log.end(id, result.as_ref());
 }
 
 fn own_transaction(
@@ -109,7 +109,7 @@ fn insert(session: &mut Session, worker: &Worker) {
     let id = worker.begin("insert");
     let amount = worker.amount();
     let result = session.query_one(RETURNING, &[&id, &"insert", &NONE, &NONE, &amount]);
-    worker.log.end(id, result.as_ref().map(|_| ()));
+    worker.log.end(id, result.as_ref());
     if let Ok(row) = result {
         let back = (row.get::<i64>(0).ok(), row.get::<i64>(1).ok());
         if back != (Some(id), Some(amount)) {
@@ -127,12 +127,12 @@ fn pipeline(session: &mut Session, worker: &Worker) {
     match added.and_then(|()| pipeline.finish()) {
         Ok(results) => {
             for (id, result) in ids.iter().zip(results) {
-                worker.log.end(*id, result.as_ref().map(|_| ()));
+                worker.log.end(*id, result.as_ref());
                 if result.is_ok_and(|result| result.rows_affected() != 1) {
                     worker.log.finding(&format!("{id} was not one row"));
                 }
             }
         }
-        Err(error) => ids.iter().for_each(|id| worker.log.end(*id, Err(&error))),
+        Err(error) => ids.iter().for_each(|id| worker.log.end(*id, Err::<(), _>(&error))),
     }
 }

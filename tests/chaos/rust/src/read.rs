@@ -17,7 +17,7 @@ pub fn run(client: &Client, worker: Worker) {
         if worker.below(5) > 0 {
             let id = worker.begin("read");
             let total = session.query_one(SUM, &[]).and_then(|row| row.get::<i64>(0));
-            worker.log.end(id, total.as_ref().map(|_| ()));
+            worker.log.end(id, total.as_ref());
             if let Ok(total) = total {
                 if total != worker.total {
                     let must = worker.total;
@@ -27,7 +27,7 @@ pub fn run(client: &Client, worker: Worker) {
         } else {
             let id = worker.begin("stream");
             let count = stream(&mut session, &worker);
-            worker.log.end(id, count.as_ref().map(|_| ()));
+            worker.log.end(id, count.as_ref());
             if count.is_ok_and(|count| count != 2000) {
                 worker.log.finding("a stream had another number of rows");
             }

@@ -18,9 +18,9 @@ pub fn run(client: &Client, worker: Worker) {
             Ok(ticket) => {
                 worker.log.write('A', &id.to_string());
                 let log = worker.log.try_clone().expect("a file can be duplicated");
-                ticket.on_done(move |result| log.end(id, result.as_ref().map(|_| ())));
+                ticket.on_done(move |result| log.end(id, result.as_ref()));
             }
-            Err(error) => worker.log.end(id, Err(&error)),
+            Err(error) => worker.log.end(id, Err::<(), _>(&error)),
         }
         worker.rest();
     }

@@ -70,9 +70,9 @@ impl Log {
     }
 
     /// What the application was told of a payment.
-    pub fn end(&self, id: i64, result: Result<(), &Error>) {
+    pub fn end<T>(&self, id: i64, result: Result<T, &Error>) {
         match result {
-            Ok(()) => self.write('E', &format!("{id} committed 00000 ")),
+            Ok(_) => self.write('E', &format!("{id} committed 00000 ")),
             Err(error) => {
                 let outcome = match error.outcome() {
                     Outcome::Committed => "committed",
