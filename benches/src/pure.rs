@@ -60,6 +60,7 @@ impl Pure {
             backup_acknowledges: false,
             ledger_required: false,
             reapply: false,
+            files: false,
         };
         let statement = Statement::new(100, "INSERT INTO t VALUES ($1)", &[17], true)
             .ok_or("the statement cannot be made")?;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Inner;
 use super::cancel::{CancelHandle, Whereabouts};
 use super::event::ClientEvent;
+use super::keeper::Keeper;
 use crate::cluster::{Confirmed, Handover, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
@@ -75,6 +76,8 @@ pub(super) struct Driver {
     pub new_statements: bool,
     /// The row of the ledger that the backup is being asked for.
     backlog_row: Option<Uuid>,
+    /// Where what is in flight is kept on disk.
+    keeper: Option<Keeper>,
 }
 
 impl Driver {
@@ -82,6 +85,7 @@ impl Driver {
         let timeout = inner.config.failover.timeout;
         inner.sessions.fetch_add(1, Ordering::Relaxed);
         inner.statistics.enter(id, core.counters());
+        let keeper = Keeper::new(&inner);
         Self {
             inner,
             core,
@@ -101,6 +105,7 @@ impl Driver {
             told_no_backup: false,
             new_statements: false,
             backlog_row: None,
+            keeper,
         }
     }
 
@@ -192,6 +197,10 @@ impl Driver {
         if self.core.wants_link() {
             return self.find_link();
         }
+        if self.core.awaits_journal() {
+            self.await_journal();
+            return Ok(());
+        }
         let Some(link) = self.link.as_mut() else {
             self.core.handle_link_lost();
             return Ok(());
@@ -213,6 +222,8 @@ impl Driver {
                     return Ok(());
                 }
             }
+            // The server is at work meanwhile.
+            file(&mut self.core, self.keeper.as_mut());
             if !self.input.is_empty() {
                 self.take_input();
                 return Ok(());
@@ -284,6 +295,13 @@ impl Driver {
         if self.core.wants_link() {
             return Some(Progress::WantsHelp);
         }
+        if self.core.awaits_journal() {
+            if self.keeper.as_ref().is_some_and(Keeper::waits) {
+                return Some(Progress::WantsHelp);
+            }
+            self.await_journal();
+            return None;
+        }
         let Some(link) = self.link.as_mut() else {
             self.core.handle_link_lost();
             return None;
@@ -298,6 +316,7 @@ impl Driver {
                 Ok(true) => {
                     self.sent = 0;
                     self.core.handle_sent();
+                    file(&mut self.core, self.keeper.as_mut());
                     // The answer takes its time: asking the socket at once would be in vain.
                     if !link.may_hold_input() {
                         return Some(wants);
@@ -322,12 +341,13 @@ impl Driver {
 
     /// Takes the step that has to be waited for.
     pub fn help(&mut self) -> Result<()> {
-        if self.awaited.is_some() || self.core.wants_link() { self.step(None) } else { Ok(()) }
+        let waits = self.awaited.is_some() || self.core.wants_link() || self.core.awaits_journal();
+        if waits { self.step(None) } else { Ok(()) }
     }
 
     /// Sends what there is without waiting for a reply, for data that the server only takes in.
     pub fn flush(&mut self) -> Result<()> {
-        while !self.core.output().is_empty() && self.link.is_some() {
+        while self.core.has_output() && self.link.is_some() {
             self.send_while_reading();
             self.restore()?;
         }
@@ -336,6 +356,9 @@ impl Driver {
 
     /// Puts what has gathered on the wire, and takes in what has arrived meanwhile.
     pub fn send_while_reading(&mut self) {
+        if self.core.awaits_journal() {
+            self.await_journal();
+        }
         // Nothing follows at once: a Sync that is still owed becomes a part of it.
         self.core.output();
         self.send_ahead();
@@ -343,11 +366,15 @@ impl Driver {
 
     /// Puts what has gathered on the wire ahead of what follows at once, which may share its Sync.
     pub fn send_ahead(&mut self) {
+        if self.core.awaits_journal() {
+            self.await_journal();
+        }
         let Some(link) = self.link.as_mut() else { return };
         match link.exchange(&self.core.output_so_far()[self.sent..], &mut self.input) {
             Ok(()) => {
                 self.sent = 0;
                 self.core.handle_sent();
+                file(&mut self.core, self.keeper.as_mut());
                 if !self.input.is_empty() {
                     self.take_input();
                 }
@@ -371,6 +398,29 @@ impl Driver {
             self.input.clear();
             self.drop_link();
         }
+        // What has ended.
+        file(&mut self.core, self.keeper.as_mut());
+        self.hear_of_failures();
+    }
+
+    /// Commits leave once the journal on disk has them.
+    fn await_journal(&mut self) {
+        file(&mut self.core, self.keeper.as_mut());
+        let Some(keeper) = &mut self.keeper else { return self.core.handle_journal(true) };
+        keeper.commit(Instant::now() + self.timeout);
+        let all_kept = self.hear_of_failures();
+        self.core.handle_journal(all_kept);
+    }
+
+    /// Tells the session what the journal does not keep. Whether that is nothing.
+    fn hear_of_failures(&mut self) -> bool {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.has_failures()) else {
+            return true;
+        };
+        for it in keeper.failures(Instant::now() + self.timeout) {
+            self.core.handle_not_kept(it.entry, it.reason, it.refused);
+        }
+        false
     }
 
     /// The link is broken: hears its last words, then lets go of it.
@@ -435,6 +485,9 @@ impl Driver {
     fn take_link(&mut self, handover: Handover) -> Result<()> {
         let Handover { mut link, server, facts, prepared } = handover;
         link.set_interruptible(self.interrupt.is_some());
+        if let Some(keeper) = &mut self.keeper {
+            keeper.system_identifier = facts.system_identifier;
+        }
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;
         if usable
@@ -558,11 +611,24 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.close();
+        // In a child of fork() the journal is the parent's.
+        let keeper = self.keeper.as_mut().filter(|_| self.inner.check_process().is_ok());
+        if let Some(keeper) = keeper {
+            self.core.file_end(&mut |entry, filing| keeper.take(entry, &filing));
+            keeper.close();
+        }
         if let Some(row) = self.backlog_row {
             self.inner.cluster.backlog().forget(row);
         }
         self.inner.statistics.leave(self.id);
         self.inner.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Hands what is in flight over to the journal on disk.
+fn file(core: &mut session::Session, keeper: Option<&mut Keeper>) {
+    if let Some(keeper) = keeper.filter(|_| core.has_filings()) {
+        core.file(&mut |entry, filing| keeper.take(entry, &filing));
     }
 }
 

@@ -3,18 +3,19 @@
 //! Here it is opened and closed, and here is the thread that writes what nobody waits for. Invariant:
 //! a child of fork() neither writes to it nor closes it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use super::process;
 use crate::config::{Config, JournalMode, JournalSync};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{self, Disk, Journal, JournalError, Key, Recovered, SyncPolicy};
+use crate::journal::{self, Disk, FoundKind, Journal, JournalError, Key, Recovered, SyncPolicy};
 
 /// What nobody waits for is written after so long.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
@@ -22,6 +23,8 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// The journal on disk. Whoever lets go of it last closes it.
 pub(super) struct FileJournal {
     pub journal: Journal,
+    /// Whether a commit waits for the disk, and not for the kernel alone.
+    pub waits: bool,
     flusher: Arc<Flusher>,
     thread: Mutex<Option<JoinHandle<()>>>,
     process: u32,
@@ -55,10 +58,12 @@ impl FileJournal {
         for finding in &recovered.report().findings {
             tracing::warn!(%finding, "the journal");
         }
-        Ok(Some((Arc::new(Self::with(journal)?), recovered)))
+        end_idle_sessions(&journal, &recovered);
+        let waits = sync != SyncPolicy::None;
+        Ok(Some((Arc::new(Self::with(journal, waits)?), recovered)))
     }
 
-    fn with(journal: Journal) -> Result<Self> {
+    fn with(journal: Journal, waits: bool) -> Result<Self> {
         let flusher = Arc::new(Flusher::default());
         let (shared, writer) = (Arc::clone(&flusher), journal.clone());
         let thread = thread::Builder::new()
@@ -68,7 +73,8 @@ impl FileJournal {
                 let message = "the thread that writes the journal could not be started";
                 Error::new(ErrorKind::Limit, message).with_source(error)
             })?;
-        Ok(Self { journal, flusher, thread: Mutex::new(Some(thread)), process: process::id() })
+        let (thread, process) = (Mutex::new(Some(thread)), process::id());
+        Ok(Self { journal, waits, flusher, thread, process })
     }
 
     /// Something was handed in that nobody may come to wait for.
@@ -127,6 +133,31 @@ impl Drop for FileJournal {
             tracing::warn!(%error, "the journal could not be closed in an orderly way");
         }
     }
+}
+
+/// A session that had no transaction in flight when its client died is of no use to anybody.
+fn end_idle_sessions(journal: &Journal, recovered: &Recovered) {
+    let busy: HashSet<u64> = recovered
+        .in_flight()
+        .filter_map(|found| match found.what {
+            FoundKind::Transaction { session, .. } => Some(session),
+            _ => None,
+        })
+        .collect();
+    let doubtful = recovered.in_flight().any(|found| found.doubtful);
+    for found in recovered.in_flight() {
+        let session = matches!(found.what, FoundKind::Session { .. });
+        if session && !doubtful && !busy.contains(&found.owner) {
+            if let Err(error) = journal.adopt(found).end(journal) {
+                tracing::warn!(%error, "the end of a session is not in the journal");
+            }
+        }
+    }
+}
+
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn cannot_open(error: JournalError) -> Error {

@@ -8,6 +8,7 @@ mod copy;
 mod driver;
 mod event;
 mod journal;
+mod keeper;
 mod parameter;
 mod pipeline;
 mod process;
@@ -51,7 +52,7 @@ pub use row::{Row, RowIndex};
 pub use session::{Prepared, Query, Session};
 pub use setup::SetupOptions;
 pub use statistics::ClientStatistics;
-pub use status::{ClientStatus, SessionStatus};
+pub use status::{ClientStatus, JournalStatus, SessionStatus};
 pub use steps::Preparing;
 pub use stream::RowStream;
 pub use submit::{DeadLetter, Executed, Submission, SubmissionStatus, Ticket};
@@ -111,7 +112,6 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
-        refuse_journal_required(&config)?;
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = clients.get(&config).and_then(Weak::upgrade) {
             // A child of fork() needs a client, and a thread, of its own.
@@ -341,19 +341,6 @@ impl Inner {
     }
 }
 
-/// Transactions of sessions are not written to the files yet: whoever requires that they are must not
-/// believe it.
-fn refuse_journal_required(config: &Config) -> Result<()> {
-    if !config.journal.required {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Config,
-        "journal_required=on cannot be used yet: this version of Segue keeps submissions in the \
-         journal's files, and the transactions of sessions in memory only",
-    ))
-}
-
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     match access {
         cluster::LedgerAccess::None => LedgerAccess::None,
@@ -401,22 +388,5 @@ impl cluster::Preparations for Preparations {
 
     fn backend_start_sql(&self) -> &str {
         ledger::BACKEND_START
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Environment;
-
-    #[test]
-    fn a_journal_that_must_keep_everything_is_refused() {
-        let text = "host=h user=u sslmode=disable journal=file journal_dir=/tmp/segue-never-made \
-                    journal_required=on";
-        let config = Config::parse_with(text, &Environment::empty()).unwrap();
-        let error = Client::open(config).map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("journal_required=on cannot be used yet"), "{error}");
-        assert!(!std::path::Path::new("/tmp/segue-never-made").exists());
     }
 }

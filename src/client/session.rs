@@ -128,6 +128,7 @@ impl Session {
                 backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
                 ledger_required: config.ledger.mode == LedgerMode::Require,
                 reapply: config.ledger.on_commits_lost == OnCommitsLost::Reapply,
+                files: inner.file_journal.is_some(),
             },
             uuid::Uuid::new_v4().as_u128(),
         );

@@ -5,8 +5,8 @@ use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::Inner;
-use super::status::ClientStatus;
-use crate::config::{JournalMode, LedgerMode};
+use super::status::{ClientStatus, JournalStatus};
+use crate::config::LedgerMode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::ledger;
 
@@ -115,12 +115,10 @@ impl Inner {
             cluster: self.cluster.status(),
             sessions: self.sessions.load(Ordering::Relaxed),
             ledger_problem,
-            journal_of_submissions: self
-                .config
-                .journal
-                .dir
-                .clone()
-                .filter(|_| self.config.journal.mode == JournalMode::File),
+            journal: self.file_journal.as_ref().map(|file| JournalStatus {
+                dir: self.config.journal.dir.clone().unwrap_or_default(),
+                bytes: file.journal.disk_bytes(),
+            }),
         }
     }
 }

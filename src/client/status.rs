@@ -15,9 +15,17 @@ pub struct ClientStatus {
     pub sessions: usize,
     /// Why the ledger could not be installed, if it could not.
     pub ledger_problem: Option<String>,
-    /// The directory of the journal's files, if submissions are kept in files. The transactions of
-    /// sessions are not: they are in memory, and end with the process.
-    pub journal_of_submissions: Option<std::path::PathBuf>,
+    /// The journal on disk, if there is one.
+    pub journal: Option<JournalStatus>,
+}
+
+/// The journal on disk, which keeps submissions and the transactions of sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalStatus {
+    pub dir: std::path::PathBuf,
+    /// What all of its files take up.
+    pub bytes: u64,
 }
 
 /// A session: where it is and what protects it.

@@ -213,7 +213,7 @@ impl Session {
     /// Sends what has been requested, as far as there is room; ready when all is sent, or when an
     /// event has to be looked at first.
     pub fn poll_sent(&mut self) -> Progress<()> {
-        while !self.driver.core.output().is_empty() && !self.driver.core.has_events() {
+        while self.driver.core.has_output() && !self.driver.core.has_events() {
             match self.driver.try_step() {
                 Some(Progress::WantsRead) | None => {}
                 Some(wants) => return wants,

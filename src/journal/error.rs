@@ -84,6 +84,11 @@ impl JournalError {
         Self { reason, message: message.into().into(), source: None }
     }
 
+    /// What was to be kept is larger than may be.
+    pub fn too_large(message: &str) -> Self {
+        Self::new(Reason::TooLarge, message)
+    }
+
     /// An error of the operating system, while doing `what`.
     pub(super) fn io(directory: &str, what: &str, error: io::Error) -> Self {
         let reason = match error.kind() {

@@ -65,6 +65,8 @@ pub struct Owner {
     /// Batches that hold records of it, and of which it has not heard.
     pending: Vec<Arc<Gathered>>,
     failed: Option<JournalError>,
+    /// One of its records at least was acknowledged.
+    kept: bool,
 }
 
 impl Journal {
@@ -117,12 +119,13 @@ impl Journal {
             number: self.0.next_owner.fetch_add(1, Ordering::Relaxed),
             pending: Vec::new(),
             failed: None,
+            kept: false,
         }
     }
 
     /// Goes on with something that was found in flight.
     pub fn adopt(&self, found: &Found) -> Owner {
-        Owner { number: found.owner, pending: Vec::new(), failed: None }
+        Owner { number: found.owner, pending: Vec::new(), failed: None, kept: true }
     }
 
     /// Writes what has gathered, by the policy, and returns when that is done: for the background
@@ -322,13 +325,22 @@ impl Owner {
         self.append(journal, &Record::Ended)
     }
 
+    /// Whether a record of it may be found after a crash, whatever became of the others: one was
+    /// acknowledged, or of one it is not known.
+    pub fn may_be_found(&mut self) -> bool {
+        // Known or not, it has been asked for.
+        let _ = self.check();
+        self.kept || !self.pending.is_empty()
+    }
+
     /// Why its records are not kept, as far as is known without waiting.
     pub fn check(&mut self) -> Result<()> {
-        let Self { number, pending, failed } = self;
+        let Self { number, pending, failed, kept } = self;
         pending.retain(|fate| {
             let Some(written) = fate.written.get() else { return true };
             let refused = written.refused.as_ref().filter(|(_, owners)| owners.contains(number));
             let error = written.failed.as_ref().or(refused.map(|(error, _)| error));
+            *kept |= error.is_none();
             if failed.is_none() {
                 *failed = error.cloned();
             }

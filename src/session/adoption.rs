@@ -88,6 +88,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether what is on disk may name the row that the opening of the next one would retire.
+    pub(super) fn previous_row_is_needed(&self) -> bool {
+        self.seals.previous().is_some_and(|row| self.files.names(row))
+    }
+
     /// Whether the seals of what is sent next have a row to stand in.
     pub(super) fn seals_are_ready(&self, adoption: &Adoption) -> bool {
         !self.seals.enabled || self.seals.is_confirmed() || adoption.steps.contains(&Step::OpenRow)
@@ -107,6 +112,7 @@ impl Session {
 
     pub(super) fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
         let rows_to_ask = self.rows_to_ask();
+        let needed = self.previous_row_is_needed();
         let out = &mut self.output;
         let mut step = |step: Step, out: &mut bytes::BytesMut| {
             frontend::sync(out);
@@ -134,7 +140,7 @@ impl Session {
             internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
         } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
-            let (open, retire) = self.seals.open();
+            let (open, retire) = self.seals.open(needed);
             internals::write_open(open, retire, out);
             step(Step::OpenRow, out);
         } else {
@@ -236,7 +242,8 @@ impl Session {
                 self.begin_discarding(Finish::Recheck);
                 return;
             }
-            let (open, retire) = self.seals.open();
+            let needed = self.previous_row_is_needed();
+            let (open, retire) = self.seals.open(needed);
             internals::write_open(open, retire, &mut self.output);
             frontend::sync(&mut self.output);
             let steps = VecDeque::from([Step::OpenRow]);

@@ -29,6 +29,7 @@ impl Session {
         self.disturbed = true;
         self.interrupt_reapplying();
         self.output.clear();
+        self.forget_held();
         self.sync_owed = false;
         self.reset_reply();
         self.give_up_link = false;

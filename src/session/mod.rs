@@ -15,12 +15,13 @@
 //! server's messages into events, and `settle` decides what a unit has done when it ends. `loss`,
 //! `adoption`, `replay` and `verdict` bring a session to another link, `reapply` what was lost after
 //! it had been acknowledged. `seals` numbers the commits, `settings` keeps what a new link has to be
-//! told, `unit` is what stands between two Syncs.
+//! told, `unit` is what stands between two Syncs. `filing` says what a journal on disk is handed.
 
 mod adoption;
 pub mod classify;
 mod counters;
 pub mod event;
+mod filing;
 pub mod internals;
 pub mod ledger;
 mod loss;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 
 pub use counters::{Counter, Counters};
 pub use event::Event;
+pub use filing::Filing;
 pub use internals::LedgerAccess;
 pub(crate) use number_hash::NumberMap;
 pub use request::{Execute, NoParameters, Parameters};
@@ -59,6 +61,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::wire::frame::Status;
 use crate::wire::row::Rows;
 use adoption::Adoption;
+use filing::Files;
 use prepared::Prepared;
 use queue::Queue;
 use reapply::Reapply;
@@ -89,6 +92,8 @@ pub struct Options {
     pub ledger_required: bool,
     /// Whether commits that a promotion has lost are run again.
     pub reapply: bool,
+    /// Whether what is in flight is kept on disk as well: see [`Session::file`].
+    pub files: bool,
 }
 
 /// What a session has to know of the link that it is given.
@@ -153,6 +158,7 @@ pub struct Session {
     settings: Settings,
     seals: Seals,
     reapply: Reapply,
+    files: Files,
     events: Queue,
     counters: Arc<Counters>,
     /// The error of the unit in front, told once its transaction's status is known.
@@ -188,6 +194,8 @@ impl Session {
     /// are made of it.
     pub fn new(options: Options, seed: u128) -> Self {
         let seals = Seals::new(seed, options.rotate_commits);
+        // What is not meant to write has no seals, and nothing to keep.
+        let files = Files::new(options.files && options.writes);
         Self {
             options,
             phase: Phase::Lost,
@@ -207,6 +215,7 @@ impl Session {
             settings: Settings::default(),
             seals,
             reapply: Reapply::default(),
+            files,
             events: Queue::default(),
             counters: Arc::default(),
             unit_error: None,
@@ -251,15 +260,21 @@ impl Session {
         &self.output
     }
 
+    /// Whether there is something to send, now or once the journal on disk has it.
+    pub fn has_output(&mut self) -> bool {
+        self.awaits_journal() || !self.output().is_empty()
+    }
+
     /// What can be sent while more requests are about to be made. A Sync that the last one may share with
     /// them is not among it: [`output`](Self::output) has it when nothing else is left.
     pub fn output_so_far(&self) -> &[u8] {
         &self.output
     }
 
-    /// The length of what has gathered for sending, short of a Sync at most.
+    /// The length of what has gathered for sending, short of a Sync at most, and of what will once the
+    /// journal on disk has it.
     pub fn output_len(&self) -> usize {
-        self.output.len()
+        self.output.len() + self.held_len()
     }
 
     /// All of [`output`](Self::output), or of [`output_so_far`](Self::output_so_far), has been sent.
@@ -348,6 +363,9 @@ impl Session {
         }
         if let Some(reason) = self.unrestorable {
             return Some(reason.to_owned());
+        }
+        if let Some(problem) = self.files.problem() {
+            return Some(problem.to_owned());
         }
         (self.options.writes && !self.seals.enabled).then(|| {
             "the ledger is not in use: a commit in flight at a failure ends unknown".into()

@@ -77,6 +77,9 @@ impl Session {
             unmatched |= unit.replayed.is_some();
             if !unit.sent && unit.verdict.is_none() {
                 self.send(index);
+                if !self.units[index].sent {
+                    return;
+                }
             }
         }
     }
@@ -198,10 +201,12 @@ impl Session {
             frontend::sync(&mut self.output);
         }
         self.reset_reply();
+        self.forget_held();
         self.disturbed = true;
         self.phase = Phase::Discarding(finish);
         if self.discards == 0 {
-            self.discarded(Status::Idle);
+            // All that was sent is answered: what is not was held back.
+            self.discarded(self.status);
         }
     }
 

@@ -268,6 +268,12 @@ impl Session {
         if self.units[unit].kept {
             self.journal.extend_from_slice(&self.output[start..]);
             self.units[unit].end = self.journal_base + self.journal.len();
+        }
+        if !self.units[unit].sent {
+            // It waits for the journal on disk, and goes out with all its data.
+            self.output.truncate(start);
+        }
+        if self.units[unit].kept {
             self.enforce_journal_limit();
         }
         Ok(())
@@ -293,6 +299,10 @@ impl Session {
             unit.seal = Some(self.seals.allot(false));
             unit.all_steps |= Steps::SEAL;
             unit.steps.expect_seal();
+        }
+        if !unit.sent {
+            self.output.truncate(start);
+            return Ok(());
         }
         if unit.all_steps & Steps::SEAL != 0 {
             if let Some(seal) = unit.seal {
@@ -487,7 +497,7 @@ fn leaves_room(unit: &Unit) -> bool {
     let ends = matches!(unit.purpose, Purpose::Commit | Purpose::Rollback);
     // If it does not parse, the transaction has not begun, and what follows must not run.
     let begins = unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0;
-    unit.sent && !ends && !begins
+    (unit.sent || unit.held) && !ends && !begins
 }
 
 fn no_transaction() -> Error {

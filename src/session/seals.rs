@@ -157,11 +157,21 @@ impl Seals {
         self.confirmed && self.previous.is_some_and(|row| row.id == seal.row)
     }
 
-    /// The row to open, and the one to delete by the same call.
-    pub fn open(&mut self) -> (Uuid, Uuid) {
+    /// The row that was in use before the present one.
+    pub fn previous(&self) -> Option<Uuid> {
+        self.previous.map(|row| row.id)
+    }
+
+    /// The present row, and the last number in it whose commit was acknowledged.
+    pub fn last(&self) -> (Uuid, u64) {
+        (self.current.id, self.current.acknowledged)
+    }
+
+    /// The row to open, and the one to delete by the same call; none if it is `needed`.
+    pub fn open(&mut self, needed: bool) -> (Uuid, Uuid) {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
-        let retired = self.previous.filter(|row| self.confirmed && !row.fenced);
+        let retired = self.previous.filter(|row| self.confirmed && !row.fenced && !needed);
         let retire = retired.map(|row| row.id);
         self.retired = retire.or(self.retired);
         (id, retire.unwrap_or(Uuid::nil()))
@@ -269,7 +279,7 @@ mod tests {
     fn opened() -> Seals {
         let mut seals = Seals::new(7, 2);
         seals.enabled = true;
-        seals.open();
+        seals.open(false);
         seals.opened();
         seals
     }
@@ -282,14 +292,14 @@ mod tests {
         seals.allot(false);
         seals.allot(false);
         assert!(seals.rotation_is_due());
-        let (second, retired) = seals.open();
+        let (second, retired) = seals.open(false);
         assert_eq!(retired, Uuid::nil(), "nothing precedes the first row");
         assert_eq!(seals.row(), first, "the old row serves until the new one is confirmed");
         seals.opened();
         assert_eq!(seals.row(), second);
         seals.allot(false);
         seals.allot(false);
-        assert_eq!(seals.open().1, first);
+        assert_eq!(seals.open(false).1, first);
     }
 
     /// The row in which a fence stood was deleted when the next but one was opened; the attempt that it
@@ -298,13 +308,13 @@ mod tests {
     fn a_row_with_a_fence_is_not_retired() {
         let mut seals = opened();
         let seal = seals.allot(false);
-        seals.open();
+        seals.open(false);
         seals.opened();
         assert_eq!(seals.fences(&[seal]).len(), 1);
-        assert_eq!(seals.open().1, Uuid::nil());
+        assert_eq!(seals.open(false).1, Uuid::nil());
         let second = seals.row();
         seals.opened();
-        assert_eq!(seals.open().1, second, "the others are");
+        assert_eq!(seals.open(false).1, second, "the others are");
     }
 
     /// The link was lost while a row was being opened: its predecessor had been deleted by the same
@@ -315,10 +325,10 @@ mod tests {
         let first = seals.row();
         let seal = seals.allot(false);
         seals.acknowledge(seal);
-        seals.open();
+        seals.open(false);
         seals.opened();
         let second = seals.row();
-        seals.open();
+        seals.open(false);
         seals.unconfirm(false);
         assert_eq!(seals.lost(&[row(second, 0)]), []);
         assert_eq!(

@@ -12,6 +12,8 @@ use crate::error::Result;
 use crate::wire::execution::SYNC;
 use crate::wire::frame::Status;
 
+pub(super) const TOO_LARGE: &str = "the transaction is larger than journal_bytes_max";
+
 impl Session {
     pub(super) fn new_unit(&self, purpose: Purpose, steps: u8, streamed: bool) -> Unit {
         let mut unit = Unit::new(purpose, steps, self.journal_base + self.journal.len());
@@ -107,11 +109,14 @@ impl Session {
     }
 
     pub(super) fn push(&mut self, mut unit: Unit) {
+        self.files.note_unit();
         unit.tracked = unit.streamed || !unit.autocommit || self.options.reapply;
         // What may commit waits for the comparison of what is run again ahead of it, and what follows
         // waits for its turn.
         let ahead = self.units.range(self.front..);
-        let waits = ahead.clone().next_back().is_some_and(|last| !last.sent)
+        let last = ahead.clone().next_back();
+        unit.held = last.is_some_and(|last| last.held);
+        let waits = last.is_some_and(|last| !last.sent)
             || (unit.may_commit() && ahead.clone().any(|ahead| ahead.replayed.is_some()));
         self.units.push_back(unit);
         if !waits {
@@ -144,6 +149,11 @@ impl Session {
 
     /// Puts a unit on the wire, in the form that the present link needs.
     pub(super) fn send(&mut self, index: usize) {
+        if self.must_be_kept(index) {
+            self.hold(index);
+            return;
+        }
+        self.units[index].held = false;
         // A Sync makes the server flush its replies, and costs both sides a system call.
         let waits_with_sync = self.may_share_sync(index);
         if self.sync_owed && waits_with_sync && self.needs_no_parse(index) {
@@ -152,6 +162,7 @@ impl Session {
             self.end_batch();
         }
         self.sync_owed = waits_with_sync;
+        let needed = self.previous_row_is_needed();
         let unit = &mut self.units[index];
         unit.sent = true;
         unit.repeats_left = unit.repeats;
@@ -171,7 +182,7 @@ impl Session {
                 out.extend_from_slice(SYNC);
             }
             Purpose::OpenRow => {
-                let (open, retire) = self.seals.open();
+                let (open, retire) = self.seals.open(needed);
                 internals::write_open(open, retire, out);
                 out.extend_from_slice(SYNC);
             }
@@ -269,7 +280,7 @@ impl Session {
         if self.journal.len() <= self.options.journal_bytes_max {
             return;
         }
-        let reason = "the transaction is larger than journal_bytes_max";
+        let reason = TOO_LARGE;
         match &mut self.transaction {
             Transaction::Open(open) if open.unprotected.is_none() => {
                 open.unprotected = Some(reason);

@@ -1,6 +1,7 @@
 //! The transaction that a session is in, as the application sees it.
 
 use super::classify::{Classified, Effect, StatementKind};
+use super::filing::Filed;
 use crate::error::Error;
 
 /// How a transaction is to begin.
@@ -41,6 +42,8 @@ pub(super) struct Open {
     pub savepoints: Vec<(String, usize)>,
     /// COMMIT AND CHAIN or ROLLBACK AND CHAIN: another of the same kind follows.
     pub chain: bool,
+    /// Whether the journal on disk has it.
+    pub filed: Filed,
 }
 
 impl Open {
@@ -54,6 +57,7 @@ impl Open {
             unsealable: false,
             savepoints: Vec::new(),
             chain: false,
+            filed: Filed::No,
         }
     }
 

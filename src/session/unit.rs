@@ -10,6 +10,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::classify::{Effect, StatementKind};
+use super::filing::Filed;
 use super::statement::{Description, Statement};
 use crate::error::Error;
 
@@ -99,6 +100,14 @@ pub(super) struct Seal {
     pub guarded: bool,
 }
 
+/// What a journal on disk is told of a commit before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    Sealed(Seal),
+    /// No ledger will tell what became of it.
+    Unsealed,
+}
+
 /// A rolling 128-bit digest of the messages that carry meaning, and their count.
 ///
 /// Rows and tags count whole, errors by their SQLSTATE alone. It guards against accidents of a
@@ -183,6 +192,16 @@ pub(super) struct Unit {
     pub verdict: Option<Verdict>,
     /// The ledger of a server that is lost had its commit.
     pub found: bool,
+    /// Of an autocommit unit: whether the journal on disk has it. Of a transaction, that is the
+    /// transaction's.
+    pub filed: Filed,
+    /// Whether it was looked at for the journal on disk, and so many bytes of its user's part are there.
+    pub handed_over: bool,
+    pub filed_len: usize,
+    /// It, or one ahead of it, waits for the journal on disk.
+    pub held: bool,
+    /// What that journal has of its commit.
+    pub promised: Option<Promise>,
 }
 
 /// The end of a unit that is known without a reply.
@@ -228,6 +247,11 @@ impl Unit {
             losses_in_front: 0,
             verdict: None,
             found: false,
+            filed: Filed::No,
+            handed_over: false,
+            filed_len: 0,
+            held: false,
+            promised: None,
         }
     }
 
@@ -278,6 +302,7 @@ impl Unit {
     /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {
         self.sent = false;
+        self.held = false;
         self.user_done = false;
         self.in_seal = false;
         if let Some(seen) = self.before_error.take().filter(|_| !self.answered) {

@@ -23,7 +23,7 @@ fn works_while_every_server_is_down() {
     cluster.server(0).stop_fast().unwrap();
     let client = Client::connect(&conninfo).unwrap();
     let status = client.status();
-    assert_eq!(status.journal_of_submissions, Some(dir.path().join("j")));
+    assert_eq!(status.journal.map(|journal| journal.dir), Some(dir.path().join("j")));
     let lane = |id: i64| insert("t", id).lane("till").key(format!("sale {id}"));
     let ids: Vec<_> = (0..100).map(|id| client.submit(lane(id)).unwrap().id()).collect();
     eventually("the problem is told", || client.submissions().unwrap().problem.is_some());
@@ -177,8 +177,6 @@ fn a_journal_belongs_to_one_client() {
     let key = "0".repeat(64);
     let error = Client::connect(&conninfo(&format!("journal_key={key}"))).map(drop).unwrap_err();
     assert!(error.to_string().contains("journal_not_encrypted"), "{error}");
-    let required = Client::connect(&conninfo("journal_required=on")).map(drop).unwrap_err();
-    assert!(required.to_string().contains("journal_required=on cannot be used yet"), "{required}");
 }
 
 /// With the journal encrypted nothing of a submission stands in its files in the clear.

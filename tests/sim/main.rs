@@ -9,6 +9,7 @@
 mod app;
 mod backend;
 mod data;
+mod files;
 mod rng;
 mod run;
 mod sql;
@@ -43,6 +44,7 @@ const PLAIN_SEEDS: u64 = 8000;
 const REGRESSIONS: &[(u64, &str)] = &[
     (567, "the Close of a statement was passed over together with what had made it necessary"),
     (9975, "the reply of a fenced attempt was taken for that of the committed one"),
+    (15542, "a COPY that waited for the journal on disk was ended on the wire before it was sent"),
     (18641, "the model made a running transaction read-only, and its commit went unsealed"),
     (19607, "a COPY that was run again was sealed in a row that the new server did not have"),
     (11831, "a statement that was passed over had an error of syntax, and was told another one"),

@@ -13,6 +13,7 @@ use segue::wire::frame::Status;
 
 use crate::app::{self, App, Kind, Request};
 use crate::backend::{Backend, error_message};
+use crate::files::Files;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -45,6 +46,8 @@ pub struct Run {
     /// The standby is going to take over.
     promotes: bool,
     highest_timeline: u32,
+    /// The journal on disk.
+    files: Option<Files>,
     pub figures: Figures,
 }
 
@@ -52,6 +55,7 @@ type Result<T = ()> = std::result::Result<T, String>;
 
 impl Run {
     pub fn new(seed: u64, traced: bool) -> Self {
+        let files = Files::new(seed);
         let mut rng = Rng::new(seed);
         let sync = rng.chance(60);
         let access = match rng.below(10) {
@@ -69,6 +73,7 @@ impl Run {
             backup_acknowledges: rng.chance(15),
             ledger_required: false,
             reapply: false,
+            files: files.is_some(),
         };
         let steps_left = 3 + rng.below(20);
         let faults_left = rng.below(6);
@@ -100,6 +105,7 @@ impl Run {
             lag_max,
             promotes: false,
             highest_timeline: 0,
+            files,
             figures: Figures::default(),
         }
     }
@@ -208,6 +214,7 @@ impl Run {
 
     fn deliver_to_server(&mut self) -> Result<bool> {
         let Some(id) = self.link else { return Ok(false) };
+        self.serve_files()?;
         // While more is about to be requested, a Sync that may be shared need not be sent yet.
         let ahead = self.pipeline > 0 && self.world.rng.chance(50);
         let session = &mut self.session;
@@ -219,6 +226,14 @@ impl Run {
         }
         let count = if self.world.rng.chance(60) { usize::MAX } else { self.world.rng.below(60) };
         Ok(self.arrive(id, count))
+    }
+
+    fn serve_files(&mut self) -> Result {
+        if let Some(files) = &mut self.files {
+            files.serve(&mut self.session);
+            self.drain_events()?;
+        }
+        Ok(())
     }
 
     fn deliver_to_client(&mut self) -> Result<bool> {
@@ -665,6 +680,15 @@ impl Run {
             barren = if done { 0 } else { barren + 1 };
             if rests && barren > 100 {
                 break;
+            }
+        }
+        self.serve_files()?;
+        if let Some(files) = &self.files {
+            for server in &self.world.servers {
+                files.check(&server.wal)?;
+            }
+            if self.session.is_quiet() {
+                files.check_empty()?;
             }
         }
         if !self.session.is_quiet() {

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
 use super::submission::Payload;
+pub use crate::client::journal::unix_ms;
 use crate::client::journal::{FileJournal, cannot_open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{
@@ -186,11 +186,6 @@ impl Keep {
     pub fn number(&self) -> u64 {
         self.1
     }
-}
-
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the application is told of a submission that could not be kept.

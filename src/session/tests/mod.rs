@@ -91,6 +91,7 @@ impl Play {
             backup_acknowledges: false,
             ledger_required: false,
             reapply: false,
+            files: false,
         };
         let session = Session::new(options, 1);
         let mut play =

@@ -1,0 +1,270 @@
+//! Puts what a session has in flight into the client's journal on disk, and says what is kept.
+//!
+//! Invariant: a transaction goes on without the journal only once the journal says nothing of it. One
+//! that stands there, and whose commit cannot be recorded, would be taken for one that was never sent.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::Inner;
+use super::journal::{FileJournal, unix_ms};
+use crate::error::{Error, ErrorKind};
+use crate::journal::{
+    Fate, Form, JournalError, OutcomeKnown, Owner, Reason, Record, Seal, SessionOpened, Statement,
+    TransactionBegan,
+};
+use crate::session::Filing;
+
+/// The records of one session.
+pub(super) struct Keeper {
+    inner: Arc<Inner>,
+    file: Arc<FileJournal>,
+    /// Names the session for as long as it lives.
+    id: Uuid,
+    opened_unix_ms: u64,
+    pub system_identifier: u64,
+    session: Option<Owner>,
+    /// In the order in which they began.
+    entries: VecDeque<Entry>,
+    failed: Vec<(u64, JournalError)>,
+}
+
+struct Entry {
+    number: u64,
+    owner: Owner,
+    /// Its commit waits until what was handed in is kept.
+    promised: bool,
+}
+
+/// An entry that is not kept.
+pub(super) struct NotKept {
+    pub entry: u64,
+    /// What the session's status says of it.
+    pub reason: String,
+    /// It must not be committed.
+    pub refused: Option<Error>,
+}
+
+impl Keeper {
+    pub fn new(inner: &Arc<Inner>) -> Option<Self> {
+        Some(Self {
+            file: Arc::clone(inner.file_journal.as_ref()?),
+            inner: Arc::clone(inner),
+            id: Uuid::new_v4(),
+            opened_unix_ms: unix_ms(),
+            system_identifier: 0,
+            session: None,
+            entries: VecDeque::new(),
+            failed: Vec::new(),
+        })
+    }
+
+    /// Whether [`commit`](Self::commit) waits for the disk.
+    pub fn waits(&self) -> bool {
+        self.file.waits
+    }
+
+    /// Takes a record over; that does no I/O unless each record is to be synced by itself.
+    pub fn take(&mut self, number: u64, filing: &Filing<'_>) {
+        let taken = match filing {
+            Filing::Began { .. } => self.began(number, filing),
+            Filing::Ended => {
+                self.end(number);
+                Ok(())
+            }
+            _ => self.append(number, filing),
+        };
+        if let Err(error) = taken {
+            if !self.failed.iter().any(|(failed, _)| *failed == number) {
+                self.failed.push((number, error));
+            }
+        }
+        if !matches!(filing, Filing::Commit { .. } | Filing::Unsealed) {
+            self.file.flush_soon();
+        }
+    }
+
+    fn began(&mut self, number: u64, filing: &Filing<'_>) -> Result<(), JournalError> {
+        let Filing::Began { autocommit, read_only, begin, ledger_row, number: last } = *filing
+        else {
+            return Ok(());
+        };
+        let session = self.session(ledger_row, last)?;
+        let mut owner = self.file.journal.begin();
+        let record = Record::TransactionBegan(TransactionBegan {
+            session,
+            began_unix_ms: unix_ms(),
+            autocommit,
+            read_only,
+            begin,
+        });
+        let appended = owner.append(&self.file.journal, &record);
+        self.entries.push_back(Entry { number, owner, promised: false });
+        appended
+    }
+
+    /// The session's own record goes ahead of that of its first transaction.
+    fn session(&mut self, ledger_row: Uuid, number: u64) -> Result<u64, JournalError> {
+        if let Some(owner) = &mut self.session {
+            if owner.check().is_ok() {
+                return Ok(owner.number());
+            }
+        }
+        let mut owner = self.file.journal.begin();
+        let config = &self.inner.config;
+        let record = Record::SessionOpened(SessionOpened {
+            session: self.id,
+            ledger_row,
+            number,
+            system_identifier: self.system_identifier,
+            opened_unix_ms: self.opened_unix_ms,
+            database: &config.database,
+            user: &config.user,
+        });
+        owner.append(&self.file.journal, &record)?;
+        Ok(self.session.insert(owner).number())
+    }
+
+    fn append(&mut self, number: u64, filing: &Filing<'_>) -> Result<(), JournalError> {
+        let Some(entry) = self.entries.iter_mut().rev().find(|entry| entry.number == number) else {
+            return Ok(());
+        };
+        let record = match filing {
+            Filing::Statement { statement, simple, request } => {
+                let described = statement.description();
+                // What was declared leaves the choice to the server; it has chosen.
+                let chosen = described.as_deref().map(|described| &*described.param_oids);
+                let declared = &*statement.param_oids;
+                let whole = declared.len() >= chosen.map_or(0, <[u32]>::len);
+                let all = whole && !declared.contains(&0);
+                let oids = if all { declared } else { chosen.unwrap_or(declared) };
+                let record = Record::Statement(Statement {
+                    form: if *simple { Form::Simple } else { Form::Extended },
+                    sql: &statement.sql,
+                    param_oids: oids.into(),
+                    request,
+                });
+                return entry.owner.append(&self.file.journal, &record);
+            }
+            Filing::Data(data) => Record::StatementData(data),
+            Filing::Commit { ledger_row, number, guarded } => {
+                entry.promised = true;
+                let (row, number, guarded) = (*ledger_row, *number, *guarded);
+                Record::CommitSent(Seal { row, number, guarded })
+            }
+            Filing::Unsealed => {
+                entry.promised = true;
+                let (fate, at_unix_ms) = (Fate::Unknown, unix_ms());
+                Record::OutcomeKnown(OutcomeKnown { fate, at_unix_ms, sqlstate: "" })
+            }
+            Filing::TooLarge => return Err(too_large()),
+            Filing::Began { .. } | Filing::Ended => return Ok(()),
+        };
+        entry.owner.append(&self.file.journal, &record)
+    }
+
+    fn end(&mut self, number: u64) {
+        let Some(at) = self.entries.iter().position(|entry| entry.number == number) else { return };
+        let Some(entry) = self.entries.remove(at) else { return };
+        // It is found once more after a crash, and the ledger is asked once more.
+        if let Err(error) = entry.owner.end(&self.file.journal) {
+            tracing::debug!(%error, "the end of a transaction is not in the journal");
+        }
+    }
+
+    /// Returns once all commits that were announced are kept.
+    pub fn commit(&mut self, deadline: Instant) {
+        let Self { entries, file, failed, .. } = self;
+        for entry in entries.iter_mut().filter(|entry| entry.promised) {
+            entry.promised = false;
+            if let Err(error) = entry.owner.commit(&file.journal, Some(deadline)) {
+                if !failed.iter().any(|(known, _)| *known == entry.number) {
+                    failed.push((entry.number, error));
+                }
+            }
+        }
+    }
+
+    /// What turned out not to be kept, and what is to become of it.
+    pub fn failures(&mut self, deadline: Instant) -> Vec<NotKept> {
+        let failed = std::mem::take(&mut self.failed);
+        failed
+            .into_iter()
+            .map(|(entry, error)| {
+                let reason = error.reason().name();
+                let gone = self.forget(entry, deadline);
+                let refused = match gone {
+                    true if !self.inner.config.journal.required => None,
+                    true => Some(required(&error)),
+                    false => Some(stuck(&error)),
+                };
+                let what = if refused.is_some() { "is refused" } else { "goes on without them" };
+                let reason = format!(
+                    "{reason}: the journal's files do not keep a transaction, which {what}"
+                );
+                NotKept { entry, reason, refused }
+            })
+            .collect()
+    }
+
+    pub fn has_failures(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Makes the journal say nothing of an entry. Whether it has come to that for certain.
+    fn forget(&mut self, number: u64, deadline: Instant) -> bool {
+        let Some(at) = self.entries.iter().position(|entry| entry.number == number) else {
+            return true;
+        };
+        let Some(mut entry) = self.entries.remove(at) else { return true };
+        if !entry.owner.may_be_found() {
+            return true;
+        }
+        let ended = entry.owner.end(&self.file.journal);
+        ended.and_then(|()| self.file.journal.flush(Some(deadline))).is_ok()
+    }
+
+    /// The session is closed. What has not ended by now stays, for whoever opens the journal next.
+    pub fn close(&mut self) {
+        if !self.entries.is_empty() {
+            return;
+        }
+        if let Some(Err(error)) = self.session.take().map(|owner| owner.end(&self.file.journal)) {
+            tracing::debug!(%error, "the end of a session is not in the journal");
+        }
+        self.file.flush_soon();
+    }
+}
+
+fn too_large() -> JournalError {
+    JournalError::too_large("the transaction is larger than journal_bytes_max")
+}
+
+fn error(kind: &JournalError, advice: &str) -> Error {
+    let reason = kind.reason();
+    let of = match reason {
+        Reason::Full | Reason::TooLarge => ErrorKind::Limit,
+        _ => ErrorKind::ProtectionLost,
+    };
+    Error::new(of, format!("{kind} ({}): {advice}", reason.name())).with_source(kind.clone())
+}
+
+fn required(kind: &JournalError) -> Error {
+    error(
+        kind,
+        "journal_required=on, so the transaction is refused; nothing of it is committed: run it again \
+         once the journal can be written",
+    )
+}
+
+/// What the journal has of it cannot be completed, nor taken back.
+fn stuck(kind: &JournalError) -> Error {
+    error(
+        kind,
+        "the journal's files have a part of the transaction, and its commit cannot be recorded there; \
+         it is rolled back, nothing of it is committed: run it again",
+    )
+}

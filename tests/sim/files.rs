@@ -1,0 +1,121 @@
+//! A model of the journal on disk: what a session hands over, and whether a commit that is found in a
+//! server's log had been announced there before.
+
+use std::collections::{BTreeMap, HashSet};
+
+use segue::error::{Error, ErrorKind};
+use segue::session::{Filing, Session};
+use uuid::Uuid;
+
+use crate::data::Record;
+use crate::rng::Rng;
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Began,
+    Promised,
+}
+
+/// It has random numbers of its own, so that runs without it are what they were.
+pub struct Files {
+    rng: Rng,
+    fails: bool,
+    /// The entries that have not ended.
+    entries: BTreeMap<u64, State>,
+    seals: HashSet<(Uuid, i64)>,
+    /// Something went on without the journal.
+    lost: bool,
+    problem: Option<String>,
+}
+
+impl Files {
+    pub fn new(seed: u64) -> Option<Self> {
+        let mut rng = Rng::new(seed ^ 0x5e90e);
+        rng.chance(50).then(|| Self {
+            fails: rng.chance(30),
+            rng,
+            entries: BTreeMap::new(),
+            seals: HashSet::new(),
+            lost: false,
+            problem: None,
+        })
+    }
+
+    fn take(&mut self, entry: u64, filing: &Filing<'_>) {
+        let state = self.entries.get_mut(&entry);
+        match (filing, state) {
+            (Filing::Began { .. }, None) => drop(self.entries.insert(entry, State::Began)),
+            (Filing::Statement { .. } | Filing::Data(_), Some(_)) => {}
+            (Filing::Commit { ledger_row, number, .. }, Some(state)) => {
+                *state = State::Promised;
+                self.seals.insert((*ledger_row, number.cast_signed()));
+            }
+            (Filing::Unsealed, Some(state)) => {
+                *state = State::Promised;
+                // A COPY that is announced so may end on a server with a ledger, and be sealed.
+                self.lost = true;
+            }
+            (Filing::Ended, Some(_)) => drop(self.entries.remove(&entry)),
+            (Filing::TooLarge, Some(state)) => *state = State::Promised,
+            (_, state) => self.problem = Some(format!("{filing:?} of {entry}, which is {state:?}")),
+        }
+    }
+
+    /// Hands over what is due, and lets go what waits for it.
+    pub fn serve(&mut self, session: &mut Session) {
+        let mut too_large = Vec::new();
+        session.file(&mut |entry, filing| {
+            self.take(entry, &filing);
+            if matches!(filing, Filing::TooLarge) {
+                too_large.push(entry);
+            }
+        });
+        for entry in &too_large {
+            self.not_kept(session, *entry);
+        }
+        if !session.awaits_journal() {
+            return;
+        }
+        let mut failed = !too_large.is_empty();
+        if self.fails && self.rng.chance(20) {
+            let waiting = self.entries.iter().filter(|(_, state)| **state == State::Promised);
+            let waiting: Vec<u64> = waiting.map(|(entry, _)| *entry).collect();
+            if !waiting.is_empty() {
+                failed = true;
+                let entry = *self.rng.pick(&waiting);
+                self.not_kept(session, entry);
+            }
+        }
+        session.handle_journal(!failed);
+    }
+
+    fn not_kept(&mut self, session: &mut Session, entry: u64) {
+        self.entries.remove(&entry);
+        let refused = self.rng.chance(50).then(|| Error::new(ErrorKind::ProtectionLost, "refused"));
+        self.lost |= refused.is_none();
+        session.handle_not_kept(entry, "the model's disk is full".to_owned(), refused);
+    }
+
+    /// All commits of the session's were announced, but for fences, which have done nothing else.
+    pub fn check(&self, log: &[Record]) -> Result<(), String> {
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
+        }
+        let mut sealed =
+            log.iter().filter(|it| it.ids().next().is_some()).filter_map(|it| it.sealed);
+        match sealed.find(|seal| !self.seals.contains(seal)) {
+            Some(seal) if !self.lost => {
+                Err(format!("{seal:?} is committed, and the journal does not know of it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is in flight any more.
+    pub fn check_empty(&self) -> Result<(), String> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        Err(format!("{:?} have not ended in the journal", self.entries))
+    }
+}
