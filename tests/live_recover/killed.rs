@@ -97,7 +97,7 @@ fn what_a_killed_client_had_in_flight_is_told_right() {
         }
         let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'killed' AND pid <> \
              pg_backend_pid() AND state <> 'idle'";
-        eventually("the end of its backends", || server().value(&gone).unwrap() == "0");
+        eventually("the end of its backends", || server().value(gone).unwrap() == "0");
         let twice = "SELECT count(*) FROM (SELECT FROM t WHERE id LIKE 'killed %' GROUP BY id HAVING count(*) > 1) x";
         assert_eq!(server().value(twice).unwrap(), "0");
     }
