@@ -6,6 +6,7 @@ mod command_line;
 mod failover;
 mod harness;
 mod journals;
+mod killed;
 mod statements;
 mod verdicts;
 mod zombies;

@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use segue::{Client, ErrorKind, Submission};
+use segue::{Client, ErrorKind, Submission, Ticket};
 
 use crate::harness::{client, committed, eventually, ids, insert, refused, server, table, within};
 
@@ -315,4 +315,21 @@ fn the_ledger_of_submissions_is_set_up_as_the_ledger_is() {
     owner.remove_ledger().unwrap();
     let left = server.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'segue'").unwrap();
     assert_eq!(left, "0");
+}
+
+/// A row that came in two pieces was waited for without reading on: its session spun, and everything
+/// behind it stood still.
+#[test]
+fn rows_larger_than_one_read_do_not_stop_the_session() {
+    let client = client("submit_sessions=1");
+    let long = "x".repeat(300_000);
+    let tickets: Vec<Ticket> = (0..40)
+        .map(|_| {
+            let it = Submission::new().statement("SELECT $1::text", &[&long.as_str()]).unwrap();
+            client.submit(it).unwrap()
+        })
+        .collect();
+    for ticket in &tickets {
+        assert_eq!(committed(ticket).rows, [1]);
+    }
 }

@@ -196,6 +196,8 @@ impl Runner {
         let shared = Arc::clone(&self.shared);
         let mut out = BytesMut::new();
         let mut answers = Vec::new();
+        // So much of a message has come whose end has not.
+        let mut begun = 0;
         loop {
             let Some(station) = self.station.as_mut() else { return Ok(()) };
             let pipe = &mut station.pipe;
@@ -231,13 +233,14 @@ impl Runner {
                 station.link.exchange(&out, &mut station.input).map_err(|_| Lost(None))?;
                 out.clear();
             }
-            if station.input.is_empty() && !pipe.is_empty() {
+            if station.input.len() == begun && !pipe.is_empty() {
                 match station.link.recv(&mut station.input) {
                     Ok(1..) => {}
                     Ok(0) | Err(_) => return Err(Lost(None)),
                 }
             }
             let fed = pipe.feed(&mut station.input, &mut out, &mut answers);
+            begun = station.input.len();
             let sealing = station.seal.is_some();
             let sealed = answers.iter().rposition(|answer| matches!(answer, Answer::Sealed));
             let behind = &answers[sealed.map_or(0, |at| at + 1)..];
