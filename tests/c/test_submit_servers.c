@@ -1,10 +1,11 @@
 /*
  * Transactions handed over whole while servers, and clients, come and go: no server at all, a failover in
- * the middle, clients killed with SIGKILL. What was accepted is there once, and nothing is there twice.
+ * the middle, a disk that takes nothing, clients killed with SIGKILL. What was accepted is there once, and nothing is there twice.
  */
 #define _DEFAULT_SOURCE
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -183,6 +184,42 @@ static void a_failover_while_submitting(void)
     cluster_stop(servers);
 }
 
+/* A disk that takes nothing: what cannot be kept is not accepted. */
+static void a_journal_that_cannot_be_written(void)
+{
+    cluster *servers = cluster_start("--standbys 0 --replication async");
+    char *folder = folder_make();
+    make_table(servers);
+    segue_client *client = open_journal(servers, folder);
+    segue_ticket *ticket = hand_over(client, 1, NULL, NULL);
+    committed(ticket);
+    segue_ticket_free(ticket);
+
+    struct rlimit before;
+    struct rlimit none;
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    none = before;
+    none.rlim_cur = 1;
+    signal(SIGXFSZ, SIG_IGN);
+    segue_submission *it = NULL;
+    ticket = NULL;
+    OK(segue_submission_new(&it, ERR));
+    OK(segue_submission_add_statement(it, "INSERT INTO s (id) VALUES (2)", NULL, 0, ERR));
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &none) == 0);
+    int32_t status = segue_submit(client, it, &ticket, ERR);
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    FAILS(SEGUE_PROTECTION_LOST, status);
+    CHECK_HAS(segue_error_message(LAST), "not accepted");
+    CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_NOT_COMMITTED);
+    CHECK(ticket == NULL);
+    segue_submission_free(it);
+    segue_client_free(client);
+    CHECK_INT(rows(servers, 0, "count(*)"), 1);
+    folder_remove(folder);
+    free(folder);
+    cluster_stop(servers);
+}
+
 enum { CHILDREN = 6, OF_CHILD = 100000, ACCEPTED_MAX = 100000 };
 
 /* The client that is killed: this program, run once more. It tells of what was accepted. */
@@ -304,6 +341,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     RUN(no_server_at_all);
     RUN(a_failover_while_submitting);
+    RUN(a_journal_that_cannot_be_written);
     RUN(clients_are_killed);
     return check_finish();
 }
