@@ -6,7 +6,7 @@
  *                   tests of src/ffi cover the boundary.
  *   SEGUE_CLOSED    what is left of a session after SEGUE_INTERNAL. Otherwise nothing can be closed
  *                   under a handle, because children keep their parents alive; only a ticket's callback
- *                   may hear it, in test_submit.
+ *                   may hear it, in test_tickets.
  *   SEGUE_PROTOCOL  a server that does not speak the protocol is passed over like one that is down,
  *                   since another one may be of use: that ends in SEGUE_FAILOVER_TIMEOUT, whose
  *                   message has the reason. See a_server_that_is_none().

@@ -1,6 +1,7 @@
 /*
  * Transactions handed over whole while servers, and clients, come and go: no server at all, a failover in
- * the middle, a disk that takes nothing, clients killed with SIGKILL. What was accepted is there once, and nothing is there twice.
+ * the middle, a disk that takes nothing, clients killed with SIGKILL. What was accepted is there once, and
+ * nothing is there twice.
  */
 #define _DEFAULT_SOURCE
 
@@ -11,6 +12,7 @@
 
 #include "support/db.h"
 #include "support/folder.h"
+#include "support/submit.h"
 
 static const char *own_name;
 
@@ -30,15 +32,6 @@ static segue_ticket *hand_over(const segue_client *client, int id, const char *l
     REQUIRE(ticket != NULL);
     segue_submission_free(it);
     return ticket;
-}
-
-static int64_t number(const segue_client *client, const char *name)
-{
-    segue_submission_status *status = NULL;
-    OK(segue_client_submissions(client, &status, ERR));
-    int64_t value = segue_submission_status_number(status, name);
-    segue_submission_status_free(status);
-    return value;
 }
 
 static bool has_problem(const segue_client *client)
@@ -61,16 +54,9 @@ static void wait_until_problem(const segue_client *client, bool there)
 static void wait_until_idle(const segue_client *client)
 {
     int64_t end = check_now_ms() + check_scaled(120000);
-    while (number(client, "waiting") + number(client, "in_flight") > 0 && check_now_ms() < end)
+    while (submit_number(client, "waiting") + submit_number(client, "in_flight") > 0 && check_now_ms() < end)
         check_sleep_ms(5);
-    CHECK_INT(number(client, "waiting") + number(client, "in_flight"), 0);
-}
-
-static void committed(const segue_ticket *ticket)
-{
-    bool done = false;
-    OK(segue_ticket_wait(ticket, check_scaled(120000), &done, ERR));
-    CHECK(done);
+    CHECK_INT(submit_number(client, "waiting") + submit_number(client, "in_flight"), 0);
 }
 
 static int64_t rows(cluster *servers, int server, const char *what)
@@ -124,7 +110,7 @@ static void no_server_at_all(void)
     segue_client_free(client);
 
     client = open_journal(servers, folder);
-    CHECK_INT(number(client, "recovered"), 100);
+    CHECK_INT(submit_number(client, "recovered"), 100);
     /* Handed over again, for want of an answer. */
     for (int i = 50; i < 100; i++) {
         char key[32];
@@ -140,8 +126,8 @@ static void no_server_at_all(void)
     OK(segue_ticket_wait(last, 10, &done, ERR));
     CHECK(!done);
     cluster_do(servers, "start 0");
-    committed(first);
-    committed(last);
+    submit_committed(first);
+    submit_committed(last);
     CHECK_INT(rows(servers, 0, "count(*)"), 100);
     CHECK_INT(rows(servers, 0, "count(DISTINCT id)"), 100);
     CHECK_INT(out_of_order(servers, 0), 0);
@@ -167,14 +153,14 @@ static void a_failover_while_submitting(void)
         snprintf(lane, sizeof lane, "%d", i % 4);
         tickets[i] = hand_over(client, i % 4 * 100000 + i, i % 4 ? lane : NULL, NULL);
         if (i == THROUGH_A_FAILOVER / 3) {
-            committed(tickets[0]);
+            submit_committed(tickets[0]);
             cluster_do(servers, "kill 0");
         }
         if (i == THROUGH_A_FAILOVER * 2 / 3)
             cluster_do(servers, "promote 1");
     }
     for (int i = 0; i < THROUGH_A_FAILOVER; i++) {
-        committed(tickets[i]);
+        submit_committed(tickets[i]);
         segue_ticket_free(tickets[i]);
     }
     CHECK_INT(rows(servers, 1, "count(*)"), THROUGH_A_FAILOVER);
@@ -192,7 +178,7 @@ static void a_journal_that_cannot_be_written(void)
     make_table(servers);
     segue_client *client = open_journal(servers, folder);
     segue_ticket *ticket = hand_over(client, 1, NULL, NULL);
-    committed(ticket);
+    submit_committed(ticket);
     segue_ticket_free(ticket);
 
     struct rlimit before;
@@ -299,10 +285,10 @@ static void clients_are_killed(void)
     }
     CHECK(count >= CHILDREN * 40);
     segue_client *client = open_journal(servers, folder);
-    CHECK(number(client, "recovered") >= 40 + (CHILDREN - 1) * 60);
+    CHECK(submit_number(client, "recovered") >= 40 + (CHILDREN - 1) * 60);
     cluster_do(servers, "start 0");
     wait_until_idle(client);
-    CHECK_INT(number(client, "dead_letters"), 0);
+    CHECK_INT(submit_number(client, "dead_letters"), 0);
     CHECK_INT(rows(servers, 0, "count(*) - count(DISTINCT id)"), 0);
     CHECK_INT(out_of_order(servers, 0), 0);
     /* All that was accepted; what was handed over in the moment of the kill may be there besides. */
