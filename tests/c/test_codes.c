@@ -5,7 +5,8 @@
  *   SEGUE_INTERNAL  a panic of the library's, caught at the boundary: a bug by definition. The unit
  *                   tests of src/ffi cover the boundary.
  *   SEGUE_CLOSED    what is left of a session after SEGUE_INTERNAL. Otherwise nothing can be closed
- *                   under a handle, because children keep their parents alive.
+ *                   under a handle, because children keep their parents alive; only a ticket's callback
+ *                   may hear it, in test_tickets.
  *   SEGUE_PROTOCOL  a server that does not speak the protocol is passed over like one that is down,
  *                   since another one may be of use: that ends in SEGUE_FAILOVER_TIMEOUT, whose
  *                   message has the reason. See a_server_that_is_none().

@@ -1,15 +1,8 @@
-/* Transactions handed over whole, on a server that stays up: every function, and how each of them fails. */
-#define _DEFAULT_SOURCE
-
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/wait.h>
+/* Transactions handed over whole: how they are built, what is refused, rows, keys, dead letters, limits. */
 #include <time.h>
-#include <unistd.h>
 
 #include "support/db.h"
-#include "support/folder.h"
+#include "support/submit.h"
 
 /* What an output holds that must not be touched. */
 static char mark;
@@ -21,39 +14,6 @@ static cluster *servers;
 static segue_client *client;
 static segue_session *session;
 
-static segue_submission *make(const char *sql)
-{
-    segue_submission *it = NULL;
-    OK(segue_submission_new(&it, ERR));
-    REQUIRE(it != NULL);
-    OK(segue_submission_add_statement(it, sql, NULL, 0, ERR));
-    return it;
-}
-
-static segue_submission *insert(int id)
-{
-    char sql[64];
-    snprintf(sql, sizeof sql, "INSERT INTO s (id) VALUES (%d)", id);
-    return make(sql);
-}
-
-/* Hands it over and frees it. */
-static segue_ticket *hand_over(const segue_client *to, segue_submission *it)
-{
-    segue_ticket *ticket = NULL;
-    OK(segue_submit(to, it, &ticket, ERR));
-    REQUIRE(ticket != NULL);
-    segue_submission_free(it);
-    return ticket;
-}
-
-static void committed(const segue_ticket *ticket)
-{
-    bool done = false;
-    OK(segue_ticket_wait(ticket, check_scaled(60000), &done, ERR));
-    CHECK(done);
-}
-
 static void dead(const segue_ticket *ticket, int32_t status, const char *sqlstate)
 {
     bool done = true;
@@ -61,34 +21,6 @@ static void dead(const segue_ticket *ticket, int32_t status, const char *sqlstat
     CHECK(done); /* Not written. */
     CHECK_STR(segue_error_sqlstate(LAST), sqlstate);
     CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_NOT_COMMITTED);
-}
-
-static int64_t count(const char *where)
-{
-    char sql[256];
-    snprintf(sql, sizeof sql, "SELECT count(*) FROM s WHERE %s", where);
-    return db_int(session, sql);
-}
-
-/* Until unlock() nothing of a submission can be executed. */
-static void lock(void)
-{
-    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
-    db_execute(session, "LOCK TABLE s");
-}
-
-static void unlock(void)
-{
-    OK(segue_session_commit(session, ERR));
-}
-
-static int64_t number(const segue_client *of, const char *name)
-{
-    segue_submission_status *status = NULL;
-    OK(segue_client_submissions(of, &status, ERR));
-    int64_t value = segue_submission_status_number(status, name);
-    segue_submission_status_free(status);
-    return value;
 }
 
 static void nulls(void)
@@ -137,7 +69,7 @@ static void nulls(void)
     CHECK(!segue_ticket_found_done(NULL));
     CHECK_INT(segue_ticket_statement_count(NULL), 0);
     CHECK_INT(segue_ticket_rows_affected(NULL, 0), 0);
-    ticket = hand_over(client, make("SELECT 1"));
+    ticket = submit_ticket(client, submit_make("SELECT 1"));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_ticket_poll(ticket, NULL, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_ticket_wait(ticket, 0, NULL, ERR));
     FAILS(SEGUE_INVALID_ARGUMENT, segue_ticket_on_done(ticket, NULL, NULL, NULL, ERR));
@@ -217,10 +149,10 @@ static void several_statements_and_their_rows(void)
     OK(segue_submission_set_lane(it, NULL, ERR));
     OK(segue_submission_set_key(it, "a", ERR));
     OK(segue_submission_set_key(it, "", ERR));
-    segue_ticket *ticket = hand_over(client, it);
+    segue_ticket *ticket = submit_ticket(client, it);
     CHECK_INT(strlen(segue_ticket_id(ticket)), 36);
     CHECK_STR(segue_ticket_key(ticket), NULL);
-    committed(ticket);
+    submit_committed(ticket);
     bool done = false;
     OK(segue_ticket_poll(ticket, &done, ERR));
     CHECK(done && !segue_ticket_found_done(ticket));
@@ -229,7 +161,7 @@ static void several_statements_and_their_rows(void)
     CHECK_INT(segue_ticket_rows_affected(ticket, 1), 1);
     CHECK_INT(segue_ticket_rows_affected(ticket, 2), 5);
     CHECK_INT(segue_ticket_rows_affected(ticket, 3), 0);
-    CHECK_INT(count("note IN ('first', 'second')"), 2);
+    CHECK_INT(submit_count(session, "note IN ('first', 'second')"), 2);
     /* It is found again for a while, and is in the ledger of submissions. */
     segue_ticket *again = NULL;
     OK(segue_client_ticket(client, segue_ticket_id(ticket), &again, ERR));
@@ -248,7 +180,7 @@ static void several_statements_and_their_rows(void)
 static void a_key_is_executed_once(void)
 {
     db_execute(session, "DELETE FROM s");
-    segue_submission *it = make("INSERT INTO s SELECT 1 + count(*) FROM s");
+    segue_submission *it = submit_make("INSERT INTO s SELECT 1 + count(*) FROM s");
     segue_ticket *tickets[5] = {NULL};
     OK(segue_submission_set_lane(it, "keys", ERR));
     OK(segue_submit(client, it, &tickets[0], ERR));
@@ -258,8 +190,8 @@ static void a_key_is_executed_once(void)
     OK(segue_try_submit(client, it, &tickets[3], ERR));
     OK(segue_client_ticket_for_key(client, "order 4711", &tickets[4], ERR));
     for (size_t i = 0; i < COUNT(tickets); i++)
-        committed(tickets[i]);
-    CHECK_INT(count("true"), 3);
+        submit_committed(tickets[i]);
+    CHECK_INT(submit_count(session, "true"), 3);
     CHECK(strcmp(segue_ticket_id(tickets[0]), segue_ticket_id(tickets[1])) != 0);
     CHECK_STR(segue_ticket_id(tickets[3]), segue_ticket_id(tickets[2]));
     CHECK_STR(segue_ticket_id(tickets[4]), segue_ticket_id(tickets[2]));
@@ -270,12 +202,12 @@ static void a_key_is_executed_once(void)
     OK(segue_client_ticket_for_key(other, "order 4711", &found, ERR));
     CHECK(found == NULL);
     OK(segue_submit(other, it, &found, ERR));
-    committed(found);
+    submit_committed(found);
     CHECK(segue_ticket_found_done(found));
     CHECK_INT(segue_ticket_statement_count(found), 0);
     CHECK_INT(segue_ticket_rows_affected(found, 0), 0);
-    CHECK_INT(count("true"), 3);
-    CHECK_INT(number(other, "found_done"), 1);
+    CHECK_INT(submit_count(session, "true"), 3);
+    CHECK_INT(submit_number(other, "found_done"), 1);
     segue_ticket_free(found);
     segue_client_free(other);
     segue_submission_free(it);
@@ -292,21 +224,21 @@ static void dead_letters(void)
     OK(segue_client_dead_letters(own, &letters, ERR));
     CHECK_INT(segue_dead_letters_count(letters), 0);
     segue_dead_letters_free(letters);
-    segue_submission *it = insert(6);
+    segue_submission *it = submit_insert(6);
     OK(segue_submission_add_statement(it, "INSERT INTO s VALUES (7)", NULL, 0, ERR));
     OK(segue_submission_set_lane(it, "till", ERR));
     OK(segue_submission_set_key(it, "sale 7", ERR));
     OK(segue_submission_set_stop_on_failure(it, true, ERR));
-    segue_ticket *poison = hand_over(own, it);
-    it = insert(8);
+    segue_ticket *poison = submit_ticket(own, it);
+    it = submit_insert(8);
     OK(segue_submission_set_lane(it, "till", ERR));
-    segue_ticket *behind = hand_over(own, it);
+    segue_ticket *behind = submit_ticket(own, it);
     dead(poison, SEGUE_SERVER, "23505");
     CHECK_HAS(segue_error_field(LAST, 'D'), "(7)");
     CHECK_INT(segue_ticket_statement_count(poison), 0);
-    it = make("UPDATE s SET note = 'none' WHERE id = 99");
+    it = submit_make("UPDATE s SET note = 'none' WHERE id = 99");
     OK(segue_submission_expect_rows(it, 1, 1, ERR));
-    segue_ticket *unmet = hand_over(own, it);
+    segue_ticket *unmet = submit_ticket(own, it);
     dead(unmet, SEGUE_TRANSACTION_FAILED, "25P02");
 
     OK(segue_client_dead_letters(own, &letters, ERR));
@@ -330,10 +262,10 @@ static void dead_letters(void)
     CHECK_STR(segue_dead_letters_id(letters, 2), NULL);
     CHECK_STR(segue_dead_letters_sql(letters, 2, 0), NULL);
     CHECK_INT(segue_dead_letters_died_at_ms(letters, 2), -1);
-    CHECK_INT(number(own, "dead_letters"), 2);
-    CHECK_INT(number(own, "lanes_stopped"), 1);
-    CHECK_INT(number(own, "waiting"), 1);
-    CHECK_INT(number(own, "died"), 2);
+    CHECK_INT(submit_number(own, "dead_letters"), 2);
+    CHECK_INT(submit_number(own, "lanes_stopped"), 1);
+    CHECK_INT(submit_number(own, "waiting"), 1);
+    CHECK_INT(submit_number(own, "died"), 2);
 
     bool done = true;
     OK(segue_ticket_poll(behind, &done, ERR));
@@ -344,16 +276,16 @@ static void dead_letters(void)
     db_execute(session, "DELETE FROM s WHERE id = 7");
     segue_ticket *retried = NULL;
     OK(segue_client_retry_dead_letter(own, segue_dead_letters_id(letters, 0), &retried, ERR));
-    committed(retried);
-    committed(poison);
-    committed(behind);
+    submit_committed(retried);
+    submit_committed(poison);
+    submit_committed(behind);
     CHECK_INT(segue_ticket_rows_affected(poison, 1), 1);
-    CHECK_INT(count("id IN (6, 7, 8)"), 3);
+    CHECK_INT(submit_count(session, "id IN (6, 7, 8)"), 3);
     FAILS(SEGUE_USAGE, segue_client_retry_dead_letter(own, segue_dead_letters_id(letters, 0), NULL, ERR));
     CHECK_HAS(segue_error_message(LAST), segue_dead_letters_id(letters, 0));
     OK(segue_client_purge_dead_letter(own, segue_dead_letters_id(letters, 1), ERR));
     FAILS(SEGUE_USAGE, segue_client_purge_dead_letter(own, segue_dead_letters_id(letters, 1), ERR));
-    CHECK_INT(number(own, "dead_letters"), 0);
+    CHECK_INT(submit_number(own, "dead_letters"), 0);
     segue_client_free(own);
     /* The list is as it was, and so is what its tickets tell. */
     CHECK_INT(segue_dead_letters_count(letters), 2);
@@ -365,193 +297,21 @@ static void dead_letters(void)
     segue_ticket_free(unmet);
 }
 
-struct ear {
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    int called;
-    int destroyed;
-    pthread_t thread;
-    char id[37];
-    int32_t status;
-    int32_t outcome;
-    uint64_t rows;
-    /* What the callback does: free a ticket, or submit the next of a chain. */
-    segue_ticket *to_free;
-    const segue_client *to_submit;
-    int next;
-};
-
-static void hear(const segue_ticket *ticket, const segue_error *error, void *user_data)
-{
-    struct ear *ear = user_data;
-    segue_ticket_free(ear->to_free);
-    ear->to_free = NULL;
-    pthread_mutex_lock(&ear->mutex);
-    ear->called++;
-    ear->thread = pthread_self();
-    snprintf(ear->id, sizeof ear->id, "%s", segue_ticket_id(ticket));
-    ear->status = segue_error_status(error);
-    ear->outcome = error ? segue_error_outcome(error) : SEGUE_TXN_COMMITTED;
-    ear->rows = segue_ticket_rows_affected(ticket, 0);
-    pthread_cond_signal(&ear->changed);
-    pthread_mutex_unlock(&ear->mutex);
-}
-
-static void destroy(void *user_data)
-{
-    struct ear *ear = user_data;
-    pthread_mutex_lock(&ear->mutex);
-    ear->destroyed++;
-    pthread_cond_signal(&ear->changed);
-    pthread_mutex_unlock(&ear->mutex);
-}
-
-static void wait_for_destroyed(struct ear *ear, int times)
-{
-    pthread_mutex_lock(&ear->mutex);
-    while (ear->destroyed < times)
-        pthread_cond_wait(&ear->changed, &ear->mutex);
-    pthread_mutex_unlock(&ear->mutex);
-}
-
-#define EAR {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER}
-
-static void callbacks(void)
-{
-    db_execute(session, "DELETE FROM s");
-    struct ear ear = EAR;
-    char id[37];
-    lock();
-    segue_ticket *ticket = hand_over(client, insert(1));
-    snprintf(id, sizeof id, "%s", segue_ticket_id(ticket));
-    OK(segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    OK(segue_ticket_on_done(ticket, hear, &ear, NULL, ERR));
-    /* They are called although the ticket is gone. */
-    segue_ticket_free(ticket);
-    CHECK_INT(ear.called, 0);
-    unlock();
-    wait_for_destroyed(&ear, 1);
-    OK(segue_client_ticket(client, id, &ticket, ERR));
-    committed(ticket);
-    pthread_mutex_lock(&ear.mutex);
-    while (ear.called < 2)
-        pthread_cond_wait(&ear.changed, &ear.mutex);
-    pthread_mutex_unlock(&ear.mutex);
-    CHECK(!pthread_equal(ear.thread, pthread_self()));
-    CHECK_STR(ear.id, id);
-    CHECK_INT(ear.status, SEGUE_OK);
-    CHECK_INT(ear.rows, 1);
-    /* What is known is told here and now. */
-    OK(segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    CHECK_INT(ear.called, 3);
-    CHECK_INT(ear.destroyed, 2);
-    CHECK(pthread_equal(ear.thread, pthread_self()));
-    /* A call that fails destroys what it was given. */
-    FAILS(SEGUE_INVALID_ARGUMENT, segue_ticket_on_done(ticket, NULL, &ear, destroy, ERR));
-    FAILS(SEGUE_INVALID_ARGUMENT, segue_ticket_on_done(NULL, hear, &ear, destroy, ERR));
-    CHECK_INT(ear.called, 3);
-    CHECK_INT(ear.destroyed, 4);
-    segue_ticket_free(ticket);
-    /* A dead letter. */
-    ticket = hand_over(client, insert(1));
-    OK(segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    wait_for_destroyed(&ear, 5);
-    CHECK_INT(ear.status, SEGUE_SERVER);
-    CHECK_INT(ear.outcome, SEGUE_TXN_NOT_COMMITTED);
-    OK(segue_client_purge_dead_letter(client, segue_ticket_id(ticket), ERR));
-    segue_ticket_free(ticket);
-}
-
-enum { CHAIN = 20 };
-
-/* Submits the next, from inside the callback of the one before. */
-static void go_on(const segue_ticket *before, const segue_error *error, void *user_data)
-{
-    struct ear *ear = user_data;
-    (void)before;
-    CHECK(error == NULL);
-    segue_ticket *ticket = NULL;
-    if (ear->next < CHAIN) {
-        segue_submission *it = insert(ear->next++);
-        OK(segue_try_submit(ear->to_submit, it, &ticket, ERR));
-        segue_submission_free(it);
-        OK(segue_ticket_on_done(ticket, go_on, ear, ear->next < CHAIN ? NULL : destroy, ERR));
-        segue_ticket_free(ticket);
-    }
-    check_forget();
-}
-
-static void a_callback_submits(void)
-{
-    db_execute(session, "DELETE FROM s");
-    struct ear ear = EAR;
-    ear.to_submit = client;
-    segue_ticket *ticket = hand_over(client, make("SELECT 1"));
-    OK(segue_ticket_on_done(ticket, go_on, &ear, NULL, ERR));
-    wait_for_destroyed(&ear, 1);
-    segue_ticket_free(ticket);
-    CHECK_INT(count("true"), CHAIN);
-}
-
-/* A client that is closed tells those who wait that it knows nothing. */
-static void closing_calls_back(void)
-{
-    db_execute(session, "DELETE FROM s");
-    struct ear ear = EAR;
-    segue_client *own = db_client(cluster_conninfo(servers), "application_name=closing");
-    lock();
-    segue_ticket *ticket = hand_over(own, insert(1));
-    OK(segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    segue_client_free(own);
-    /* A ticket keeps its client alive. */
-    CHECK_INT(ear.called, 0);
-    segue_ticket_free(ticket);
-    wait_for_destroyed(&ear, 1);
-    CHECK_INT(ear.called, 1);
-    CHECK_INT(ear.status, SEGUE_CLOSED);
-    CHECK_INT(ear.outcome, SEGUE_TXN_UNKNOWN);
-    unlock();
-    cluster_do(servers, "wait_until 0 SELECT count(*) = 0 FROM pg_stat_activity "
-                        "WHERE application_name = 'closing'");
-}
-
-/* The last handle of a client, freed on the client's own thread. */
-static void a_callback_closes(void)
-{
-    db_execute(session, "DELETE FROM s");
-    struct ear ear = EAR;
-    segue_client *own = db_client(cluster_conninfo(servers), "application_name=closer");
-    lock();
-    ear.to_free = hand_over(own, insert(1));
-    segue_ticket *asked = NULL;
-    OK(segue_client_ticket(own, segue_ticket_id(ear.to_free), &asked, ERR));
-    OK(segue_ticket_on_done(asked, hear, &ear, destroy, ERR));
-    segue_ticket_free(asked);
-    segue_client_free(own);
-    unlock();
-    wait_for_destroyed(&ear, 1);
-    CHECK_INT(ear.called, 1);
-    CHECK_INT(ear.status, SEGUE_OK);
-    CHECK_INT(count("true"), 1);
-    cluster_do(servers, "wait_until 0 SELECT count(*) = 0 FROM pg_stat_activity "
-                        "WHERE application_name = 'closer'");
-}
-
 static void limits(void)
 {
     db_execute(session, "DELETE FROM s");
     segue_client *own = db_client(cluster_conninfo(servers),
                                   "submit_queue_max=2 journal_bytes_max=4096 failover_timeout_ms=1000");
-    lock();
-    segue_ticket *first = hand_over(own, insert(1));
-    segue_ticket *second = hand_over(own, insert(2));
+    submit_lock(session);
+    segue_ticket *first = submit_ticket(own, submit_insert(1));
+    segue_ticket *second = submit_ticket(own, submit_insert(2));
     segue_ticket *ticket = MARK;
-    segue_submission *it = insert(3);
+    segue_submission *it = submit_insert(3);
     FAILS(SEGUE_LIMIT, segue_try_submit(own, it, &ticket, ERR));
     CHECK_HAS(segue_error_message(LAST), "submit_queue_max");
     CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_NOT_COMMITTED);
     FAILS(SEGUE_LIMIT, segue_submit(own, it, &ticket, ERR));
-    segue_submission *large = make("INSERT INTO s VALUES (4)");
+    segue_submission *large = submit_make("INSERT INTO s VALUES (4)");
     char text[5000];
     memset(text, 'x', sizeof text);
     segue_param param = segue_param_text_sized(text, sizeof text);
@@ -559,162 +319,26 @@ static void limits(void)
     FAILS(SEGUE_LIMIT, segue_submit(own, large, &ticket, ERR));
     CHECK_HAS(segue_error_message(LAST), "journal_bytes_max");
     CHECK(ticket == MARK);
-    CHECK_INT(number(own, "submitted"), 2);
-    CHECK_INT(number(own, "waiting") + number(own, "in_flight"), 2);
-    CHECK(number(own, "bytes") > 0);
-    CHECK_INT(number(own, "journal_bytes"), -1);
-    CHECK_INT(number(own, "no such number"), -1);
-    CHECK_INT(number(own, NULL), -1);
-    unlock();
-    committed(first);
-    committed(second);
+    CHECK_INT(submit_number(own, "submitted"), 2);
+    CHECK_INT(submit_number(own, "waiting") + submit_number(own, "in_flight"), 2);
+    CHECK(submit_number(own, "bytes") > 0);
+    CHECK_INT(submit_number(own, "journal_bytes"), -1);
+    CHECK_INT(submit_number(own, "no such number"), -1);
+    CHECK_INT(submit_number(own, NULL), -1);
+    submit_unlock(session);
+    submit_committed(first);
+    submit_committed(second);
     /* There is room again. */
     OK(segue_submit(own, it, &ticket, ERR));
-    committed(ticket);
-    CHECK_INT(count("true"), 3);
-    CHECK_INT(number(own, "committed"), 3);
+    submit_committed(ticket);
+    CHECK_INT(submit_count(session, "true"), 3);
+    CHECK_INT(submit_number(own, "committed"), 3);
     segue_submission_free(it);
     segue_submission_free(large);
     segue_ticket_free(first);
     segue_ticket_free(second);
     segue_ticket_free(ticket);
     segue_client_free(own);
-}
-
-enum { THREADS = 6, EACH = 40 };
-
-static void *submit_many(void *first)
-{
-    segue_ticket *tickets[EACH];
-    for (int i = 0; i < EACH; i++)
-        tickets[i] = hand_over(client, insert(*(int *)first + i));
-    for (int i = 0; i < EACH; i++) {
-        committed(tickets[i]);
-        segue_ticket_free(tickets[i]);
-    }
-    check_forget();
-    return NULL;
-}
-
-static void many_threads(void)
-{
-    db_execute(session, "DELETE FROM s");
-    pthread_t threads[THREADS];
-    int first[THREADS];
-    for (int i = 0; i < THREADS; i++) {
-        first[i] = i * EACH;
-        pthread_create(&threads[i], NULL, submit_many, &first[i]);
-    }
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
-    CHECK_INT(count("true"), THREADS * EACH);
-}
-
-static void frees_in_every_order(void)
-{
-    db_execute(session, "DELETE FROM s");
-    static const char *const orders[] = {"cstl", "tslc", "lcts", "stcl", "tcls", "ltsc"};
-    for (size_t i = 0; i < COUNT(orders); i++) {
-        segue_client *own = db_client(cluster_conninfo(servers), "application_name=frees");
-        segue_submission *it = insert((int)i);
-        segue_ticket *ticket = NULL;
-        segue_dead_letters *letters = NULL;
-        OK(segue_submit(own, it, &ticket, ERR));
-        OK(segue_client_dead_letters(own, &letters, ERR));
-        for (const char *which = orders[i]; *which; which++) {
-            switch (*which) {
-            case 'c': segue_client_free(own); break;
-            case 's': segue_submission_free(it); break;
-            case 't':
-                committed(ticket);
-                segue_ticket_free(ticket);
-                break;
-            default: segue_dead_letters_free(letters); break;
-            }
-        }
-    }
-    CHECK_INT(count("true"), COUNT(orders));
-}
-
-/* In the child of a fork(): a number of failed checks. */
-static int use_after_fork(segue_client *own, segue_ticket *ticket)
-{
-    int failed = 0;
-    bool done = false;
-    struct ear ear = EAR;
-    segue_ticket *out = MARK;
-    segue_dead_letters *letters = MARK;
-    segue_submission_status *status = MARK;
-    segue_submission *it = insert(2);
-    failed += !FAILS(SEGUE_FORKED, segue_ticket_poll(ticket, &done, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_ticket_wait(ticket, -1, &done, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    failed += !CHECK_INT(ear.called, 0) + !CHECK_INT(ear.destroyed, 1);
-    failed += !FAILS(SEGUE_FORKED, segue_submit(own, it, &out, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_try_submit(own, it, &out, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_ticket(own, NO_ID, &out, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_ticket_for_key(own, "a", &out, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_dead_letters(own, &letters, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_retry_dead_letter(own, NO_ID, &out, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_purge_dead_letter(own, NO_ID, ERR));
-    failed += !FAILS(SEGUE_FORKED, segue_client_submissions(own, &status, ERR));
-    failed += !CHECK(out == MARK && letters == MARK && status == MARK);
-    failed += !CHECK(!segue_ticket_found_done(ticket) && segue_ticket_statement_count(ticket) == 0);
-    failed += !CHECK_INT(strlen(segue_ticket_id(ticket)), 36);
-    segue_submission_free(it);
-    segue_ticket_free(ticket);
-    segue_client_free(own);
-    check_forget();
-    return failed;
-}
-
-static void forking(void)
-{
-    db_execute(session, "DELETE FROM s");
-    char *folder = folder_make();
-    char options[4200];
-    snprintf(options, sizeof options, "journal=file journal_dir=%s", folder);
-    segue_client *own = db_client(cluster_conninfo(servers), options);
-    struct ear ear = EAR;
-    lock();
-    segue_ticket *ticket = hand_over(own, insert(1));
-    OK(segue_ticket_on_done(ticket, hear, &ear, destroy, ERR));
-    check_forget();
-    fflush(NULL);
-    pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        alarm((unsigned)check_scaled(60));
-        int failed = use_after_fork(own, ticket);
-        /* No leak check here: it would count what belongs to threads that fork() has not copied. */
-        kill(getpid(), failed ? SIGTERM : SIGKILL);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    CHECK(WIFSIGNALED(status));
-    CHECK_INT(WTERMSIG(status), SIGKILL);
-    /* The parent is unharmed. */
-    unlock();
-    committed(ticket);
-    wait_for_destroyed(&ear, 1);
-    CHECK_INT(ear.called, 1);
-    CHECK_INT(count("true"), 1);
-    /* The journal has one owner; a client with another configuration is another one. */
-    segue_client *other = MARK;
-    char *conninfo = cluster_with(cluster_conninfo(servers), options);
-    char *text = cluster_with(conninfo, "application_name=second");
-    FAILS(SEGUE_CONFIG, segue_client_open(text, &other, ERR));
-    CHECK_HAS(segue_error_message(LAST), "journal_locked");
-    CHECK(other == MARK);
-    CHECK(number(own, "journal_bytes") > 0);
-    segue_client_free(own);
-    segue_ticket_free(ticket);
-    OK(segue_client_open(text, &other, ERR));
-    segue_client_free(other);
-    free(text);
-    free(conninfo);
-    folder_remove(folder);
-    free(folder);
 }
 
 int main(int argc, char **argv)
@@ -729,14 +353,7 @@ int main(int argc, char **argv)
     RUN(several_statements_and_their_rows);
     RUN(a_key_is_executed_once);
     RUN(dead_letters);
-    RUN(callbacks);
-    RUN(a_callback_submits);
-    RUN(closing_calls_back);
-    RUN(a_callback_closes);
     RUN(limits);
-    RUN(many_threads);
-    RUN(frees_in_every_order);
-    RUN(forking);
     segue_session_free(session);
     segue_client_free(client);
     cluster_stop(servers);

@@ -1,15 +1,18 @@
 /*
  * Transactions handed over whole while servers, and clients, come and go: no server at all, a failover in
- * the middle, clients killed with SIGKILL. What was accepted is there once, and nothing is there twice.
+ * the middle, a disk that takes nothing, clients killed with SIGKILL. What was accepted is there once, and
+ * nothing is there twice.
  */
 #define _DEFAULT_SOURCE
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/db.h"
 #include "support/folder.h"
+#include "support/submit.h"
 
 static const char *own_name;
 
@@ -29,15 +32,6 @@ static segue_ticket *hand_over(const segue_client *client, int id, const char *l
     REQUIRE(ticket != NULL);
     segue_submission_free(it);
     return ticket;
-}
-
-static int64_t number(const segue_client *client, const char *name)
-{
-    segue_submission_status *status = NULL;
-    OK(segue_client_submissions(client, &status, ERR));
-    int64_t value = segue_submission_status_number(status, name);
-    segue_submission_status_free(status);
-    return value;
 }
 
 static bool has_problem(const segue_client *client)
@@ -60,16 +54,9 @@ static void wait_until_problem(const segue_client *client, bool there)
 static void wait_until_idle(const segue_client *client)
 {
     int64_t end = check_now_ms() + check_scaled(120000);
-    while (number(client, "waiting") + number(client, "in_flight") > 0 && check_now_ms() < end)
+    while (submit_number(client, "waiting") + submit_number(client, "in_flight") > 0 && check_now_ms() < end)
         check_sleep_ms(5);
-    CHECK_INT(number(client, "waiting") + number(client, "in_flight"), 0);
-}
-
-static void committed(const segue_ticket *ticket)
-{
-    bool done = false;
-    OK(segue_ticket_wait(ticket, check_scaled(120000), &done, ERR));
-    CHECK(done);
+    CHECK_INT(submit_number(client, "waiting") + submit_number(client, "in_flight"), 0);
 }
 
 static int64_t rows(cluster *servers, int server, const char *what)
@@ -123,7 +110,7 @@ static void no_server_at_all(void)
     segue_client_free(client);
 
     client = open_journal(servers, folder);
-    CHECK_INT(number(client, "recovered"), 100);
+    CHECK_INT(submit_number(client, "recovered"), 100);
     /* Handed over again, for want of an answer. */
     for (int i = 50; i < 100; i++) {
         char key[32];
@@ -139,8 +126,8 @@ static void no_server_at_all(void)
     OK(segue_ticket_wait(last, 10, &done, ERR));
     CHECK(!done);
     cluster_do(servers, "start 0");
-    committed(first);
-    committed(last);
+    submit_committed(first);
+    submit_committed(last);
     CHECK_INT(rows(servers, 0, "count(*)"), 100);
     CHECK_INT(rows(servers, 0, "count(DISTINCT id)"), 100);
     CHECK_INT(out_of_order(servers, 0), 0);
@@ -166,20 +153,56 @@ static void a_failover_while_submitting(void)
         snprintf(lane, sizeof lane, "%d", i % 4);
         tickets[i] = hand_over(client, i % 4 * 100000 + i, i % 4 ? lane : NULL, NULL);
         if (i == THROUGH_A_FAILOVER / 3) {
-            committed(tickets[0]);
+            submit_committed(tickets[0]);
             cluster_do(servers, "kill 0");
         }
         if (i == THROUGH_A_FAILOVER * 2 / 3)
             cluster_do(servers, "promote 1");
     }
     for (int i = 0; i < THROUGH_A_FAILOVER; i++) {
-        committed(tickets[i]);
+        submit_committed(tickets[i]);
         segue_ticket_free(tickets[i]);
     }
     CHECK_INT(rows(servers, 1, "count(*)"), THROUGH_A_FAILOVER);
     CHECK_INT(rows(servers, 1, "count(DISTINCT id)"), THROUGH_A_FAILOVER);
     CHECK_INT(out_of_order(servers, 1), 0);
     segue_client_free(client);
+    cluster_stop(servers);
+}
+
+/* A disk that takes nothing: what cannot be kept is not accepted. */
+static void a_journal_that_cannot_be_written(void)
+{
+    cluster *servers = cluster_start("--standbys 0 --replication async");
+    char *folder = folder_make();
+    make_table(servers);
+    segue_client *client = open_journal(servers, folder);
+    segue_ticket *ticket = hand_over(client, 1, NULL, NULL);
+    submit_committed(ticket);
+    segue_ticket_free(ticket);
+
+    struct rlimit before;
+    struct rlimit none;
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    none = before;
+    none.rlim_cur = 1;
+    signal(SIGXFSZ, SIG_IGN);
+    segue_submission *it = NULL;
+    ticket = NULL;
+    OK(segue_submission_new(&it, ERR));
+    OK(segue_submission_add_statement(it, "INSERT INTO s (id) VALUES (2)", NULL, 0, ERR));
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &none) == 0);
+    int32_t status = segue_submit(client, it, &ticket, ERR);
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    FAILS(SEGUE_PROTECTION_LOST, status);
+    CHECK_HAS(segue_error_message(LAST), "not accepted");
+    CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_NOT_COMMITTED);
+    CHECK(ticket == NULL);
+    segue_submission_free(it);
+    segue_client_free(client);
+    CHECK_INT(rows(servers, 0, "count(*)"), 1);
+    folder_remove(folder);
+    free(folder);
     cluster_stop(servers);
 }
 
@@ -262,10 +285,10 @@ static void clients_are_killed(void)
     }
     CHECK(count >= CHILDREN * 40);
     segue_client *client = open_journal(servers, folder);
-    CHECK(number(client, "recovered") >= 40 + (CHILDREN - 1) * 60);
+    CHECK(submit_number(client, "recovered") >= 40 + (CHILDREN - 1) * 60);
     cluster_do(servers, "start 0");
     wait_until_idle(client);
-    CHECK_INT(number(client, "dead_letters"), 0);
+    CHECK_INT(submit_number(client, "dead_letters"), 0);
     CHECK_INT(rows(servers, 0, "count(*) - count(DISTINCT id)"), 0);
     CHECK_INT(out_of_order(servers, 0), 0);
     /* All that was accepted; what was handed over in the moment of the kill may be there besides. */
@@ -304,6 +327,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     RUN(no_server_at_all);
     RUN(a_failover_while_submitting);
+    RUN(a_journal_that_cannot_be_written);
     RUN(clients_are_killed);
     return check_finish();
 }
