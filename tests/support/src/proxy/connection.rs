@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::pump::Pump;
 use super::trigger::Fired;
-use super::{Direction, Flow, Lane, Shared, lock};
+use super::{Accept, Direction, Flow, Lane, Shared, lock};
 
 /// Which of the two sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,8 @@ pub(crate) struct Own {
 }
 
 impl Connection {
-    /// Joins two sockets, and starts the two threads that carry bytes.
+    /// Joins two sockets, and starts the two threads that carry bytes. If connections are no longer
+    /// joined by now, it is reset: whoever has said so, and has reset those there were, did not see it.
     pub(crate) fn join(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
@@ -79,7 +80,15 @@ impl Connection {
                 severed: Default::default(),
             }),
         };
-        shared.state().connections.push(connection.clone());
+        {
+            let mut state = shared.state();
+            if state.accept != Accept::Forward {
+                drop(state);
+                connection.reset(Side::Both);
+                return;
+            }
+            state.connections.push(connection.clone());
+        }
         for direction in [Direction::ToServer, Direction::ToClient] {
             let pump = Pump::new(shared.clone(), connection.clone(), direction);
             let thread = std::thread::Builder::new().name("segue-proxy-pump".to_owned());
