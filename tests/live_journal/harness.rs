@@ -85,8 +85,15 @@ pub fn ids_on(server: &Server, table: &str) -> Vec<i64> {
 pub struct InFlight {
     pub state: State,
     pub statements: Vec<String>,
-    /// All bytes of requests.
-    pub bytes: usize,
+    /// All requests, with their parameters, one after another.
+    pub requests: Vec<u8>,
+}
+
+impl InFlight {
+    /// Whether a request has this parameter; an int8 is sent as its eight bytes.
+    pub fn has_parameter(&self, id: i64) -> bool {
+        self.requests.windows(8).any(|bytes| bytes == id.to_be_bytes())
+    }
 }
 
 pub fn look(dir: &Path) -> Recovered {
@@ -104,19 +111,19 @@ pub fn in_flight(dir: &Path) -> Vec<InFlight> {
         assert!(matches!(of, Some(FoundKind::Session { .. })), "its session is there: {of:?}");
         assert!(!found.doubtful);
         let mut statements = Vec::new();
-        let mut bytes = 0;
+        let mut requests = Vec::new();
         recovered
             .records(found, |record| match record {
                 Record::Statement(it) => {
                     assert!(it.executions().is_some());
                     statements.push(it.sql.to_owned());
-                    bytes += it.request.len();
+                    requests.extend_from_slice(it.request);
                 }
-                Record::StatementData(data) => bytes += data.len(),
+                Record::StatementData(data) => requests.extend_from_slice(data),
                 _ => {}
             })
             .expect("its records");
-        all.push(InFlight { state: found.state.clone(), statements, bytes });
+        all.push(InFlight { state: found.state.clone(), statements, requests });
     }
     all
 }

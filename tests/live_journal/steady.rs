@@ -87,7 +87,7 @@ fn a_copy_is_kept_with_its_data() {
     }
     copy.finish().unwrap();
     eventually("it is written", || {
-        in_flight(&stand.journal()).first().is_some_and(|found| found.bytes > 300_000)
+        in_flight(&stand.journal()).first().is_some_and(|found| found.requests.len() > 300_000)
     });
     tx.commit().unwrap();
     let mut copy = session.copy_in(&format!("COPY {} FROM STDIN", stand.table)).unwrap();
