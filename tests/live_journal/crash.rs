@@ -138,9 +138,8 @@ fn a_commit_in_flight_is_found_with_its_number() {
             let committed: Vec<_> =
                 sent.iter().filter(|it| is_committed(server(), &it.state)).collect();
             let there = stand.ids();
-            let known = |id: &i64| {
-                told.contains(id) || committed.iter().any(|it| it.has_parameter(*id))
-            };
+            let known =
+                |id: &i64| told.contains(id) || committed.iter().any(|it| it.has_parameter(*id));
             there.iter().all(known)
                 && told.iter().all(|id| there.contains(id))
                 && committed.iter().all(|it| there.iter().any(|id| it.has_parameter(*id)))
