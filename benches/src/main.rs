@@ -8,6 +8,7 @@ mod failover;
 mod instructions;
 mod journal;
 mod journal_file;
+mod journal_sessions;
 mod measure;
 mod peer;
 mod point;
@@ -79,6 +80,8 @@ enum Benchmark {
     Journal,
     /// The journal on disk: durable commits against the raw device, recovery against reading.
     JournalFile,
+    /// TPC-B-like transactions with the journal on disk against the same with it in memory.
+    JournalSessions,
     /// Submissions on disk: accepted against the raw device, drained against pipelining by hand.
     SubmitFile,
     /// The C ABI against libpq: point SELECTs, large results, transactions, pipelines.
@@ -153,6 +156,7 @@ fn measure_all(
         Benchmark::Saturated,
         Benchmark::Instructions,
         Benchmark::C,
+        Benchmark::JournalSessions,
     ];
     if shared.into_iter().any(&wanted) {
         let cluster = servers::builder(1).start()?;
@@ -162,6 +166,9 @@ fn measure_all(
         }
         if wanted(Benchmark::Tpcb) {
             tpcb::run(context, &cluster, "standby", report)?;
+        }
+        if wanted(Benchmark::JournalSessions) {
+            journal_sessions::run(context, dir, &cluster, report)?;
         }
         if wanted(Benchmark::Instructions) {
             instructions::run(&cluster, report)?;

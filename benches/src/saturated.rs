@@ -72,7 +72,7 @@ pub fn run(context: &Context, cluster: &Cluster, report: &mut Report) -> Result<
 }
 
 /// Transactions per second, one thread a session.
-fn threads(sessions: &mut [Session], seed: u64) -> Result<f64, Failure> {
+pub fn threads(sessions: &mut [Session], seed: u64) -> Result<f64, Failure> {
     let start = Instant::now();
     let end = start + BATCH;
     let results: Vec<::segue::Result<u64>> = std::thread::scope(|scope| {
