@@ -145,6 +145,17 @@ impl Classified {
         divides || self.outside_transaction || self.unprotected == Some(control::TWO_PHASE)
     }
 
+    /// Whether that which makes the session unrestorable outlives a rollback, as no data does.
+    pub fn outlives_rollback(&self) -> bool {
+        let lasts = |why| control::BY_STATEMENT.contains(&why) || control::BY_CALL.contains(&why);
+        self.unrestorable.is_some_and(lasts)
+    }
+
+    /// Whether it is there even if the statement fails: a function that it calls has done it by then.
+    pub fn outlives_failure(&self) -> bool {
+        self.unrestorable.is_some_and(|why| control::BY_CALL.contains(&why))
+    }
+
     fn new(kind: StatementKind, effect: Effect) -> Self {
         Self {
             kind,
