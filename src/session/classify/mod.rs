@@ -4,7 +4,8 @@
 //! that may write and may be replayed only as part of what it is in.
 //!
 //! What a text cannot show, and what is therefore taken on trust:
-//! - a function, operator or cast of the user's that passes for a built-in one by its name;
+//! - a function, operator or cast of the user's that passes for a built-in one by its name, and a
+//!   function that is written like a column (`SELECT t.f FROM t` calls `f(t)`);
 //! - what views, row security policies, rules and column defaults call behind a plain SELECT;
 //! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
 //! - `standard_conforming_strings = on`, without which strings end elsewhere.
