@@ -1,10 +1,12 @@
 //! A session driven by any requests, and answered by any messages of a server, losses of the link among
 //! them: it must not panic, go on for ever, or keep more than it may.
 //!
-//! Each pair of bytes is a step; what a server says takes its body from the bytes that follow.
+//! The first byte says what the session was told to do: keep a journal on disk, re-apply, wait for the backup.
+//! Each pair of bytes that follows is a step; what a server says takes its body from the bytes behind it.
 
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -12,7 +14,8 @@ use libfuzzer_sys::fuzz_target;
 use segue::Error;
 use segue::error::ErrorKind;
 use segue::session::{
-    BeginOptions, Execute, LedgerAccess, LinkReady, NoParameters, Options, Session, Statement,
+    BeginOptions, Event, Execute, Filing, LedgerAccess, LinkReady, NoParameters, Options, Session,
+    Statement,
 };
 
 const JOURNAL_BYTES_MAX: usize = 4096;
@@ -38,7 +41,7 @@ const STATEMENTS: [&str; 12] = [
 /// Tags that servers send.
 const TAGS: &[u8] = b"ZCDTt12n3sEISNAGHWcKRdV";
 
-fn options() -> Options {
+fn options(mode: u8) -> Options {
     Options {
         journal_bytes_max: JOURNAL_BYTES_MAX,
         message_bytes_max: LIMIT,
@@ -46,9 +49,10 @@ fn options() -> Options {
         rotate_commits: 3,
         retry_conflicts: 1,
         writes: true,
-        backup_acknowledges: false,
-        ledger_required: false,
-        reapply: true,
+        backup_acknowledges: mode & 1 != 0,
+        ledger_required: mode & 2 != 0,
+        reapply: mode & 4 == 0,
+        files: mode & 8 != 0,
     }
 }
 
@@ -56,6 +60,28 @@ struct Play {
     session: Session,
     statements: Vec<Arc<Statement>>,
     input: BytesMut,
+    /// What the journal on disk was handed and not told the end of: has it the promise of a commit?
+    entries: BTreeMap<u64, bool>,
+}
+
+/// What a journal may rely on in what it is handed.
+fn take(entries: &mut BTreeMap<u64, bool>, entry: u64, filing: &Filing<'_>) {
+    match filing {
+        Filing::Began { .. } => {
+            let last = entries.last_key_value().map_or(0, |(last, _)| *last);
+            assert!(entry > last, "entry {entry} begins behind {last}");
+            entries.insert(entry, false);
+        }
+        Filing::Ended => {
+            assert!(entries.remove(&entry).is_some(), "entry {entry} ends and was not there");
+        }
+        Filing::Commit { .. } | Filing::Unsealed => {
+            *entries.get_mut(&entry).expect("a promise of an entry that is there") = true;
+        }
+        _ => {
+            assert!(entries.contains_key(&entry), "{filing:?} of entry {entry}, which is not there")
+        }
+    }
 }
 
 impl Play {
@@ -138,15 +164,39 @@ impl Play {
         }
     }
 
-    fn settle(&mut self) {
+    /// The journal takes what it is handed, or not.
+    fn file(&mut self, which: u8) {
+        let Self { session, entries, .. } = self;
+        session.file(&mut |entry, filing| take(entries, entry, &filing));
+        let refuses = which & 7 == 7;
+        if let Some((&entry, _)) = self.entries.first_key_value().filter(|_| refuses) {
+            self.entries.remove(&entry);
+            let error = Error::new(ErrorKind::Limit, "no room");
+            let refused = (which & 8 != 0).then_some(error);
+            self.session.handle_not_kept(entry, "no room".to_owned(), refused);
+        }
+        if self.session.awaits_journal() {
+            self.session.handle_journal(!refuses);
+        }
+    }
+
+    fn settle(&mut self, which: u8) {
         if self.session.gives_up_link() {
             self.lose();
         }
+        self.file(which);
         let _ = self.session.output();
         self.session.handle_sent();
         // What a session has to tell is bounded by what it was asked and answered.
         for _ in 0..4096 {
             match self.session.poll_event() {
+                Some(Event::AwaitBackup { ledger_row, number }) => {
+                    if which & 16 != 0 {
+                        self.session.handle_backup_has(ledger_row, number);
+                    }
+                    let late = || Error::new(ErrorKind::FailoverTimeout, "the backup says nothing");
+                    self.session.handle_backup(if which & 32 == 0 { Ok(()) } else { Err(late()) });
+                }
                 Some(event) => drop(format!("{event:?}")),
                 None => return,
             }
@@ -160,8 +210,9 @@ fuzz_target!(|data: &[u8]| {
     let statements = statements
         .map(|(sql, id)| Arc::new(Statement::new(id, sql, &[], id % 2 == 0).expect("no NUL byte")))
         .collect();
-    let mut play = Play { session: Session::new(options(), 1), statements, input: BytesMut::new() };
-    let mut rest = data;
+    let Some((mode, mut rest)) = data.split_first() else { return };
+    let session = Session::new(options(*mode), 1);
+    let mut play = Play { session, statements, input: BytesMut::new(), entries: BTreeMap::new() };
     play.link(2);
     while let [step, which, tail @ ..] = rest {
         rest = tail;
@@ -176,11 +227,15 @@ fuzz_target!(|data: &[u8]| {
             }
             _ => {}
         }
-        play.settle();
+        play.settle(*which);
         assert!(
             play.session.journal_len() <= JOURNAL_BYTES_MAX + SLACK,
             "{} bytes are kept",
             play.session.journal_len()
         );
     }
+    let Play { session, entries, .. } = &mut play;
+    session.file_end(&mut |entry, filing| take(entries, entry, &filing));
+    // What is left may have been committed.
+    assert!(entries.values().all(|promised| *promised), "{entries:?}");
 });

@@ -103,8 +103,9 @@ impl Session {
         let unit = &mut self.units[self.front];
         let autocommit = unit.autocommit;
         let seal = unit.seal;
-        if !failed {
-            self.note_success();
+        match &error {
+            None => self.note_success(),
+            Some(error) => self.note_failure(&error.code),
         }
         if autocommit {
             if failed {
@@ -171,9 +172,13 @@ impl Session {
                     "the transaction was begun inside a string of several statements".into(),
                 ));
             }
-            (Transaction::Open(_), Status::Idle) => {
+            (Transaction::Open(open), Status::Idle) => {
+                let unrestorable = open.unrestorable;
                 self.settings.commit();
                 self.end_transaction();
+                if let Some(reason) = unrestorable {
+                    self.become_unrestorable(reason);
+                }
             }
             _ => {}
         }
@@ -237,13 +242,37 @@ impl Session {
             StatementKind::Discard(Discard::All) => self.unrestorable = None,
             _ => {}
         }
-        if let Some(reason) = class.unrestorable {
-            match &mut self.transaction {
-                Transaction::Open(open) => {
-                    open.unrestorable.get_or_insert(reason);
+        self.note_unrestorable(class, class.outlives_rollback());
+    }
+
+    fn note_unrestorable(&mut self, class: &Classified, lasting: bool) {
+        let Some(reason) = class.unrestorable else { return };
+        match &mut self.transaction {
+            Transaction::Open(open) => {
+                open.unrestorable.get_or_insert(reason);
+                if lasting {
+                    open.lasting.get_or_insert(reason);
                 }
-                _ => self.become_unrestorable(reason),
             }
+            _ => self.become_unrestorable(reason),
+        }
+    }
+
+    /// The user's statement has failed, with everything that it did but for what functions have done
+    /// to the session by then.
+    fn note_failure(&mut self, code: &str) {
+        // In a transaction that had failed before nothing is executed.
+        if code == "25P02" {
+            return;
+        }
+        let Some(statement) = self.units[self.front].statement.clone() else { return };
+        let class = &statement.class;
+        let parts = match &class.kind {
+            StatementKind::Several(parts) => parts,
+            _ => std::slice::from_ref(class),
+        };
+        for part in parts.iter().filter(|part| part.outlives_failure()) {
+            self.note_unrestorable(part, true);
         }
     }
 
@@ -356,7 +385,10 @@ impl Session {
 
     /// Forgets the transaction and all that was kept for it.
     pub(super) fn end_transaction(&mut self) {
-        self.transaction = Transaction::None;
+        let transaction = std::mem::replace(&mut self.transaction, Transaction::None);
+        if let Transaction::Open(Open { lasting: Some(reason), .. }) = transaction {
+            self.become_unrestorable(reason);
+        }
         self.replay_attempts = 0;
         self.conflict_retries = 0;
         // Nothing is requested behind a COMMIT or ROLLBACK before it is answered.

@@ -34,6 +34,8 @@ pub(super) struct Open {
     pub unprotected: Option<&'static str>,
     /// Why the session cannot be carried to another server once it has committed.
     pub unrestorable: Option<&'static str>,
+    /// The same, however it ends.
+    pub lasting: Option<&'static str>,
     /// SET TRANSACTION was used: it may be read only by the application's own wish.
     pub sets_mode: bool,
     /// That was done when it may have written already: a seal behind it could not be written.
@@ -53,6 +55,7 @@ impl Open {
             effect: Effect::None,
             unprotected: None,
             unrestorable: None,
+            lasting: None,
             sets_mode: false,
             unsealable: false,
             savepoints: Vec::new(),

@@ -6,7 +6,8 @@ use postgres::{Client, NoTls};
 use tempfile::TempDir;
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
-const PORT: u16 = 5432;
+/// Of the socket in the server's directory.
+pub const PORT: u16 = 5432;
 
 pub struct Server {
     dir: TempDir,
@@ -44,7 +45,8 @@ impl Server {
         Client::connect(&config, NoTls).unwrap()
     }
 
-    fn path(&self) -> String {
+    /// The directory with the server's socket.
+    pub fn path(&self) -> String {
         self.dir.path().to_str().unwrap().to_owned()
     }
 

@@ -10,6 +10,16 @@ use super::{Classified, Discard, Effect, StatementKind};
 
 pub(in crate::session) const TWO_PHASE: &str = "two-phase commit";
 pub(super) const SNAPSHOT: &str = "an exported or imported snapshot";
+pub(super) const PREPARE: &str = "PREPARE";
+pub(super) const LOAD: &str = "LOAD";
+pub(super) const SESSION_LOCK: &str = "a session advisory lock";
+pub(super) const SEED: &str = "setseed()";
+pub(super) const ORIGIN: &str = "a replication origin";
+const SET_SEED: &str = "SET SEED";
+/// What a statement does to the session once and for all, whatever becomes of its transaction.
+pub(super) const BY_STATEMENT: [&str; 3] = [PREPARE, LOAD, SET_SEED];
+/// The same for a function, which has done it even if the statement that calls it fails.
+pub(super) const BY_CALL: [&str; 3] = [SESSION_LOCK, SEED, ORIGIN];
 const ESCAPED_NAME: &str = "a name written with Unicode escapes (U&\"...\")";
 
 pub(super) fn end(head: &mut Head<'_>, commit: bool) -> Classified {
@@ -127,7 +137,7 @@ pub(super) fn set(head: &mut Head<'_>) -> Classified {
 /// How far random() had come since SET SEED cannot be restored.
 fn seed_aside(class: Classified) -> Classified {
     match &class.kind {
-        StatementKind::Set { name, .. } if name == "seed" => class.unrestorable("SET SEED"),
+        StatementKind::Set { name, .. } if name == "seed" => class.unrestorable(SET_SEED),
         _ => class,
     }
 }

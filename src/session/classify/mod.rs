@@ -4,7 +4,8 @@
 //! that may write and may be replayed only as part of what it is in.
 //!
 //! What a text cannot show, and what is therefore taken on trust:
-//! - a function, operator or cast of the user's that passes for a built-in one by its name;
+//! - a function, operator or cast of the user's that passes for a built-in one by its name, and a
+//!   function that is written like a column (`SELECT t.f FROM t` calls `f(t)`);
 //! - what views, row security policies, rules and column defaults call behind a plain SELECT;
 //! - tables made in `pg_temp` because `search_path` says so, and what functions do to the session;
 //! - `standard_conforming_strings = on`, without which strings end elsewhere.
@@ -143,6 +144,17 @@ impl Classified {
         let divides =
             matches!(self.kind, StatementKind::Several(_)) && self.kind.controls_transaction();
         divides || self.outside_transaction || self.unprotected == Some(control::TWO_PHASE)
+    }
+
+    /// Whether that which makes the session unrestorable outlives a rollback, as no data does.
+    pub fn outlives_rollback(&self) -> bool {
+        let lasts = |why| control::BY_STATEMENT.contains(&why) || control::BY_CALL.contains(&why);
+        self.unrestorable.is_some_and(lasts)
+    }
+
+    /// Whether it is there even if the statement fails: a function that it calls has done it by then.
+    pub fn outlives_failure(&self) -> bool {
+        self.unrestorable.is_some_and(|why| control::BY_CALL.contains(&why))
     }
 
     fn new(kind: StatementKind, effect: Effect) -> Self {

@@ -3,7 +3,8 @@
 //! What is not known here must come out as a statement that may write.
 
 use super::control::{
-    SNAPSHOT, TWO_PHASE, channel, deallocate, discard, end, reset, savepoint, set,
+    LOAD, ORIGIN, PREPARE, SEED, SESSION_LOCK, SNAPSHOT, TWO_PHASE, channel, deallocate, discard,
+    end, reset, savepoint, set,
 };
 use super::head::{Head, NOTHING};
 use super::lexer::{Lexer, Token, fold};
@@ -42,7 +43,7 @@ pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
         b"prepare" if head.accept("transaction") => {
             Classified::new(Other, MayWrite).unprotected(TWO_PHASE)
         }
-        b"prepare" => Classified::new(Other, Effect::None).unrestorable("PREPARE"),
+        b"prepare" => Classified::new(Other, Effect::None).unrestorable(PREPARE),
         b"execute" => with_calls(Classified::new(Other, MayWrite), found),
         b"deallocate" => deallocate(&mut head),
         b"set" => set(&mut head),
@@ -61,7 +62,7 @@ pub(super) fn classify_one(found: &Scan<'_>) -> Classified {
         b"copy" => copy(&mut head),
         b"call" => with_calls(Classified::new(Other, MayWrite).outside_transaction(), found),
         b"do" => Classified::new(Other, MayWrite).outside_transaction(),
-        b"load" => Classified::new(Other, Effect::None).unrestorable("LOAD"),
+        b"load" => Classified::new(Other, Effect::None).unrestorable(LOAD),
         b"vacuum" => Classified::new(Other, MayWrite).outside_transaction(),
         b"reindex" => reindex(&mut head),
         b"cluster" => cluster(&mut head),
@@ -109,11 +110,11 @@ fn with_calls(mut class: Classified, found: &Scan<'_>) -> Classified {
         }
     }
     if found.locks_session {
-        class = class.unrestorable("a session advisory lock");
+        class = class.unrestorable(SESSION_LOCK);
     } else if found.seeds_random {
-        class = class.unrestorable("setseed()");
+        class = class.unrestorable(SEED);
     } else if found.sets_origin {
-        class = class.unrestorable("a replication origin");
+        class = class.unrestorable(ORIGIN);
     }
     if found.exports_snapshot {
         class = class.unprotected(SNAPSHOT);
@@ -188,7 +189,11 @@ fn declare(head: &mut Head<'_>, found: &Scan<'_>) -> Classified {
     };
     let mut class = query(found, verb);
     class.prepare = false;
-    if holds { class.unrestorable("a cursor WITH HOLD") } else { class }
+    // What its query calls outlives more than the cursor does.
+    if holds && class.unrestorable.is_none() {
+        class = class.unrestorable("a cursor WITH HOLD");
+    }
+    class
 }
 
 fn copy(head: &mut Head<'_>) -> Classified {

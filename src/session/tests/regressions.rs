@@ -441,3 +441,73 @@ fn a_commit_that_was_found_is_told_where_no_server_is_left() {
         ["error 08006 NotCommitted", "ready Idle", "error 02000 Committed", "ready Idle"]
     );
 }
+
+impl Play {
+    /// A statement of an open transaction that begins with it, answered with these messages.
+    fn begin_with(&mut self, sql: &str, answer: &[u8]) {
+        self.session.begin(BeginOptions::default()).unwrap();
+        self.execute(sql);
+        self.receive(&[&message(b'2', b"")[..], &complete("BEGIN"), answer].concat());
+    }
+
+    /// What the next statement is told once the server was lost.
+    fn told_of_the_loss(&mut self) -> Vec<String> {
+        self.told();
+        self.fail_over();
+        let look = self.look(1, 1);
+        self.receive(&look);
+        self.execute("SELECT 1");
+        self.told()
+    }
+}
+
+/// A lock that a session takes with pg_advisory_lock() is held beyond a rollback, and so is what PREPARE
+/// makes; both counted with their transaction's commit only, and a server that was lost took them with it
+/// in silence.
+#[test]
+fn a_session_lock_of_a_transaction_that_was_rolled_back_is_missed() {
+    for sql in
+        ["SELECT pg_advisory_lock(1)", "PREPARE q AS SELECT 1", "CREATE TEMP TABLE x (a int)"]
+    {
+        let mut play = Play::start();
+        play.begin_with(sql, &[no_columns(), complete("DONE"), ready(b'T')].concat());
+        play.session.rollback(false).unwrap();
+        play.flush();
+        play.receive(&[message(b'2', b""), complete("ROLLBACK"), ready(b'I')].concat());
+        let told = play.told_of_the_loss();
+        // A table is gone with its transaction.
+        let missed = !sql.contains("TABLE");
+        assert_eq!(
+            told.contains(&"error 08006 NotCommitted".to_owned()),
+            missed,
+            "{sql}: {told:?}"
+        );
+    }
+}
+
+/// The same of a statement that fails behind the call that has taken the lock.
+#[test]
+fn a_session_lock_of_a_statement_that_failed_is_missed() {
+    for (code, missed) in [("22012", true), ("25P02", false)] {
+        let mut play = Play::start();
+        play.execute("SELECT pg_advisory_lock(1), 1/0");
+        play.receive(&[error(code), ready(b'I')].concat());
+        let told = play.told_of_the_loss();
+        assert_eq!(
+            told.contains(&"error 08006 NotCommitted".to_owned()),
+            missed,
+            "{code}: {told:?}"
+        );
+    }
+}
+
+/// What makes a session unrestorable was forgotten where a string of several statements ended the
+/// transaction: the session went on without its temporary table and said nothing.
+#[test]
+fn a_temporary_table_is_missed_whatever_commits_it() {
+    let mut play = Play::start();
+    play.begin_with("SELECT n FROM t", &[described(), complete("SELECT 0"), ready(b'T')].concat());
+    play.execute("CREATE TEMP TABLE x (a int); COMMIT");
+    play.receive(&[complete("CREATE TABLE"), complete("COMMIT"), ready(b'I')].concat());
+    assert_eq!(play.told_of_the_loss().first().unwrap(), "error 08006 NotCommitted");
+}

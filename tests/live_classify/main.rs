@@ -1,7 +1,11 @@
 //! Holds the classifier against PostgreSQL's own verdict: the transaction id it assigned, the
 //! settings it changed, the status it left, the statements it refused inside a transaction.
 
+mod generated;
+#[path = "../live_server/mod.rs"]
 mod live_server;
+mod observed;
+mod strings;
 
 use std::collections::BTreeSet;
 
