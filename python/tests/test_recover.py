@@ -11,6 +11,8 @@ import decimal
 import os
 import re
 import signal
+import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
@@ -204,6 +206,17 @@ def test_many_rows(cluster: Cluster, table: str, journal: Path, face: str, what:
     assert rows(cluster, table, "id IN (1, 2, 3)") == 3
 
 
+def test_a_child_leaves_the_parent_s_journal_alone(
+    cluster: Cluster, table: str, journal: Path
+) -> None:
+    """A child of fork() that ends, and closes all that it has, in the midst of a transaction."""
+    killed("sync", cluster, journal, table, "fork", lambda: written(journal, last(table)))
+    [told] = recovered(cluster, journal, "sync", again=True)
+    assert told.it.verdict is segue.Verdict.NEVER_SENT
+    assert [it.values[0] for it in told.statements] == [1, 2, None]
+    assert rows(cluster, table, "id IN (1, 2)") == 2
+
+
 @pytest.mark.segue_cluster(standbys=0)
 def test_behind_commit(segue_cluster: Cluster, journal: Path, face: str) -> None:
     """It waits for a standby that never comes, and its commit stands."""
@@ -364,6 +377,32 @@ def test_a_child_of_fork_is_told(cluster: Cluster, table: str, journal: Path) ->
         assert next(it.statements()).values == VALUES
         it.done()
         assert client.recover() == []
+
+
+def test_a_fork_while_a_client_is_opened(cluster: Cluster, journal: Path, tmp_path: Path) -> None:
+    """The child is told that the journal is the parent's, and waits for nobody who is not there."""
+    key = tmp_path / "key"
+    os.mkfifo(key, 0o600)
+    what = options(journal, journal_key_file=key)
+    opened: list[segue.Client] = []
+    thread = threading.Thread(target=lambda: opened.append(segue.Client(cluster.uri, **what)))
+    thread.start()
+    # The key is read when the directory is there, with the client's place taken.
+    wait_until((journal / "lock").exists)
+    time.sleep(0.05)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        try:
+            segue.Client(cluster.uri, **what)
+        except segue.errors.ConfigurationError as error:
+            os._exit(0 if "journal_locked" in str(error) else 1)
+        os._exit(2)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    key.write_text("ab" * 32)
+    thread.join()
+    opened[0].close()
 
 
 # The page.

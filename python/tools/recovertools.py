@@ -36,6 +36,25 @@ elif what == "many":
         conn.commit()
         tell(f"committed {number}")
         number += 1
+elif what == "fork":
+    # The child has the parent's client, connection and journal in its memory, and ends in order.
+    conn.execute(insert, row(1))
+    pid = os.fork()
+    if pid == 0:
+        for call in (lambda: conn.execute("SELECT 1"), conn.commit, client.recover):
+            try:
+                call()
+            except segue.errors.ConnectionForked:
+                continue
+            os._exit(1)
+        conn.close()
+        client.close()
+        del conn, client
+        sys.exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+        os._exit(1)
+    conn.execute(insert, row(2))
+    conn.execute(last, (None, 1))
 elif what == "pipeline":
     with conn.pipeline():
         for id in range(1, 6):

@@ -69,6 +69,17 @@ static int child(const char *conninfo, const char *what)
             OK(segue_copy_in_finish(copy, NULL, ERR));
             segue_copy_in_free(copy);
         }
+        if (strcmp(what, "pipeline") == 0) {
+            /* All of it, and COMMIT, is sent before anything is read. */
+            segue_pipeline *pipeline = NULL;
+            OK(segue_session_pipeline(it, SEGUE_FORMAT_TEXT, &pipeline, ERR));
+            for (int id = 2; id < 6; id++) {
+                segue_param params[1] = {segue_param_int4(id)};
+                OK(segue_pipeline_add(pipeline, "INSERT INTO r (id) VALUES ($1)", params, 1, ERR));
+            }
+            OK(segue_pipeline_commit(pipeline, ERR));
+            pause();
+        }
         segue_param none[1] = {segue_param_null()};
         OK(segue_session_execute(it, UPDATE, none, 1, NULL, ERR));
         if (strcmp(what, "commit") == 0) {
@@ -323,6 +334,36 @@ static void killed_at_commit(void)
     found = recover(own, 1);
     CHECK_INT(segue_recovery_verdict(found, 0), SEGUE_VERDICT_NOT_COMMITTED);
     OK(segue_recovery_done(found, 0, ERR));
+    segue_recovery_free(found);
+    segue_client_free(own);
+    journal_remove(journal);
+}
+
+static void killed_behind_a_pipeline(void)
+{
+    struct journal journal = journal_make("");
+    OK(segue_session_begin(session, SEGUE_ISOLATION_DEFAULT, 0, ERR));
+    db_execute(session, "SELECT pg_advisory_xact_lock(1)");
+    struct dying dying = start(journal.conninfo, "pipeline");
+    wait_for("advisory");
+    kill_it(dying);
+    segue_client *own = open_journal(journal);
+    segue_recovery *found = recover(own, 1);
+    OK(segue_session_rollback(session, ERR));
+    CHECK_INT(segue_recovery_verdict(found, 0), SEGUE_VERDICT_NOT_COMMITTED);
+    CHECK_INT(segue_recovery_statement_count(found, 0), 5);
+    segue_recovered_statements *statements = NULL;
+    bool there = false;
+    int count = 0;
+    OK(segue_recovery_statements(found, 0, &statements, ERR));
+    for (OK(segue_recovered_statements_next(statements, &there, ERR)); there; count++) {
+        run_again(session, statements);
+        OK(segue_recovered_statements_next(statements, &there, ERR));
+    }
+    CHECK_INT(count, 5);
+    CHECK_INT(rows("id BETWEEN 1 AND 5"), 5);
+    OK(segue_recovery_done(found, 0, ERR));
+    segue_recovered_statements_free(statements);
     segue_recovery_free(found);
     segue_client_free(own);
     journal_remove(journal);
@@ -688,6 +729,7 @@ int main(int argc, char **argv)
     RUN(killed_in_the_middle);
     RUN(killed_at_commit);
     RUN(killed_behind_commit);
+    RUN(killed_behind_a_pipeline);
     RUN(killed_in_an_autocommit_statement);
     RUN(killed_behind_a_copy);
     RUN(killed_while_idle);
