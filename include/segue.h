@@ -139,6 +139,20 @@ typedef struct segue_options segue_options;
 typedef struct segue_pipeline segue_pipeline;
 
 /**
+ * The statements of one transaction, one at a time: what the functions below say is said of the one that
+ * segue_recovered_statements_next() has come to. One caller at a time.
+ */
+typedef struct segue_recovered_statements segue_recovered_statements;
+
+/**
+ * The transactions that an earlier process with the same journal had in flight, in the order in which they
+ * began, and what became of each. Any thread may use it. As long as it is there, the journal keeps its
+ * files, and no other client can have it: free it when all are dealt with. docs/recovery.md says what each
+ * verdict means and why it holds.
+ */
+typedef struct segue_recovery segue_recovery;
+
+/**
  * What a statement has returned. Immutable: any thread may read it; it outlives its session. Every
  * pointer into it is good until segue_result_free(). Rows and columns count from 0.
  */
@@ -1015,7 +1029,8 @@ int32_t segue_status_standby(const segue_status *status);
 
 /**
  * A number about the client: "system_identifier" (its 64 bits), "timeline_floor" (nothing older is
- * written to again), "sessions" (that are open), "waiting" (of them, for a server).
+ * written to again), "sessions" (that are open), "waiting" (of them, for a server); "journal_bytes" (of the
+ * journal's files; -1 if it is in memory).
  *
  * @param[in] status  A snapshot, or NULL.
  * @param[in] name    The number's name, or NULL.
@@ -1023,7 +1038,8 @@ int32_t segue_status_standby(const segue_status *status);
  * Threads: any.
  * @since ABI 1.0
  */
-int64_t segue_status_number(const segue_status *status, const char *name);
+int64_t segue_status_number(const segue_status *status,
+                            const char *name);
 
 /**
  * Why the ledger could not be installed.
@@ -1034,6 +1050,16 @@ int64_t segue_status_number(const segue_status *status, const char *name);
  * @since ABI 1.0
  */
 const char *segue_status_ledger_problem(const segue_status *status);
+
+/**
+ * The directory of the journal, with journal=file.
+ *
+ * @param[in] status  A snapshot, or NULL.
+ * @return a path that lives as long as the snapshot; NULL if the journal is in memory
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_status_journal_dir(const segue_status *status);
 
 /**
  * Frees a snapshot.
@@ -3051,6 +3077,425 @@ const char *segue_submission_status_problem(const segue_submission_status *statu
  * @since ABI 1.0
  */
 void segue_submission_status_free(segue_submission_status *status);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_recovery: what became of the transactions that an earlier process had in flight.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * It may be committed or not: segue_recovery_reason() says why that cannot be told.
+ */
+#define SEGUE_VERDICT_UNKNOWN 0
+
+/**
+ * It is in the database, exactly once.
+ */
+#define SEGUE_VERDICT_COMMITTED 1
+
+/**
+ * Its commit was sent and has failed: nothing of it is in the database, and nothing of it will be.
+ */
+#define SEGUE_VERDICT_NOT_COMMITTED 2
+
+/**
+ * Its commit was never sent: nothing of it is in the database.
+ */
+#define SEGUE_VERDICT_NEVER_SENT 3
+
+/**
+ * Finds what an earlier process with this client's journal (journal=file) had in flight, and asks the
+ * ledger what became of it. Each transaction is found again, by this client and by later ones, until
+ * segue_recovery_done(). Submissions are not among them: the client goes on with those by itself. Commits
+ * of this client wait while the journal is read: this is for the time after the start.
+ *
+ * @param[in]  client        The client.
+ * @param[out] recovery_out  What was found, which may be nothing; free with segue_recovery_free().
+ * @param[out] error_out     Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK      it is told; where the ledger could not be asked, the verdict is SEGUE_VERDICT_UNKNOWN
+ * @return SEGUE_CONFIG  the journal cannot be read
+ * @return SEGUE_FORKED  the client was opened before fork()
+ * Threads: any. Waits for a server for at most failover_timeout_ms.
+ * @since ABI 1.0
+ */
+int32_t segue_client_recover(const segue_client *client,
+                             segue_recovery **recovery_out,
+                             segue_error **error_out);
+
+/**
+ * The number of transactions that were found.
+ *
+ * @param[in] recovery  A recovery; NULL gives 0.
+ * @return how many there are
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_recovery_count(const segue_recovery *recovery);
+
+/**
+ * The number of a transaction in the journal, by which the command `segue journal` calls it too. It grows in
+ * the order of beginning.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return its number, from 1; 0 if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_recovery_number(const segue_recovery *recovery,
+                               size_t index);
+
+/**
+ * What became of a transaction.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return SEGUE_VERDICT_...
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_recovery_verdict(const segue_recovery *recovery, size_t index);
+
+/**
+ * Why the verdict is SEGUE_VERDICT_UNKNOWN, and what can be done about it.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a text that lives as long as the recovery; NULL for any other verdict, or if there is no such
+ *         transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_reason(const segue_recovery *recovery,
+                                  size_t index);
+
+/**
+ * Whether records of a transaction may be missing, because the journal was found damaged: do not run its
+ * statements again without having looked at them.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return true if that is so; false if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_recovery_is_doubtful(const segue_recovery *recovery,
+                                size_t index);
+
+/**
+ * The session that ran a transaction.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a UUID that lives as long as the recovery; NULL if that record is lost, or there is no such
+ *         transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_session(const segue_recovery *recovery,
+                                   size_t index);
+
+/**
+ * The number of that session in the journal.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return its number, from 1; 0 if that record is lost, or there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_recovery_session_number(const segue_recovery *recovery, size_t index);
+
+/**
+ * The database that a transaction was run in.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a text that lives as long as the recovery; NULL if that record is lost, or there is no such
+ *         transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_database(const segue_recovery *recovery,
+                                    size_t index);
+
+/**
+ * The role that ran a transaction.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a text that lives as long as the recovery; NULL if that record is lost, or there is no such
+ *         transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_user(const segue_recovery *recovery,
+                                size_t index);
+
+/**
+ * When a transaction began.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return milliseconds since 1970 (UTC), by the clock of the machine that ran it; -1 if that record is lost,
+ *         or there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int64_t segue_recovery_began_at_ms(const segue_recovery *recovery,
+                                   size_t index);
+
+/**
+ * Whether a transaction was one statement outside a transaction block.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return true if it was; false if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_recovery_is_autocommit(const segue_recovery *recovery, size_t index);
+
+/**
+ * Whether a transaction was declared READ ONLY.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return true if it was; false if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_recovery_is_read_only(const segue_recovery *recovery, size_t index);
+
+/**
+ * The statement that began a transaction.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a text that lives as long as the recovery, "" for a plain BEGIN; NULL if there is no such
+ *         transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_begin(const segue_recovery *recovery, size_t index);
+
+/**
+ * How many statements of a transaction were recorded. One that was executed with several sets of parameters
+ * at once counts once here, and segue_recovery_statements() gives it once for each.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return their number; 0 if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_recovery_statement_count(const segue_recovery *recovery,
+                                      size_t index);
+
+/**
+ * What a transaction takes up in the journal.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return a number of bytes; 0 if there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_recovery_bytes(const segue_recovery *recovery, size_t index);
+
+/**
+ * How often a transaction may have been committed under a number of the ledger: one for each attempt. What
+ * the ledger says of them is what the verdict rests on.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @return the number of attempts; 0 if none was sent, or there is no such transaction
+ * Threads: any.
+ * @since ABI 1.0
+ */
+size_t segue_recovery_seal_count(const segue_recovery *recovery,
+                                 size_t index);
+
+/**
+ * The row of the ledger (segue.ledger.session) in which an attempt was to stand. Whoever knows it can seal in
+ * it: do not print it where strangers read.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @param[in] seal      The attempt's position, from 0.
+ * @return a UUID that lives as long as the recovery; NULL if there is no such attempt
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const char *segue_recovery_seal_row(const segue_recovery *recovery,
+                                    size_t index,
+                                    size_t seal);
+
+/**
+ * The number under which an attempt was to stand in its row.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @param[in] seal      The attempt's position, from 0.
+ * @return its number; 0 if there is no such attempt
+ * Threads: any.
+ * @since ABI 1.0
+ */
+uint64_t segue_recovery_seal_number(const segue_recovery *recovery, size_t index, size_t seal);
+
+/**
+ * Whether an attempt would have been written into the ledger only if the transaction had written anything
+ * itself.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @param[in] seal      The attempt's position, from 0.
+ * @return true if that is so; false if there is no such attempt
+ * Threads: any.
+ * @since ABI 1.0
+ */
+bool segue_recovery_seal_is_guarded(const segue_recovery *recovery,
+                                    size_t index,
+                                    size_t seal);
+
+/**
+ * What the ledger says of an attempt.
+ *
+ * @param[in] recovery  A recovery, or NULL.
+ * @param[in] index     The transaction's position, from 0.
+ * @param[in] seal      The attempt's position, from 0.
+ * @return 1 if it has committed, 0 if it has not and never will; -1 if the ledger cannot say or was not asked,
+ *         or there is no such attempt
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_recovery_seal_committed(const segue_recovery *recovery,
+                                      size_t index,
+                                      size_t seal);
+
+/**
+ * Opens the statements that a transaction had executed, in order. They are read from the journal's files one
+ * at a time, as segue_recovered_statements_next() asks for them.
+ *
+ * @param[in]  recovery        What was found.
+ * @param[in]  index           The transaction's position, from 0.
+ * @param[out] statements_out  The statements, before the first one; free with
+ *                             segue_recovered_statements_free().
+ * @param[out] error_out       Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                they are open
+ * @return SEGUE_INVALID_ARGUMENT  there is no such transaction
+ * @return SEGUE_FORKED            they were found before fork()
+ * Threads: any.
+ * @since ABI 1.0
+ */
+int32_t segue_recovery_statements(const segue_recovery *recovery,
+                                  size_t index,
+                                  segue_recovered_statements **statements_out,
+                                  segue_error **error_out);
+
+/**
+ * The application is done with a transaction: the journal forgets it. Returns once that is kept. May be
+ * repeated. Run a transaction again first, where it is to be run again, and call this then.
+ *
+ * @param[in]  recovery   What was found.
+ * @param[in]  index      The transaction's position, from 0.
+ * @param[out] error_out  Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK                it will not be found again
+ * @return SEGUE_INVALID_ARGUMENT  there is no such transaction
+ * @return SEGUE_PROTECTION_LOST   the journal cannot be written: it is found again when the journal is opened
+ * @return SEGUE_FORKED            it was found before fork()
+ * Threads: any. Waits for the disk alone.
+ * @since ABI 1.0
+ */
+int32_t segue_recovery_done(const segue_recovery *recovery,
+                            size_t index,
+                            segue_error **error_out);
+
+/**
+ * Frees a recovery. What is not done with stays in the journal.
+ *
+ * @param[in] recovery  A recovery; NULL does nothing. Its statements may be freed later.
+ * Threads: any, once nobody else uses it. Where it is the last that keeps the client alive, as
+ * segue_client_free().
+ * @since ABI 1.0
+ */
+void segue_recovery_free(segue_recovery *recovery);
+
+/* ------------------------------------------------------------------------------------------------
+ * segue_recovered_statements: what a transaction of an earlier process had executed.
+ * ------------------------------------------------------------------------------------------------ */
+
+/**
+ * Goes on to the next statement. What was got of the one before is good no longer.
+ *
+ * @param[in]  statements  The statements.
+ * @param[out] there_out   true if there is one; false behind the last.
+ * @param[out] error_out   Optional. Set only on failure; free with segue_error_free().
+ * @return SEGUE_OK        there_out says it
+ * @return SEGUE_CONFIG    the journal's file cannot be read
+ * @return SEGUE_PROTOCOL  part of the statement's data was never written; there is no more behind it
+ * @return SEGUE_FORKED    they were found before fork()
+ * Threads: one caller at a time. Waits for the disk alone.
+ * @since ABI 1.0
+ */
+int32_t segue_recovered_statements_next(segue_recovered_statements *statements,
+                                        bool *there_out,
+                                        segue_error **error_out);
+
+/**
+ * The text of the statement.
+ *
+ * @param[in] statements  The statements, or NULL.
+ * @return a text that lives until the next statement; NULL if it stands at none
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+const char *segue_recovered_statements_sql(const segue_recovered_statements *statements);
+
+/**
+ * Whether the statement was sent as a simple query: a string of any number of statements, without
+ * parameters.
+ *
+ * @param[in] statements  The statements, or NULL.
+ * @return true if it was; false if it stands at none
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+bool segue_recovered_statements_is_simple(const segue_recovered_statements *statements);
+
+/**
+ * The parameters of the statement, as they were sent: segue_session_execute() and its like take them as they
+ * are.
+ *
+ * @param[in]  statements  The statements, or NULL.
+ * @param[out] length_out  Optional: the number of parameters; 0 if it stands at no statement.
+ * @return the parameters, which live until the next statement; NULL if there are none
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+const segue_param *segue_recovered_statements_params(const segue_recovered_statements *statements,
+                                                     size_t *length_out);
+
+/**
+ * What was sent to the server behind COPY ... FROM STDIN.
+ *
+ * @param[in]  statements  The statements, or NULL.
+ * @param[out] length_out  Optional: the number of bytes; 0 for any other statement, or if it stands at none.
+ * @return the bytes, which live until the next statement; NULL if there are none
+ * Threads: one caller at a time.
+ * @since ABI 1.0
+ */
+const void *segue_recovered_statements_copy_data(const segue_recovered_statements *statements,
+                                                 size_t *length_out);
+
+/**
+ * Frees the statements; the journal keeps them.
+ *
+ * @param[in] statements  The statements; NULL does nothing.
+ * Threads: any, once nobody else uses them. Where they are the last that keeps the client alive, as
+ * segue_client_free().
+ * @since ABI 1.0
+ */
+void segue_recovered_statements_free(segue_recovered_statements *statements);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -21,6 +21,7 @@
 //     copy.hpp         copy_in, copy_out                   params.hpp       what can be a parameter
 //     event.hpp        event, subscription                 status.hpp       snapshots, dead letters
 //     submission.hpp   transactions handed over whole      ticket.hpp       what becomes of them
+//     recovery.hpp     what an earlier process had in flight
 #ifndef SEGUE_HPP
 #define SEGUE_HPP
 
@@ -33,6 +34,7 @@
 #include "segue/error.hpp"
 #include "segue/event.hpp"
 #include "segue/params.hpp"
+#include "segue/recovery.hpp"
 #include "segue/result.hpp"
 #include "segue/session.hpp"
 #include "segue/status.hpp"

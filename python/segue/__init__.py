@@ -57,8 +57,9 @@ from segue.types import (
 
 if TYPE_CHECKING:
     from segue import events
-    from segue.client import Client, ClientStatistics, ClientStatus, ServerStatus
+    from segue.client import Client, ClientStatistics, ClientStatus, JournalStatus, ServerStatus
     from segue.pool import Pool
+    from segue.recovery import RecoveredStatement, RecoveredTransaction, Verdict
     from segue.submit import DeadLetter, Executed, Statement, SubmissionStatus, Ticket
 else:
     # What many programs do without is imported when it is asked for first.
@@ -68,11 +69,15 @@ else:
         "ClientStatus": "segue.client",
         "DeadLetter": "segue.submit",
         "Executed": "segue.submit",
+        "JournalStatus": "segue.client",
         "Pool": "segue.pool",
+        "RecoveredStatement": "segue.recovery",
+        "RecoveredTransaction": "segue.recovery",
         "ServerStatus": "segue.client",
         "Statement": "segue.submit",
         "SubmissionStatus": "segue.submit",
         "Ticket": "segue.submit",
+        "Verdict": "segue.recovery",
     }
 
     def __getattr__(name: str) -> Any:
@@ -115,6 +120,7 @@ __all__ = [
     "InterfaceError",
     "InternalError",
     "IsolationLevel",
+    "JournalStatus",
     "NotSupportedError",
     "Notify",
     "OperationalError",
@@ -123,6 +129,8 @@ __all__ = [
     "Pool",
     "ProgrammingError",
     "ProtectionLost",
+    "RecoveredStatement",
+    "RecoveredTransaction",
     "ReplayDiverged",
     "Rollback",
     "ServerStatus",
@@ -135,6 +143,7 @@ __all__ = [
     "TimestampFromTicks",
     "Transaction",
     "TransactionStatus",
+    "Verdict",
     "Warning",
     "__version__",
     "apilevel",

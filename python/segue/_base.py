@@ -18,6 +18,7 @@ from segue.errors import ProgrammingError
 from segue.rows import RowFactory
 
 if TYPE_CHECKING:
+    from segue._tpc import Tpc, Xid
     from segue.client import Client
 
 
@@ -65,6 +66,8 @@ class BaseConnection(_segue.Connection):
     row_factory: RowFactory[Any] | None = None
     # Those that are open, the innermost last; a list once there has been one.
     _blocks: Sequence[BaseTransaction] = ()
+    # The two-phase transaction that is under way.
+    _tpc: Tpc | None = None
     _notice_handlers: Sequence[Callable[[_errors.Diagnostic], object]] = ()
 
     # The DB-API's exceptions, for code that has a connection and not the module.
@@ -133,7 +136,32 @@ class BaseConnection(_segue.Connection):
 
         return Client._of(self._client())
 
+    def xid(self, format_id: int, gtrid: str, bqual: str) -> Xid:
+        """Make the name of a two-phase transaction, of which `tpc_begin` takes one.
+
+        Of a number and two texts, of at most 64 ASCII characters each.
+        """
+        from segue._tpc import Xid
+
+        return Xid.from_parts(format_id, gtrid, bqual)
+
+    def fileno(self) -> int:
+        """The descriptor of its socket, as it is now: a failover makes it another one."""
+        if self.closed:
+            raise _errors.ConnectionClosed("the connection is closed")
+        fd = self._fileno()
+        if fd is None:
+            raise _errors.OperationalError("the connection is between two servers: no socket")
+        return fd
+
+    def _is_idle(self) -> bool:
+        return self._transaction_status() == TransactionStatus.IDLE
+
     def _check_no_block(self, name: str) -> None:
+        if self._tpc is not None:
+            raise ProgrammingError(
+                f"{name}() is not for use in a two-phase transaction, which tpc_{name}() ends"
+            )
         if self._blocks:
             raise ProgrammingError(
                 f"{name}() is not for use inside a transaction() block, whose end commits or rolls "

@@ -99,8 +99,7 @@ def _run(queue: _segue.EventQueue) -> None:
     # Not imported where somebody waits for a connection, and not while somebody forks: the child
     # would wait for ever for the lock of a module that no thread of its own imports.
     with _importing:
-        import logging
-
+        import segue._logging
         import segue.events  # noqa: F401
     while (taken := queue.take()) is not None:
         events, dropped, calls = taken
@@ -116,23 +115,19 @@ def _run(queue: _segue.EventQueue) -> None:
                 # A handler of the application's logging, for one.
                 _segue.unraisable(error, _deliver)
         if dropped:
-            import logging
+            from segue._logging import logger
 
-            logging.getLogger("segue").warning(
-                "%d events were dropped: callbacks are too slow", dropped
-            )
+            logger.warning("%d events were dropped: callbacks are too slow", dropped)
 
 
 def _deliver(client: int, time: float, kind: str, message: str, values: dict[str, Any]) -> None:
-    import logging
-
     from segue import errors, events
+    from segue._logging import logger
 
     if "diag" in values:
         values["diag"] = errors.Diagnostic(**values["diag"])
     cls = getattr(events, kind)
     event: events.Event = cls(client=client, time=time, message=message, **values)
-    logger = logging.getLogger("segue")
     if logger.isEnabledFor(event.level):
         extra = {f"segue_{name}": value for name, value in event.as_dict().items()}
         logger.log(event.level, "%s", message, extra=extra | {"segue_event": event})

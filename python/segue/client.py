@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from segue import _segue
 from segue._dispatch import Subscription
 from segue.connection import Connection, make_conninfo
 from segue.errors import InterfaceError
+from segue.recovery import RecoveredTransaction
 from segue.submit import (
     DeadLetter,
     Statements,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from segue.cursor import Cursor
     from segue.events import Event
+    from segue.recovery import BaseRecovered
     from segue.rows import RowFactory
 
     _E = TypeVar("_E", bound=Event)
@@ -104,6 +108,15 @@ class ServerStatus:
 
 
 @dataclass(frozen=True)
+class JournalStatus:
+    """The journal on disk, with `journal="file"`."""
+
+    dir: Path
+    bytes: int
+    """What all of its files take up."""
+
+
+@dataclass(frozen=True)
 class ClientStatus:
     """What is known of the cluster."""
 
@@ -124,6 +137,8 @@ class ClientStatus:
     """Those that wait for one."""
     ledger_problem: str | None
     """Why the ledger could not be installed, if it could not."""
+    journal: JournalStatus | None
+    """The journal on disk, if there is one."""
 
     @property
     def primary(self) -> ServerStatus | None:
@@ -185,6 +200,7 @@ class BaseClient:
         self._number = native.number
         self._submissions = _segue.Submissions(native)
         self._subscriptions: list[Subscription] = []
+        self._recovered: weakref.WeakSet[BaseRecovered] = weakref.WeakSet()
 
     def _open(self) -> _segue.Client:
         native = self._native
@@ -206,7 +222,14 @@ class BaseClient:
             )
             for server in values["servers"]
         )
-        return ClientStatus(**values | {"servers": tuple(servers)})
+        journal = values["journal"]
+        return ClientStatus(
+            **values
+            | {
+                "servers": tuple(servers),
+                "journal": None if journal is None else JournalStatus(*journal),
+            }
+        )
 
     def stats(self) -> ClientStatistics:
         """What all sessions have done so far, in numbers."""
@@ -224,6 +247,11 @@ class BaseClient:
         """What becomes of submissions, in numbers."""
         self._open()
         return SubmissionStatus(**self._submissions.status())
+
+    def _let_go(self) -> None:
+        """Have what was recovered let go of the journal, whoever still has it in a variable."""
+        for it in list(self._recovered):
+            it._native.close()
 
     def _subscribe(self, callback: Any, kinds: Any) -> Subscription:
         self._open()
@@ -344,6 +372,17 @@ class Client(BaseClient):
         self._open()
         self._submissions.purge_dead_letter(id_of(id))
 
+    def recover(self) -> list[RecoveredTransaction]:
+        """Find what an earlier process with this journal had in flight, and what became of it.
+
+        The ledger is asked; waits for a server for at most `failover_timeout_ms`. Each is told
+        again, by this client and by later ones, until its `done()`. Without `journal="file"` there
+        are none. Commits of this client wait meanwhile: this is for the time after the start.
+        """
+        found = [RecoveredTransaction(it) for it in _segue.recover(self._open())]
+        self._recovered.update(found)
+        return found
+
     @overload
     def on_event(self, callback: Callable[[Event], object]) -> Subscription: ...
 
@@ -383,6 +422,7 @@ class Client(BaseClient):
         if native is not None:
             for subscription in self._subscriptions:
                 subscription.close()
+            self._let_go()
             self._submissions.close()
             native.close()
 
@@ -403,6 +443,7 @@ __all__ = [
     "ClientStatistics",
     "ClientStatus",
     "Health",
+    "JournalStatus",
     "Role",
     "ServerStatus",
     "Subscription",

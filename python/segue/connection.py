@@ -26,6 +26,8 @@ from segue.rows import RowFactory
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from segue._tpc import Xid
+
 __all__ = [
     "Connection",
     "ConnectionInfo",
@@ -85,13 +87,13 @@ class Connection(BaseConnection):
 
     def commit(self) -> None:
         """Commit the open transaction, if there is one."""
-        if self._blocks:
+        if self._blocks or self._tpc is not None:
             self._check_no_block("commit")
         _segue.Connection.commit(self)
 
     def rollback(self) -> None:
         """Roll the open transaction back, if there is one."""
-        if self._blocks:
+        if self._blocks or self._tpc is not None:
             self._check_no_block("rollback")
         _segue.Connection.rollback(self)
 
@@ -145,6 +147,69 @@ class Connection(BaseConnection):
         It is committed at the end of the block, and rolled back after an exception.
         """
         return Transaction(self, savepoint_name, force_rollback)
+
+    # Two-phase commit.
+
+    def tpc_begin(self, xid: Xid | str) -> None:
+        """Begin a two-phase transaction under a name, which `xid` makes."""
+        from segue import _tpc
+
+        _tpc.check_begin(self._tpc, self._is_idle(), self.autocommit)
+        self._begin()
+        self._tpc = _tpc.Tpc(_tpc.name(xid))
+
+    def tpc_prepare(self) -> None:
+        """Prepare it: from here on it is the server's, and outlives this connection."""
+        from segue import _tpc
+
+        tpc = _tpc.check_prepare(self._tpc)
+        # Whatever comes of it, the transaction is not this connection's any more.
+        self._tpc = None
+        try:
+            cursor = self.execute(_tpc.statement("PREPARE TRANSACTION", tpc.xid))
+        except _errors.Error:
+            self._rollback_quietly()
+            raise
+        _tpc.check_prepared(cursor.statusmessage)
+        self._tpc, tpc.prepared = tpc, True
+
+    def tpc_commit(self, xid: Xid | str | None = None) -> None:
+        """Commit the transaction that is under way, prepared or not, or one that was prepared."""
+        self._tpc_end("COMMIT", xid)
+
+    def tpc_rollback(self, xid: Xid | str | None = None) -> None:
+        """Roll it back, as `tpc_commit`."""
+        self._tpc_end("ROLLBACK", xid)
+
+    def _tpc_end(self, verb: str, xid: Xid | str | None) -> None:
+        from segue import _tpc
+
+        tpc = _tpc.check_end(self._tpc, self._is_idle(), xid, f"tpc_{verb.lower()}")
+        self._tpc = None
+        if not tpc.prepared:
+            end = _segue.Connection.commit if verb == "COMMIT" else _segue.Connection.rollback
+            end(self)
+            return
+        autocommit = self.autocommit
+        self._set_autocommit(True)
+        try:
+            self.execute(_tpc.statement(f"{verb} PREPARED", tpc.xid))
+        finally:
+            self._set_autocommit(autocommit)
+
+    def tpc_recover(self) -> list[Xid]:
+        """Give the names of what is prepared in this database, by whomever.
+
+        If no transaction is open, none is afterwards.
+        """
+        from segue import _tpc
+        from segue.rows import tuple_row
+
+        idle = self._is_idle()
+        rows = self.cursor(row_factory=tuple_row).execute(_tpc.PREPARED).fetchall()
+        if idle and not self._is_idle():
+            _segue.Connection.rollback(self)
+        return _tpc.recovered(rows)
 
     # Notifications, cancelling, pipelines.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,50 @@ class Copy(BaseCopy):
     def read_row(self) -> tuple[str | None, ...] | None:
         """Give the next row, as `rows`; None at the end."""
         return next(self.rows(), None)
+
+
+_PLACE = re.compile(r"%(?:\((?P<name>[^)]*)\))?(?P<end>.)?", re.DOTALL)
+
+
+def with_literals(statement: Any, params: Sequence[Any] | Mapping[str, Any] | None) -> Any:
+    """Write parameters into the text of a statement, as literals with their types."""
+    if params is None:
+        return statement
+    from segue.sql import Composable, quote
+
+    if isinstance(statement, Composable):
+        statement = statement.as_string()
+    elif isinstance(statement, bytes):
+        statement = statement.decode()
+    if isinstance(params, (str, bytes)) or not isinstance(params, (Sequence, Mapping)):
+        raise ProgrammingError("parameters are a sequence or a mapping; nothing was sent")
+    used = 0
+
+    def literal(place: re.Match[str]) -> str:
+        nonlocal used
+        name, end = place["name"], place["end"]
+        if end == "%" and name is None:
+            return "%"
+        if end not in ("s", "b", "t"):
+            raise ProgrammingError(
+                "only %s, %(name)s and %% may stand in a statement with parameters; "
+                "nothing was sent"
+            )
+        if isinstance(params, Mapping) != (name is not None):
+            raise ProgrammingError("a mapping is for %(name)s, a sequence for %s; nothing was sent")
+        if isinstance(params, Mapping):
+            if name not in params:
+                raise ProgrammingError(f"there is no parameter {name}; nothing was sent")
+            return quote(params[name])
+        used += 1
+        return quote(params[used - 1]) if used <= len(params) else ""
+
+    text = _PLACE.sub(literal, statement)
+    if not isinstance(params, Mapping) and used != len(params):
+        raise ProgrammingError(
+            f"the statement takes {used} parameters, {len(params)} were given; nothing was sent"
+        )
+    return text
 
 
 def bytes_of(data: bytes | bytearray | memoryview | str) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from segue import _segue
-from segue.copy import Copy
+from segue.copy import Copy, with_literals
 from segue.errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -54,9 +54,12 @@ class Cursor(BaseCursor):
             if not done:
                 self._abandon(ticket)
 
-    def copy(self, statement: Any) -> Copy:
-        """Start a COPY ... FROM STDIN or a COPY ... TO STDOUT, for a `with` statement."""
-        return Copy(self, statement)
+    def copy(self, statement: Any, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Copy:
+        """Start a COPY ... FROM STDIN or a COPY ... TO STDOUT, for a `with` statement.
+
+        The server takes no parameters for it: they are written into the text, in quotes.
+        """
+        return Copy(self, with_literals(statement, params))
 
     def results(self) -> Iterator[Self]:
         """Give the cursor once for each result of a string of several statements."""

@@ -10,7 +10,6 @@ the child with a module's lock that is held for ever.
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from segue._basepool import CLOSED, OPEN, BasePool, connect_arguments, sizes_of
+from segue._logging import logger
 from segue._pool import Close, Make, PoolCore, PoolStats, Sizes, Sleep, Slot, Waiter, is_hopeless
 from segue.client import Client
 from segue.connection import Connection, make_conninfo
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # The worker looks so often whether its pool is still there.
 _LOOK = 10.0
 
-_logger = logging.getLogger("segue.pool")
+_logger = logger.getChild("pool")
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from segue import _dispatch, _segue
 from segue.errors import ProgrammingError
+from segue.sql import Composable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +33,7 @@ _MOST = 2**64 - 1
 class Statement:
     """A statement of a submission, with its parameters and what is expected of it."""
 
-    sql: str
+    sql: str | Composable
     params: Sequence[Any] | Mapping[str, Any] | None = field(default=None, repr=False)
     expect_rows: range | int | None = None
     """How many rows it must affect or return, or nothing is committed: a number, or a range.
@@ -44,7 +45,13 @@ class Statement:
 Statements: TypeAlias = (
     Statement
     | str
-    | Iterable[Statement | str | tuple[str, Sequence[Any] | Mapping[str, Any] | None]]
+    | Composable
+    | Iterable[
+        Statement
+        | str
+        | Composable
+        | tuple[str | Composable, Sequence[Any] | Mapping[str, Any] | None]
+    ]
 )
 """One statement, or some: each a `Statement`, a text, or a pair of a text and its parameters."""
 
@@ -201,7 +208,7 @@ def arguments(
     """What the native half takes."""
     if lane == "" or key == "":
         raise ProgrammingError("a lane or a key is a name, and not empty; nothing was handed over")
-    if isinstance(statements, (Statement, str)):
+    if isinstance(statements, (Statement, str, Composable)):
         statements = [statements]
     return [_statement(it) for it in statements], lane, key, stop_on_failure
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import namedtuple
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -163,6 +163,17 @@ class Jsonb(_JsonWrapper):
     """A value to be sent as jsonb; a bare dict is sent so, too."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A value that is in PostgreSQL's own form already, as a parameter: it is sent as it is."""
+
+    data: bytes = field(repr=False)
+    oid: int = 0
+    """Of its type; 0 leaves that to the server."""
+    binary: bool = True
+    """In binary form; else text in UTF-8."""
 
 
 class Hstore(dict[str, "str | None"]):

@@ -291,6 +291,8 @@ impl Client {
         dict.set_item("sessions_linked", cluster.sessions)?;
         dict.set_item("sessions_waiting", cluster.waiting)?;
         dict.set_item("ledger_problem", status.ledger_problem)?;
+        let journal = status.journal.map(|it| (it.dir, it.bytes));
+        dict.set_item("journal", journal)?;
         Ok(dict)
     }
 

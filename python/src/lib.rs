@@ -5,6 +5,7 @@
 //! * `core`: a session and its requests, without Python; waits or polls. `received`: results.
 //! * `text`, `plan`: statement texts; `encode`, `decode`: values; `types`, `introspect`: which is which.
 //! * `submit`: transactions handed over whole, and their tickets; `hands`: for event loops.
+//! * `recover`: what an earlier process had in flight.
 //! * `operation`: what an event loop polls.
 //! * `notices`: the server's notices, for a connection's handlers.
 //! * `signals`: what ends a wait, Ctrl-C above all; `errors`: exceptions; `objects`: Python's own classes.
@@ -27,6 +28,7 @@ mod objects;
 mod operation;
 mod plan;
 mod received;
+mod recover;
 mod signals;
 mod submit;
 mod text;
@@ -51,9 +53,13 @@ fn _segue(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<signals::Interrupt>()?;
     module.add_class::<submit::Submissions>()?;
     module.add_class::<submit::Ticket>()?;
+    module.add_class::<recover::Recovered>()?;
+    module.add_class::<recover::Statements>()?;
     module.add_class::<hands::Handover>()?;
     module.add_class::<hands::Inbox>()?;
     module.add_function(wrap_pyfunction!(register_dumper, module)?)?;
     module.add_function(wrap_pyfunction!(client::unraisable, module)?)?;
+    module.add_function(wrap_pyfunction!(recover::recover, module)?)?;
+    module.add_function(wrap_pyfunction!(encode::text_form, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

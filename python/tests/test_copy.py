@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -207,4 +208,43 @@ def test_copy_in_a_transaction(cur: segue.Cursor) -> None:
             copy.write_row((1, "a"))
         assert rows(cur) == [(1, "a")]
         raise ZeroDivisionError
+    assert rows(cur) == []
+
+
+# Parameters, which are written into the text.
+
+
+def test_parameters(cur: segue.Cursor) -> None:
+    cur.executemany("INSERT INTO seen VALUES (%s, %s)", ROWS)
+    query = "COPY (SELECT note, %s, 1 %% 2 FROM seen WHERE note = %s) TO STDOUT"
+    with cur.copy(query, (datetime.date(2026, 1, 2), "plain")) as copy:
+        assert list(copy.rows()) == [("plain", "2026-01-02", "1")]
+    query = "COPY (SELECT %(a)s || %(a)s) TO STDOUT (DELIMITER %(d)s)"
+    with cur.copy(query, {"a": "it's \\ %s $1", "d": "|"}) as copy:
+        assert copy.read() == b"it's \\\\ %s $1it's \\\\ %s $1\n"
+    with cur.copy("COPY seen FROM STDIN (NULL %s)", ["-"]) as copy:
+        copy.write("99\t-\n")
+    assert (99, None) in rows(cur)
+    # Without parameters a percent sign is what it is.
+    with cur.copy("COPY (SELECT '%s' WHERE 5 % 2 = 1) TO STDOUT") as copy:
+        assert copy.read() == b"%s\n"
+
+
+@pytest.mark.parametrize(
+    ("query", "params", "told"),
+    [
+        ("COPY (SELECT %s) TO STDOUT", (), "takes 1 parameters, 0"),
+        ("COPY (SELECT %s) TO STDOUT", (1, 2), "takes 1 parameters, 2"),
+        ("COPY (SELECT %(a)s) TO STDOUT", {}, "no parameter a"),
+        ("COPY (SELECT %(a)s) TO STDOUT", (1,), "mapping"),
+        ("COPY (SELECT %s) TO STDOUT", {"a": 1}, "mapping"),
+        ("COPY (SELECT 1 % 2) TO STDOUT", (), "only %s"),
+        ("COPY (SELECT 1) TO STDOUT %", (), "only %s"),
+        ("COPY (SELECT %s) TO STDOUT", "a", "sequence or a mapping"),
+        ("COPY (SELECT %s) TO STDOUT", (object(),), "cannot be converted"),
+    ],
+)
+def test_parameters_that_do_not_fit(cur: segue.Cursor, query: str, params: Any, told: str) -> None:
+    with pytest.raises(segue.ProgrammingError, match=told):
+        cur.copy(query, params)
     assert rows(cur) == []

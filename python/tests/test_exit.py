@@ -68,3 +68,41 @@ time.sleep(0.3)
         assert child.returncode == 0
         # Far less than failover_timeout_ms.
         assert time.monotonic() - started < 20
+
+
+def test_nothing_is_printed(segue_cluster: Cluster) -> None:
+    """A program that configures no logging finds nothing of ours on its stderr or stdout.
+
+    Events that are warnings were printed there by logging's handler of last resort.
+    """
+    script = """
+import segue.events
+with segue.Client(sys.argv[1]) as client, segue.Pool(sys.argv[1], min_size=1) as pool:
+    seen = []
+    client.on_event(seen.append, segue.events.Event)
+    pool.getconn().execute("SELECT 1")
+    sys.stdout.write("ready\\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    conn.execute("SELECT 1")
+    while not any(isinstance(it, segue.events.Promoted) for it in seen):
+        time.sleep(0.01)
+    left = pool.getconn()
+    left.execute("CREATE TEMP TABLE t ()")
+    pool.putconn(left)  # in a transaction, of which the pool warns
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROLOGUE + script, segue_cluster.uri],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd="/",
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        segue_cluster.failover()
+        out, err = program.communicate("\n", timeout=120)
+    assert (out, err, program.returncode) == ("", "", 0)

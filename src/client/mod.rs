@@ -20,6 +20,7 @@ mod result;
 mod row;
 mod session;
 mod setup;
+mod slots;
 mod statistics;
 mod status;
 mod steps;
@@ -27,9 +28,8 @@ mod stream;
 mod submit;
 mod transaction;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -102,12 +102,6 @@ struct Inner {
     file_journal: Option<Arc<FileJournal>>,
 }
 
-/// The client of one configuration. Locked while it is opened: others of the same wait for it, those of
-/// another configuration do not.
-type Slot = Arc<Mutex<Weak<Inner>>>;
-
-static CLIENTS: LazyLock<Mutex<HashMap<Config, Slot>>> = LazyLock::new(Mutex::default);
-
 impl Client {
     /// Opens a client for a URI or a keyword string; see `docs/configuration.md`.
     ///
@@ -117,33 +111,8 @@ impl Client {
     }
 
     pub fn open(config: Config) -> Result<Self> {
-        let slot = {
-            let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-            clients.retain(|_, slot| is_used(slot));
-            Arc::clone(clients.entry(config.clone()).or_default())
-        };
-        let mut client = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(inner) = client.upgrade() {
-            // A child of fork() needs a client, and a thread, of its own.
-            if inner.check_process().is_ok() {
-                return Ok(Self(inner));
-            }
-        }
-        match Inner::open(config) {
-            Ok(inner) => {
-                let inner = Arc::new(inner);
-                *client = Arc::downgrade(&inner);
-                Ok(Self(inner))
-            }
-            Err(error) => {
-                // Its configuration with the password must not stay behind.
-                drop(client);
-                drop(slot);
-                let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-                clients.retain(|_, slot| is_used(slot));
-                Err(error)
-            }
-        }
+        // A child of fork() has a client, and threads, of its own.
+        slots::find_or_open(config, Inner::open).map(Self)
     }
 
     /// Opens a session; waits for a server for at most `failover_timeout_ms`.
@@ -368,11 +337,6 @@ impl Inner {
     }
 }
 
-/// Whether somebody has its client, or is about to.
-fn is_used(slot: &Slot) -> bool {
-    Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |it| it.strong_count() > 0)
-}
-
 fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     match access {
         cluster::LedgerAccess::None => LedgerAccess::None,
@@ -381,17 +345,9 @@ fn session_access(access: cluster::LedgerAccess) -> LedgerAccess {
     }
 }
 
-/// A client that is gone leaves nothing behind, its configuration with the password least of all.
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Whoever holds the lock at this moment opens another client, which clears up as well; in a
-        // child of fork() it may be held by a thread that is not there.
-        if let Ok(mut clients) = CLIENTS.try_lock() {
-            clients.retain(|_, slot| is_used(slot));
-            if clients.is_empty() {
-                *clients = HashMap::new();
-            }
-        }
+        slots::forget_unused();
     }
 }
 

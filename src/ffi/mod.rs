@@ -24,6 +24,8 @@ mod notification;
 mod options;
 mod param;
 mod pipeline;
+mod recovered_statement;
+mod recovery;
 mod result;
 mod session;
 mod session_state;

@@ -1,6 +1,7 @@
 //! `segue_status`: a snapshot of what a client knows of its servers.
 
 use std::ffi::{CString, c_char};
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
 use super::boundary::{boundary, free, handle, optional_text, output, read};
@@ -33,8 +34,9 @@ pub struct segue_status {
     servers: Vec<Server>,
     chosen: i32,
     standby: i32,
-    numbers: [(&'static str, i64); 4],
+    numbers: [(&'static str, i64); 5],
     ledger_problem: Option<CString>,
+    journal_dir: Option<CString>,
 }
 
 struct Server {
@@ -125,8 +127,10 @@ pub unsafe extern "C" fn segue_client_status(
                 ("timeline_floor", cluster.timeline_floor.into()),
                 ("sessions", number(Some(status.sessions))),
                 ("waiting", number(Some(cluster.waiting))),
+                ("journal_bytes", number(status.journal.as_ref().map(|it| it.bytes))),
             ],
             ledger_problem: status.ledger_problem.as_deref().map(c_string),
+            journal_dir: status.journal.map(|it| c_string(it.dir.into_os_string().into_vec())),
         });
         Ok(())
     })
@@ -277,7 +281,8 @@ pub unsafe extern "C" fn segue_status_standby(status: *const segue_status) -> i3
 }
 
 /// A number about the client: "system_identifier" (its 64 bits), "timeline_floor" (nothing older is
-/// written to again), "sessions" (that are open), "waiting" (of them, for a server).
+/// written to again), "sessions" (that are open), "waiting" (of them, for a server); "journal_bytes" (of the
+/// journal's files; -1 if it is in memory).
 ///
 /// @param[in] status  A snapshot, or NULL.
 /// @param[in] name    The number's name, or NULL.
@@ -306,6 +311,19 @@ pub unsafe extern "C" fn segue_status_ledger_problem(status: *const segue_status
     let problem = |status: &segue_status| Some(or_null(status.ledger_problem.as_ref()));
     // SAFETY: the header's contract: NULL or a snapshot that has not been freed.
     unsafe { read(status, ptr::null(), problem) }
+}
+
+/// The directory of the journal, with journal=file.
+///
+/// @param[in] status  A snapshot, or NULL.
+/// @return a path that lives as long as the snapshot; NULL if the journal is in memory
+/// Threads: any.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_status_journal_dir(status: *const segue_status) -> *const c_char {
+    let dir = |status: &segue_status| Some(or_null(status.journal_dir.as_ref()));
+    // SAFETY: the header's contract: NULL or a snapshot that has not been freed.
+    unsafe { read(status, ptr::null(), dir) }
 }
 
 /// Frees a snapshot.

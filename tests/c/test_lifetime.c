@@ -4,10 +4,12 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/db.h"
+#include "support/folder.h"
 
 static cluster *servers;
 
@@ -314,6 +316,72 @@ static void freeing_null(void)
     segue_error_free(NULL);
 }
 
+/* Opens a client, whose key is not there yet. */
+static void *open_slowly(void *conninfo)
+{
+    segue_client *own = NULL;
+    OK(segue_client_open(conninfo, &own, ERR));
+    segue_client_free(own);
+    check_forget();
+    return NULL;
+}
+
+/*
+ * A fork() while another thread opens a client: in the child that thread is not there, and what it holds
+ * stays held. The child's own client of the same configuration once waited for it for ever.
+ */
+static void fork_while_a_client_is_opened(void)
+{
+    char *folder = folder_make();
+    char key[4200];
+    char options[9000];
+    snprintf(key, sizeof key, "%s/key", folder);
+    REQUIRE(mkfifo(key, 0600) == 0);
+    snprintf(options, sizeof options, "journal=file journal_dir=%s/journal journal_key_file=%s", folder, key);
+    char *conninfo = cluster_with(cluster_conninfo(servers), options);
+    pthread_t thread;
+    REQUIRE(pthread_create(&thread, NULL, open_slowly, conninfo) == 0);
+    /* The key is read when the directory is there, with the client's place taken. */
+    char lock[4200];
+    snprintf(lock, sizeof lock, "%s/journal/lock", folder);
+    while (access(lock, F_OK) != 0)
+        check_sleep_ms(1);
+    check_sleep_ms(50);
+    check_forget();
+    fflush(NULL);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm((unsigned)check_scaled(60));
+        segue_client *own = NULL;
+        /* Of its own it would have one, were it not for the journal, which is the parent's. */
+        bool told = FAILS(SEGUE_CONFIG, segue_client_open(conninfo, &own, ERR));
+        told = CHECK_HAS(segue_error_message(LAST), "journal_locked") && told;
+        char *other = cluster_with(cluster_conninfo(servers), "application_name=child");
+        segue_session *it = NULL;
+        told = OK(segue_client_open(other, &own, ERR)) && told;
+        told = OK(segue_session_open(own, 0, &it, ERR)) && told;
+        told = CHECK_INT(db_int(it, "SELECT 7"), 7) && told;
+        segue_session_free(it);
+        segue_client_free(own);
+        free(other);
+        check_forget();
+        kill(getpid(), told ? SIGKILL : SIGTERM);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(WIFSIGNALED(status));
+    CHECK_INT(WTERMSIG(status), SIGKILL);
+    FILE *out = fopen(key, "w");
+    REQUIRE(out != NULL);
+    fputs("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n", out);
+    fclose(out);
+    pthread_join(thread, NULL);
+    free(conninfo);
+    folder_remove(folder);
+    free(folder);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -330,6 +398,7 @@ int main(int argc, char **argv)
     RUN(two_threads_at_once);
     RUN(many_threads_at_once);
     RUN(forking);
+    RUN(fork_while_a_client_is_opened);
     cluster_stop(servers);
     return check_finish();
 }

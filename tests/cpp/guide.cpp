@@ -146,6 +146,21 @@ TEST(examples) {
 
     CHECK(client.dead_letters().empty());
 
+    for (const auto& it : client.recover()) {
+        switch (it.verdict()) {
+            case segue::verdict::committed: break;  // tell whoever was waiting for it
+            case segue::verdict::not_committed:
+            case segue::verdict::never_sent: {
+                segue::transaction tx{session};  // or run the business operation again
+                for (const auto& statement : it.statements()) tx.execute(statement.sql(), statement.params());
+                tx.commit();
+                break;
+            }
+            case segue::verdict::unknown: std::cerr << it.number() << ": " << it.reason() << '\n'; continue;  // keep it
+        }
+        it.done();  // the journal forgets it
+    }
+
     try {
         session.execute("INSERT INTO account (id) VALUES ($1)", 1);
     } catch (const segue::unique_violation& error) {

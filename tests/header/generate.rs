@@ -9,7 +9,7 @@ use cbindgen::{Builder, Config, ItemType};
 
 /// The files of `src/ffi` in the order of the header's sections. A type that is no opaque handle has
 /// to come before its first use.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 24] = [
     "version",
     "codes",
     "error",
@@ -32,6 +32,8 @@ const ORDER: [&str; 22] = [
     "ticket",
     "dead_letter",
     "submission_status",
+    "recovery",
+    "recovered_statement",
 ];
 
 /// Files that declare nothing for C.

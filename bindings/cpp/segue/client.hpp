@@ -3,6 +3,7 @@
 #define SEGUE_CLIENT_HPP
 
 #include "event.hpp"
+#include "recovery.hpp"
 #include "session.hpp"
 #include "status.hpp"
 #include "submission.hpp"
@@ -174,6 +175,23 @@ public:
 
     /// What becomes of submissions, in numbers.
     [[nodiscard]] submission_status submissions() const { return detail::read_submissions(raw()); }
+
+    /// What became of the transactions that an earlier process with this client's journal (`journal=file`) had
+    /// in flight: each is committed, not committed, never sent or unknown, which the ledger is asked for; waits
+    /// for a server for at most `failover_timeout_ms`. Each is told again, by this client and by later ones,
+    /// until recovered_transaction::done(). Commits of this client wait while the journal is read: this is for
+    /// the time after the start. docs/recovery.md says what each verdict means.
+    ///
+    /// ```cpp
+    /// for (const auto& it : client.recover()) {
+    ///     if (it.verdict() != segue::verdict::unknown) it.done();
+    /// }
+    /// ```
+    [[nodiscard]] recovery recover() const {
+        segue_recovery* found = nullptr;
+        detail::call(segue_client_recover, raw(), &found);
+        return recovery(found);
+    }
 
     /// Installs or upgrades the ledger on the primary, for everybody or for one role. Usually the first
     /// session does that by itself, where its role may. `hardened` has applications seal through a function

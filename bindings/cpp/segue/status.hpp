@@ -71,6 +71,9 @@ struct client_status {
     std::int64_t waiting = 0;
     /// Why the ledger could not be installed, if it could not.
     std::optional<std::string> ledger_problem;
+    /// The journal's directory and what all of its files take up; nothing if it is in memory.
+    std::optional<std::string> journal_dir;
+    std::optional<std::int64_t> journal_bytes;
 };
 
 /// A session: where it is and what protects it.
@@ -188,6 +191,8 @@ inline client_status read_client(const segue_client* client) {
     read.sessions = number_if(segue_status_number(raw, "sessions")).value_or(0);
     read.waiting = number_if(segue_status_number(raw, "waiting")).value_or(0);
     read.ledger_problem = text_if(segue_status_ledger_problem(raw));
+    read.journal_dir = text_if(segue_status_journal_dir(raw));
+    read.journal_bytes = number_if(segue_status_number(raw, "journal_bytes"));
     return read;
 }
 

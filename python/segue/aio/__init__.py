@@ -17,12 +17,14 @@ from segue.aio.cursor import AsyncCursor
 if TYPE_CHECKING:
     from segue.aio.client import Client
     from segue.aio.pool import Pool
+    from segue.aio.recovery import RecoveredTransaction
     from segue.aio.submit import Ticket
 else:
     # What many programs do without is imported when it is asked for first.
     _LATER = {
         "Client": "segue.aio.client",
         "Pool": "segue.aio.pool",
+        "RecoveredTransaction": "segue.aio.recovery",
         "Ticket": "segue.aio.submit",
     }
 
@@ -43,6 +45,7 @@ __all__ = [
     "AsyncTransaction",
     "Client",
     "Pool",
+    "RecoveredTransaction",
     "Ticket",
     "connect",
 ]

@@ -12,6 +12,7 @@ from segue._base import make_conninfo
 from segue.aio._inbox import Inbox
 from segue.aio._link import THREADS, in_thread
 from segue.aio.connection import AsyncConnection
+from segue.aio.recovery import RecoveredTransaction
 from segue.aio.submit import Ticket
 from segue.client import BaseClient
 from segue.errors import InterfaceError
@@ -104,6 +105,7 @@ class Client(BaseClient):
         submissions = self._submissions
 
         def close() -> None:
+            self._let_go()
             submissions.close()
             native.close()
 
@@ -245,6 +247,17 @@ class Client(BaseClient):
         self._inbox.check()
         number, submissions = id_of(id), self._submissions
         await in_thread(lambda: submissions.purge_dead_letter(number), self._inbox.loop)
+
+    # After a crash.
+
+    async def recover(self) -> list[RecoveredTransaction]:
+        """Find what an earlier process with this journal had in flight, as `segue.Client`."""
+        native, inbox = self._open(), self._inbox
+        inbox.check()
+        recovered = await in_thread(lambda: _segue.recover(native), inbox.loop)
+        found = [RecoveredTransaction(it, inbox) for it in recovered]
+        self._recovered.update(found)
+        return found
 
     # Events.
 

@@ -29,6 +29,8 @@ from segue.rows import RowFactory
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from segue._tpc import Xid
+
 
 class AsyncConnection(BaseConnection):
     """A connection to a cluster, which outlives the servers that it uses, for an event loop.
@@ -210,6 +212,69 @@ class AsyncConnection(BaseConnection):
         It is committed at the end of the block, and rolled back after an exception.
         """
         return AsyncTransaction(self, savepoint_name, force_rollback)
+
+    # Two-phase commit.
+
+    async def tpc_begin(self, xid: Xid | str) -> None:
+        """Begin a two-phase transaction under a name, which `xid` makes."""
+        from segue import _tpc
+
+        _tpc.check_begin(self._tpc, self._is_idle(), self.autocommit)
+        await self._link.run(self._op_begin, cancels=False)
+        self._tpc = _tpc.Tpc(_tpc.name(xid))
+
+    async def tpc_prepare(self) -> None:
+        """Prepare it: from here on it is the server's, and outlives this connection."""
+        from segue import _tpc
+
+        tpc = _tpc.check_prepare(self._tpc)
+        # Whatever comes of it, the transaction is not this connection's any more.
+        self._tpc = None
+        try:
+            cursor = await self.execute(_tpc.statement("PREPARE TRANSACTION", tpc.xid))
+        except _errors.Error:
+            await self._rollback_quietly()
+            raise
+        _tpc.check_prepared(cursor.statusmessage)
+        self._tpc, tpc.prepared = tpc, True
+
+    async def tpc_commit(self, xid: Xid | str | None = None) -> None:
+        """Commit the transaction that is under way, prepared or not, or one that was prepared."""
+        await self._tpc_end("COMMIT", xid)
+
+    async def tpc_rollback(self, xid: Xid | str | None = None) -> None:
+        """Roll it back, as `tpc_commit`."""
+        await self._tpc_end("ROLLBACK", xid)
+
+    async def _tpc_end(self, verb: str, xid: Xid | str | None) -> None:
+        from segue import _tpc
+
+        tpc = _tpc.check_end(self._tpc, self._is_idle(), xid, f"tpc_{verb.lower()}")
+        self._tpc = None
+        if not tpc.prepared:
+            await (self.commit() if verb == "COMMIT" else self.rollback())
+            return
+        autocommit = self.autocommit
+        self._set_autocommit(True)
+        try:
+            await self.execute(_tpc.statement(f"{verb} PREPARED", tpc.xid))
+        finally:
+            self._set_autocommit(autocommit)
+
+    async def tpc_recover(self) -> list[Xid]:
+        """Give the names of what is prepared in this database, by whomever.
+
+        If no transaction is open, none is afterwards.
+        """
+        from segue import _tpc
+        from segue.rows import tuple_row
+
+        idle = self._is_idle()
+        cursor = await self.cursor(row_factory=tuple_row).execute(_tpc.PREPARED)
+        rows = await cursor.fetchall()
+        if idle and not self._is_idle():
+            await self._link.run(self._op_rollback, cancels=False)
+        return _tpc.recovered(rows)
 
     # Notifications, pipelines.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from segue import _segue
 from segue.aio.copy import AsyncCopy
+from segue.copy import with_literals
 from segue.cursor import BaseCursor
 from segue.errors import InterfaceError
 from segue.rows import RowFactory
@@ -175,9 +176,14 @@ class AsyncCursor(BaseCursor):
             if ticket is not None and not link.closed:
                 await link.run(connection._op_abandon, ticket)
 
-    def copy(self, statement: Any) -> AsyncCopy:
-        """Start a COPY ... FROM STDIN or a COPY ... TO STDOUT, for an `async with` statement."""
-        return AsyncCopy(self, statement)
+    def copy(
+        self, statement: Any, params: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> AsyncCopy:
+        """Start a COPY ... FROM STDIN or a COPY ... TO STDOUT, for an `async with` statement.
+
+        The server takes no parameters for it: they are written into the text, in quotes.
+        """
+        return AsyncCopy(self, with_literals(statement, params))
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-import logging
 import time
 import warnings
 import weakref
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from segue._base import make_conninfo
 from segue._basepool import CLOSED, IDLE, OPEN, BasePool, connect_arguments, sizes_of
+from segue._logging import logger
 from segue._pool import Close, Make, PoolCore, PoolStats, Slot, Waiter, is_hopeless
 from segue.aio._checkout import Checkout
 from segue.aio.connection import AsyncConnection
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # So many connections are made at once; a single one while they cannot be made.
 _MAKERS = 3
 
-_logger = logging.getLogger("segue.pool")
+_logger = logger.getChild("pool")
 
 
 class _Waiter(Waiter[AsyncConnection]):

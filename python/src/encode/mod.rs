@@ -131,6 +131,8 @@ enum Dumper {
     Hstore,
     Range,
     Multirange,
+    /// segue.types.Encoded.
+    Encoded,
     /// What str() shows, as this type.
     Shown(u32),
     Enum,
@@ -176,6 +178,7 @@ fn table(py: Python<'_>) -> PyResult<&Table> {
             (class(types, "Json")?, Dumper::Json(JSON)),
             (class(types, "Jsonb")?, Dumper::Json(JSONB)),
             (class(types, "Hstore")?, Dumper::Hstore),
+            (class(types, "Encoded")?, Dumper::Encoded),
             (class(&ipaddress, "IPv4Address")?, Dumper::Shown(INET)),
             (class(&ipaddress, "IPv6Address")?, Dumper::Shown(INET)),
             (class(&ipaddress, "IPv4Interface")?, Dumper::Shown(INET)),
@@ -202,6 +205,20 @@ pub fn register(class: &Bound<'_, PyType>, oid: u32, dumps: Py<PyAny>) -> PyResu
     let mut table = table(class.py())?.write().unwrap_or_else(PoisonError::into_inner);
     table.insert(address(class), (class.clone().unbind(), dumper));
     Ok(())
+}
+
+/// A value in text form, and the OID of its type (0 where the server infers it); `None` for NULL.
+#[pyfunction]
+pub fn text_form(value: &Bound<'_, PyAny>) -> PyResult<Option<(String, u32)>> {
+    let py = value.py();
+    let encoder = Encoder { py, objects: Objects::get(py)?, json_dumps: None };
+    let form = encoder.value(value, &mut Vec::new())?;
+    let mut text = Vec::new();
+    if form == Form::Null || !encoder.any_text(value, &mut text)? {
+        return Ok(None);
+    }
+    let text = String::from_utf8(text).map_err(|_| errors::data(py, "text that is not UTF-8"))?;
+    Ok(Some((text, form.oid())))
 }
 
 /// Converts values.
@@ -332,6 +349,16 @@ impl<'py> Encoder<'py> {
             Dumper::Tuple | Dumper::Hstore | Dumper::Enum => {
                 self.text(dumper, value, out)?;
                 Form::Text(0)
+            }
+            Dumper::Encoded => {
+                let data = value.getattr("data")?;
+                out.extend_from_slice(data.cast::<PyBytes>()?.as_bytes());
+                let oid = value.getattr("oid")?.extract()?;
+                if value.getattr("binary")?.is_truthy()? {
+                    Form::Binary(oid)
+                } else {
+                    Form::Text(oid)
+                }
             }
             Dumper::Labels(oid, _) => {
                 self.text(dumper, value, out)?;
@@ -484,6 +511,7 @@ impl Dumper {
             Self::Hstore => Self::Hstore,
             Self::Range => Self::Range,
             Self::Multirange => Self::Multirange,
+            Self::Encoded => Self::Encoded,
             Self::Shown(oid) => Self::Shown(*oid),
             Self::Enum => Self::Enum,
             Self::Labels(oid, labels) => Self::Labels(*oid, labels.clone_ref(py)),

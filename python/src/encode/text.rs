@@ -108,6 +108,17 @@ impl<'py> Encoder<'py> {
                     ));
                 }
             },
+            Dumper::Encoded => {
+                if value.getattr("binary")?.is_truthy()? {
+                    return Err(errors::not_supported(
+                        self.py,
+                        "a value that is encoded in binary cannot stand inside an array, a range or a \
+                         row, nor in a text; nothing was sent",
+                    ));
+                }
+                let data = value.getattr("data")?;
+                out.extend_from_slice(data.cast::<PyBytes>()?.as_bytes());
+            }
             Dumper::Custom(_, dumps) => {
                 let made = dumps.bind(self.py).call1((value,))?;
                 let Ok(text) = made.cast::<PyString>() else {

@@ -24,6 +24,7 @@ pub use verdict::{SealEvidence, Verdict};
 
 use super::Inner;
 use super::journal::cannot_open;
+use super::process;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Fate, Found, Journal, OutcomeKnown, Record, Recovered, State};
 use asker::Answers;
@@ -41,6 +42,7 @@ pub struct RecoveredTransaction {
     recovered: Arc<Recovered>,
     case: Case,
     judgement: Judgement,
+    process: u32,
 }
 
 impl Inner {
@@ -64,7 +66,8 @@ impl Inner {
             );
             keep_verdict(journal, &case.found, judgement.verdict);
             let (journal, recovered) = (journal.clone(), Arc::clone(&recovered));
-            found.push(RecoveredTransaction { journal, recovered, case, judgement });
+            let process = process::id();
+            found.push(RecoveredTransaction { journal, recovered, case, judgement, process });
         }
         if let Err(error) = journal.flush(None) {
             tracing::warn!(%error, "what the ledger said is not in the journal; it will be asked again");
@@ -178,6 +181,12 @@ impl RecoveredTransaction {
     /// The application is done with it: the journal forgets it. Returns once that is kept. May be
     /// repeated.
     pub fn done(&self) -> Result<()> {
+        if self.process != process::id() {
+            return Err(Error::new(
+                ErrorKind::Forked,
+                "it was recovered before fork(): the journal is the parent process's",
+            ));
+        }
         let journal = &self.journal;
         let ended = journal.adopt(&self.case.found).end(journal);
         ended.and_then(|()| journal.flush(None)).map_err(|error| {
