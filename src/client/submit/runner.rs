@@ -16,6 +16,7 @@ use super::shared::Shared;
 use super::station::Station;
 use super::store::{Death, unix_ms};
 use super::submission::Payload;
+use super::suspects::{Incarnation, STRIKES, Wreck};
 use super::ticket::Executed;
 use crate::client::event::ClientEvent;
 use crate::cluster::{Confirmed, Want};
@@ -34,6 +35,8 @@ const CONFLICT_MIN_MS: u64 = 5;
 const CONFLICT_MAX_MS: u64 = 1000;
 /// After a server has run out of something.
 const SHORTAGE_MS: u64 = 500;
+/// What a server says before it closes a link is waited for so long.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// The backup is asked for so long before it is seen to whether anybody still waits.
 const CONFIRM: Duration = Duration::from_millis(500);
 
@@ -51,6 +54,8 @@ pub(super) struct Runner {
     unwritten: bool,
     /// Committed, and not told before the backup has them too.
     held: Vec<(u64, Executed)>,
+    /// The link that was lost last, until the next one tells what it was lost by.
+    wreck: Option<Wreck>,
 }
 
 /// Why the link is of no use any more.
@@ -68,6 +73,7 @@ impl Runner {
             pause: PAUSE_MIN,
             unwritten: false,
             held: Vec::new(),
+            wreck: None,
         }
     }
 
@@ -133,6 +139,7 @@ impl Runner {
                 self.timeline_floor = self.timeline_floor.max(station.timeline);
                 shared.lock().wakers.insert(self.shard, station.link.waker());
                 shared.set_problem(None);
+                self.judge(station.incarnation.as_ref());
                 self.station = Some(station);
             }
             Err(error) => {
@@ -159,10 +166,19 @@ impl Runner {
 
     /// What was unanswered is sent again on the next link.
     fn lose(&mut self, Lost(why): Lost) {
-        let Some(station) = self.station.take() else { return };
+        let Some(mut station) = self.station.take() else { return };
+        let mut unanswered = station.pipe.unanswered();
         let why = why.or_else(|| {
-            let words = station.pipe.last_words()?.clone();
-            Some(Error::server(words, Outcome::Unknown))
+            let Station { link, pipe, input, incarnation, .. } = &mut station;
+            link.drain(input, LAST_WORDS);
+            let words = pipe.last_words(input);
+            self.wreck = Some(Wreck {
+                incarnation: incarnation.take(),
+                flying: unanswered.clone(),
+                alone: pipe.exposed(),
+                words: words.clone(),
+            });
+            Some(Error::server(words?, Outcome::Unknown))
         });
         if let Some(error) = &why {
             tracing::debug!(%error, "the link of submissions is given up");
@@ -174,7 +190,6 @@ impl Runner {
         });
         let read_only = why.as_ref().is_some_and(|error| error.sqlstate() == "25006");
         self.lost = (!refuses || read_only).then_some(station.server);
-        let mut unanswered = station.pipe.unanswered();
         // They are committed on a server that may be lost with them: asked again on the next one.
         unanswered.extend(self.held.drain(..).map(|(number, _)| number));
         station.link.abandon();
@@ -188,6 +203,33 @@ impl Runner {
         }
         if !self.shared.stops() {
             self.take_pause();
+        }
+    }
+
+    /// There is a link again: what was under way when the last one was lost is suspected of having
+    /// crashed the server, or is not.
+    fn judge(&mut self, next: Option<&Incarnation>) {
+        let Some(wreck) = self.wreck.take() else { return };
+        let cause = wreck.cause(next);
+        let now = self.shared.now_ms();
+        let mut core = self.shared.lock();
+        for number in wreck.flying {
+            let Some(entry) = core.queue.get_mut(number) else { continue };
+            let delay = entry.suspicion.handle_loss(cause, wreck.alone == Some(number));
+            if !delay.is_zero() {
+                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                core.queue.put_off(number, now.saturating_add(delay));
+            }
+        }
+    }
+
+    /// A suspect may run: its last attempt is not committed, and is over.
+    fn claimed(&self, number: u64) {
+        let mut core = self.shared.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return };
+        if let Some(strikes) = entry.suspicion.handle_claim() {
+            let id = entry.id;
+            tracing::warn!(%id, strikes, "the server has crashed while it ran a submission alone");
         }
     }
 
@@ -273,6 +315,7 @@ impl Runner {
         for answer in answers {
             match answer {
                 Answer::Sealed => ready = self.held.len(),
+                Answer::Claimed(number) => self.claimed(number),
                 Answer::NotSealed(error) => lost = Some(refusal(*error)),
                 Answer::Job(number, Fate::Committed(rows)) => {
                     let executed = Executed { rows, found_done: false };
@@ -292,6 +335,7 @@ impl Runner {
                 Answer::Job(number, Fate::Unmet { statement, rows }) => {
                     self.bury(number, statement, unmet(statement, rows));
                 }
+                Answer::Job(number, Fate::Crashes) => self.bury(number, 0, crashes()),
             }
         }
         if !done.is_empty() {
@@ -534,6 +578,17 @@ fn unmet(statement: usize, rows: u64) -> Error {
         format!(
             "statement {number} of the submission has affected {rows} rows, which is not what was \
              expected; all of it was rolled back and nothing is committed"
+        ),
+    )
+}
+
+fn crashes() -> Error {
+    Error::new(
+        ErrorKind::ServerCrash,
+        format!(
+            "the server has crashed {STRIKES} times while it ran this submission with no other beside it; \
+             nothing of it is committed, and it is not run again by itself: look for the backend's end in \
+             the server's log, mend what crashes it, then retry or purge the dead letter"
         ),
     )
 }
