@@ -227,7 +227,7 @@ fn a_link_that_breaks_accuses_nobody() {
     nobody_is_accused(&cluster, &conninfo, |server, pid| {
         ends.set(ends.get() + 1);
         match ends.get() % 2 {
-            0 => drop(server.execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap()),
+            0 => server.execute(&format!("SELECT pg_terminate_backend({pid})")).unwrap(),
             _ => proxy.reset_all(),
         }
         eventually("the backend is gone", || backend(server) != Some(pid));

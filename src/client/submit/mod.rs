@@ -4,6 +4,7 @@
 //! * `queue` (pure): lanes, order, room; `store`: the journal, or memory;
 //! * `suspects` (pure): which of them crash the server;
 //! * `pipe` (pure): submissions as messages; `station`: a link made ready; `runner`: the threads;
+//! * `untold`: what is committed and waits for the backup;
 //! * `shared`: what these and their callers share.
 //!
 //! `docs/submit.md` says what may be relied on. An attempt may be made any number of times, whatever
@@ -22,6 +23,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod untold;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

@@ -41,12 +41,33 @@ pub struct Station {
     pub input: BytesMut,
     pub server: usize,
     pub timeline: u32,
-    /// The row of the ledger by which the backup is asked what it has, and the last number sealed.
-    pub seal: Option<(Uuid, i64)>,
+    /// By which the backup is asked what it has.
+    pub seals: Option<Seals>,
     /// `None`: the server does not say.
     pub incarnation: Option<Incarnation>,
     /// The client is closed.
     stop: Arc<AtomicBool>,
+}
+
+/// The seals of one link: its row of the ledger, and the numbers that were sent and answered last.
+pub struct Seals {
+    pub row: Uuid,
+    sent: i64,
+    answered: u64,
+}
+
+impl Seals {
+    /// The number of one more.
+    pub fn send(&mut self) -> i64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// The number of the one that is answered: they are in the order in which they were sent.
+    pub fn answer(&mut self) -> u64 {
+        self.answered += 1;
+        self.answered
+    }
 }
 
 /// The backends of one store's places, lest one of them is taken for a former one.
@@ -76,8 +97,8 @@ impl Station {
         let input = BytesMut::with_capacity(8 * 1024);
         let timeline = facts.timeline;
         let stop = Arc::clone(stop);
-        let (seal, incarnation) = (None, None);
-        let mut it = Self { link, pipe, input, server, timeline, seal, incarnation, stop };
+        let (seals, incarnation) = (None, None);
+        let mut it = Self { link, pipe, input, server, timeline, seals, incarnation, stop };
         let pid = it.link.info().backend_pid;
         // From here on until it has the lock: two places must not end each other's backend.
         let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,7 +223,7 @@ impl Station {
             _ => ledger::SEAL_TABLE,
         };
         self.prepare(&[(SEAL, seal, &[UUID, INT8])])?;
-        self.seal = Some((row, 0));
+        self.seals = Some(Seals { row, sent: 0, answered: 0 });
         Ok(())
     }
 
