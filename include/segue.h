@@ -363,6 +363,11 @@ const char *segue_version(void);
 #define SEGUE_TRANSACTION_FAILED 306
 
 /**
+ * Not committed: the server has crashed each time that it ran the submission alone.
+ */
+#define SEGUE_SERVER_CRASH 307
+
+/**
  * A bug of Segue's. The handle is closed, the process is unharmed.
  */
 #define SEGUE_INTERNAL 900
@@ -2740,12 +2745,15 @@ const char *segue_ticket_key(const segue_ticket *ticket);
  * @return SEGUE_OK                  committed_out says it
  * @return SEGUE_SERVER              it is a dead letter, and this is the server's error, unchanged
  * @return SEGUE_TRANSACTION_FAILED  it is a dead letter: another number of rows was expected
+ * @return SEGUE_SERVER_CRASH        it is a dead letter: the server has crashed each time that it ran it alone
  * @return SEGUE_CLOSED              the client's submissions have come to an end by a failure; with
  *                                   journal=file it goes on when the client is opened again
  * Threads: any. Does not block.
  * @since ABI 1.0
  */
-int32_t segue_ticket_poll(const segue_ticket *ticket, bool *committed_out, segue_error **error_out);
+int32_t segue_ticket_poll(const segue_ticket *ticket,
+                          bool *committed_out,
+                          segue_error **error_out);
 
 /**
  * Waits until it is known what has become of a submission.

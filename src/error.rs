@@ -53,6 +53,8 @@ pub enum ErrorKind {
     Ledger,
     /// COMMIT was asked for in a transaction that had failed earlier: it was rolled back.
     TransactionFailed,
+    /// The server has crashed each time that it ran a submission alone, which is a dead letter now.
+    ServerCrash,
     /// The call does not fit the state of the handle.
     Usage,
     /// A value could not be converted to or from its PostgreSQL type.
@@ -215,6 +217,7 @@ impl Error {
             ErrorKind::ProtectionLost | ErrorKind::FailoverTimeout => "08006",
             ErrorKind::Ledger => "55000",
             ErrorKind::TransactionFailed => "25P02",
+            ErrorKind::ServerCrash => "57P02",
             ErrorKind::Usage => "HY010",
             ErrorKind::Conversion => "22023",
             ErrorKind::Limit => "54000",

@@ -90,6 +90,10 @@ class TransactionFailed(_sqlstates.InFailedSqlTransaction):
     """COMMIT was asked for in a transaction that had failed: it was rolled back."""
 
 
+class ServerCrash(_sqlstates.CrashShutdown):
+    """The server has crashed each time that it ran a submission alone: it is a dead letter now."""
+
+
 class UsageError(ProgrammingError):
     """The call does not fit the state of the connection."""
 
@@ -143,6 +147,7 @@ _BY_KIND: dict[str, type[Error]] = {
     "FailoverTimeout": FailoverTimeout,
     "Ledger": LedgerError,
     "TransactionFailed": TransactionFailed,
+    "ServerCrash": ServerCrash,
     "Usage": UsageError,
     "Conversion": ConversionError,
     "Limit": LimitExceeded,
@@ -232,6 +237,7 @@ __all__ = [
     "ProtocolError",
     "ReplayDiverged",
     "ReplyLost",
+    "ServerCrash",
     "TlsError",
     "TransactionFailed",
     "UsageError",

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -34,8 +33,11 @@ pub struct Wait {
     /// The server that the commit was made on.
     pub server: usize,
     pub deadline: Instant,
-    pub reply: Sender<Result<Confirmed>>,
+    pub reply: Reply,
 }
+
+/// Takes the answer, on the background thread: it must not block.
+pub type Reply = Box<dyn FnOnce(Result<Confirmed>) + Send>;
 
 /// Rows of the ledger whose numbers on the standby are wanted now and then, for sessions that keep
 /// commits until the backup has them.
@@ -108,12 +110,9 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
         match ask(&hub, conn, &rows).await {
             Some(numbers) => {
                 backlog.take(&numbers);
-                waits.retain(|wait| {
-                    let has = numbers.get(&wait.row).is_some_and(|number| *number >= wait.number);
-                    if has {
-                        let _ = wait.reply.send(Ok(Confirmed::ByBackup));
-                    }
-                    !has
+                answer(&mut waits, |wait| {
+                    let number = numbers.get(&wait.row)?;
+                    (*number >= wait.number).then_some(Ok(Confirmed::ByBackup))
                 });
             }
             None => {
@@ -135,9 +134,7 @@ async fn connect<'a>(
 ) -> Option<&'a mut Conn> {
     let Some(standby) = hub.with(|picture| picture.standby()) else {
         if hub.with(|picture| picture.others_are_lost()) {
-            for wait in waits.drain(..) {
-                let _ = wait.reply.send(Ok(Confirmed::NoBackup));
-            }
+            answer(waits, |_| Some(Ok(Confirmed::NoBackup)));
         } else {
             sleep(RETRY).await;
         }
@@ -176,17 +173,23 @@ async fn ask(hub: &Hub, conn: &mut Conn, rows: &[Uuid]) -> Option<HashMap<Uuid, 
 fn drop_hopeless(hub: &Hub, waits: &mut Vec<Wait>) {
     let now = Instant::now();
     let chosen = hub.with(|picture| picture.chosen());
-    waits.retain(|wait| {
+    answer(waits, |wait| {
         if chosen.is_some_and(|server| server != wait.server) {
-            let _ = wait.reply.send(Ok(Confirmed::Moved));
-            return false;
+            return Some(Ok(Confirmed::Moved));
         }
-        if now >= wait.deadline {
-            let _ = wait.reply.send(Err(silent()));
-            return false;
-        }
-        true
+        (now >= wait.deadline).then(|| Err(silent()))
     });
+}
+
+/// Ends the waits that there is an answer for.
+fn answer(waits: &mut Vec<Wait>, mut word: impl FnMut(&Wait) -> Option<Result<Confirmed>>) {
+    let mut at = 0;
+    while let Some(wait) = waits.get(at) {
+        match word(wait) {
+            Some(word) => (waits.remove(at).reply)(word),
+            None => at += 1,
+        }
+    }
 }
 
 fn silent() -> Error {

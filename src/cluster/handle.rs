@@ -124,9 +124,25 @@ impl Cluster {
         server: usize,
         deadline: Instant,
     ) -> Result<Confirmed> {
-        let (reply, answer) = bounded(1);
+        let (sender, answer) = bounded(1);
+        let reply: confirm::Reply = Box::new(move |word| drop(sender.send(word)));
         let wait = confirm::Wait { row, number, server, deadline, reply };
         self.ask(Command::Confirm(wait), &answer, deadline)
+    }
+
+    /// As [`confirm`](Self::confirm), without waiting: `reply` is called on the background thread, where it
+    /// must not block; it is dropped uncalled if that ends.
+    pub fn confirm_then(
+        &self,
+        row: Uuid,
+        number: u64,
+        server: usize,
+        deadline: Instant,
+        reply: impl FnOnce(Result<Confirmed>) + Send + 'static,
+    ) {
+        let reply: confirm::Reply = Box::new(reply);
+        let wait = confirm::Wait { row, number, server, deadline, reply };
+        let _ = self.commands.send(Command::Confirm(wait));
     }
 
     /// What the standby is known to have of rows of the ledger.

@@ -48,6 +48,8 @@ pub const SEGUE_FAILOVER_TIMEOUT: i32 = 304;
 pub const SEGUE_LEDGER: i32 = 305;
 /// COMMIT was asked for in a transaction that had failed earlier: it was rolled back.
 pub const SEGUE_TRANSACTION_FAILED: i32 = 306;
+/// Not committed: the server has crashed each time that it ran the submission alone.
+pub const SEGUE_SERVER_CRASH: i32 = 307;
 /// A bug of Segue's. The handle is closed, the process is unharmed.
 pub const SEGUE_INTERNAL: i32 = 900;
 
@@ -73,6 +75,7 @@ pub(super) fn of(kind: ErrorKind) -> i32 {
         ErrorKind::FailoverTimeout => SEGUE_FAILOVER_TIMEOUT,
         ErrorKind::Ledger => SEGUE_LEDGER,
         ErrorKind::TransactionFailed => SEGUE_TRANSACTION_FAILED,
+        ErrorKind::ServerCrash => SEGUE_SERVER_CRASH,
         ErrorKind::Usage => SEGUE_USAGE,
         ErrorKind::Conversion => SEGUE_CONVERSION,
         ErrorKind::Limit => SEGUE_LIMIT,
@@ -137,6 +140,7 @@ fn name(status: i32) -> &'static CStr {
         SEGUE_FAILOVER_TIMEOUT => c"SEGUE_FAILOVER_TIMEOUT",
         SEGUE_LEDGER => c"SEGUE_LEDGER",
         SEGUE_TRANSACTION_FAILED => c"SEGUE_TRANSACTION_FAILED",
+        SEGUE_SERVER_CRASH => c"SEGUE_SERVER_CRASH",
         SEGUE_INTERNAL => c"SEGUE_INTERNAL",
         _ => c"unknown",
     }

@@ -178,6 +178,7 @@ pub unsafe extern "C" fn segue_ticket_key(ticket: *const segue_ticket) -> *const
 /// @return SEGUE_OK                  committed_out says it
 /// @return SEGUE_SERVER              it is a dead letter, and this is the server's error, unchanged
 /// @return SEGUE_TRANSACTION_FAILED  it is a dead letter: another number of rows was expected
+/// @return SEGUE_SERVER_CRASH        it is a dead letter: the server has crashed each time that it ran it alone
 /// @return SEGUE_CLOSED              the client's submissions have come to an end by a failure; with
 ///                                   journal=file it goes on when the client is opened again
 /// Threads: any. Does not block.

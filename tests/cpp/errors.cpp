@@ -287,6 +287,7 @@ TEST(kinds_without_a_server) {
     is(SEGUE_FAILOVER_TIMEOUT, typeid(segue::failover_timeout));
     is(SEGUE_LEDGER, typeid(segue::ledger_error));
     is(SEGUE_TRANSACTION_FAILED, typeid(segue::transaction_failed));
+    is(SEGUE_SERVER_CRASH, typeid(segue::server_crash));
     is(SEGUE_INTERNAL, typeid(segue::internal_error));
     is(54321, typeid(segue::error));
 }

@@ -115,3 +115,71 @@ fn what_is_found_done_is_told_once_the_standby_has_it() {
     assert!(committed(&ticket).found_done);
     assert_eq!(ids_on(primary, "t"), [0, 1]);
 }
+
+/// While the backup does not confirm, submissions are sent all the same, up to a bound; nobody is told.
+#[test]
+fn the_backups_silence_holds_up_tickets_and_not_submissions() {
+    let cluster = Cluster::builder().standbys(1).replication(Replication::Async).start().unwrap();
+    let (primary, standby) = (cluster.primary(), cluster.server(1));
+    make_table(primary, "t");
+    let conninfo = format!("{} commit_ack=backup submit_sessions=1", cluster.conninfo());
+    let client = Client::connect(&conninfo).unwrap();
+    committed(&client.submit(insert("t", 0).lane("lane 0")).unwrap());
+    standby.execute("SELECT pg_wal_replay_pause()").unwrap();
+    let is_paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
+    standby.wait_until(is_paused, PROMOTION).unwrap();
+    let mut tickets = submit(&client, 1..600);
+    // Far more than what is sent at once.
+    eventually("all of them are sent", || ids_on(primary, "t").len() == 600);
+    let told = |tickets: &[Ticket]| {
+        tickets.iter().filter(|ticket| ticket.poll().unwrap().is_some()).count()
+    };
+    eventually("the backup's silence is told", || {
+        let problem = client.submissions().unwrap().problem;
+        problem.is_some_and(|problem| problem.contains("backup did not confirm"))
+    });
+    assert_eq!(told(&tickets), 0);
+    // Bounded: no more than 1024 wait for the backup, with a window behind them.
+    tickets.extend(submit(&client, 600..3000));
+    eventually("the bound is reached", || ids_on(primary, "t").len() >= 1024);
+    let status = client.submissions().unwrap();
+    assert!(status.in_flight <= 1024 + 2 * 128 && status.waiting > 1000, "{status:?}");
+    assert_eq!(told(&tickets), 0);
+    standby.execute("SELECT pg_wal_replay_resume()").unwrap();
+    tickets.iter().for_each(|ticket| assert!(!committed(ticket).found_done));
+    assert_eq!(client.submissions().unwrap().problem, None);
+    let mut there = ids_on(primary, "t");
+    assert!(there.iter().filter(|id| **id % 6 == 4 && **id > 0).is_sorted());
+    there.sort_unstable();
+    assert_eq!(there, (0..3000).collect::<Vec<_>>());
+}
+
+/// What was committed where the backup did not get it has been told to nobody, and is run again.
+#[test]
+fn what_the_backup_never_got_is_run_again() {
+    let cluster = Cluster::builder().standbys(1).replication(Replication::Async).start().unwrap();
+    make_table(cluster.primary(), "t");
+    let conninfo = format!("{} commit_ack=backup", cluster.conninfo());
+    let client = Client::connect(&conninfo).unwrap();
+    let mut tickets = submit(&client, 0..100);
+    tickets.iter().for_each(|ticket| drop(committed(ticket)));
+    // It receives nothing more.
+    cluster.server(1).set_config("primary_conninfo", "").unwrap();
+    let alone = "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+    cluster.server(1).wait_until(alone, PROMOTION).unwrap();
+    tickets.extend(submit(&client, 100..500));
+    eventually("they are committed", || ids_on(cluster.server(0), "t").len() == 500);
+    assert!(tickets[100..].iter().all(|ticket| ticket.poll().unwrap().is_none()));
+    cluster.primary().kill_all().unwrap();
+    tickets.extend(submit(&client, 500..600));
+    cluster.promote(1, PROMOTION).unwrap();
+    tickets.iter().for_each(|ticket| drop(committed(ticket)));
+    let there = ids_on(cluster.server(1), "t");
+    for lane in [0, 2, 4] {
+        assert!(there.iter().filter(|id| **id % 6 == lane).is_sorted(), "lane {lane}");
+    }
+    let mut sorted = there;
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..600).collect::<Vec<_>>());
+    assert!(client.submissions().unwrap().resubmitted >= 400);
+}

@@ -2,6 +2,7 @@
 //! and of the client.
 
 mod basics;
+mod crash;
 mod failover;
 mod harness;
 mod kill;

@@ -41,6 +41,7 @@ enum class error_kind : std::int32_t {
     failover_timeout = SEGUE_FAILOVER_TIMEOUT,
     ledger = SEGUE_LEDGER,
     transaction_failed = SEGUE_TRANSACTION_FAILED,
+    server_crash = SEGUE_SERVER_CRASH,
     internal = SEGUE_INTERNAL
 };
 
@@ -274,6 +275,10 @@ class ledger_error : public error {
 class transaction_failed : public error {
     using error::error;
 };
+/// Not committed: the server has crashed each time that it ran the submission alone.
+class server_crash : public error {
+    using error::error;
+};
 /// A limit of the configuration was reached.
 class limit_error : public error {
     using error::error;
@@ -380,6 +385,7 @@ using error_data_ptr = std::shared_ptr<const error_data>;
         case SEGUE_FAILOVER_TIMEOUT: throw failover_timeout(std::move(data), message);
         case SEGUE_LEDGER: throw ledger_error(std::move(data), message);
         case SEGUE_TRANSACTION_FAILED: throw transaction_failed(std::move(data), message);
+        case SEGUE_SERVER_CRASH: throw server_crash(std::move(data), message);
         case SEGUE_INTERNAL: throw internal_error(std::move(data), message);
         // A newer library may know more kinds than this header.
         default: throw error(std::move(data), message);

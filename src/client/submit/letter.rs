@@ -12,6 +12,9 @@ use super::submission::Payload;
 use super::ticket::Ticket;
 use crate::error::{Error, ErrorKind, Outcome, ServerError};
 
+/// The SQLSTATE of [`ErrorKind::ServerCrash`].
+const SERVER_CRASH: &str = "57P02";
+
 /// A submission that can never succeed as things are.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -61,10 +64,18 @@ pub struct SubmissionStatus {
 }
 
 impl Death {
+    /// Whether it has crashed the server each time.
+    pub fn of_crashes(&self) -> bool {
+        self.sqlstate == SERVER_CRASH
+    }
+
     /// What its ticket tells.
     pub fn error(&self) -> Error {
         if self.sqlstate == "25P02" {
             return Error::new(ErrorKind::TransactionFailed, self.message.clone());
+        }
+        if self.of_crashes() {
+            return Error::new(ErrorKind::ServerCrash, self.message.clone());
         }
         let server = ServerError {
             severity: "ERROR".to_owned(),

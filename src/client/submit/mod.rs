@@ -2,7 +2,9 @@
 //!
 //! * `submission`: what is handed over; `ticket`: what is got for it; `letter`: dead letters, numbers;
 //! * `queue` (pure): lanes, order, room; `store`: the journal, or memory;
+//! * `suspects` (pure): which of them crash the server;
 //! * `pipe` (pure): submissions as messages; `station`: a link made ready; `runner`: the threads;
+//! * `untold`: what is committed and waits for the backup;
 //! * `shared`: what these and their callers share.
 //!
 //! `docs/submit.md` says what may be relied on. An attempt may be made any number of times, whatever
@@ -17,9 +19,11 @@ mod shared;
 mod station;
 mod store;
 mod submission;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod untold;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -45,6 +49,7 @@ use runner::Runner;
 use shared::{Held, Reserved, Shared, no_dead_letter};
 use store::{Store, unix_ms};
 use submission::id_of_key;
+use suspects::Suspicion;
 
 /// A message of the protocol cannot be larger.
 const SUBMISSION_BYTES_MAX: usize = 1 << 30;
@@ -219,7 +224,8 @@ impl Submissions {
         let entry = core.queue.get_mut(number).ok_or_else(|| no_dead_letter(id))?;
         entry.data.keep = Some(keep);
         kept.map_err(store::refused)?;
-        entry.data.death = None;
+        let crashed = entry.data.death.take().is_some_and(|death| death.of_crashes());
+        entry.suspicion = if crashed { Suspicion::suspected() } else { Suspicion::default() };
         let ticket = entry.data.ticket.clone();
         ticket.reopen();
         core.queue.revive(number);

@@ -2,7 +2,8 @@
 //!
 //! Pure: bytes out, bytes in. Many submissions travel one behind the other, each with a Sync of its
 //! own and so an implicit transaction of its own, which begins with the claim of its id. One that has
-//! something to be looked at before it may commit travels alone, between BEGIN and COMMIT.
+//! something to be looked at before it may commit travels alone, between BEGIN and COMMIT. One that may
+//! crash the server too, and its claim is answered before its statements are sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,6 +26,15 @@ pub const CLAIM: &str = "submit_claim";
 pub const CLAIM_AFTER: &str = "submit_claim_after";
 pub const SEAL: &str = "submit_seal";
 
+/// Executions of Segue's own ahead of what travels alone: BEGIN and the claim.
+const OWN_ALONE: usize = 2;
+/// And of a suspect: a setting between them, without which the server might not say that it ends this
+/// backend because of another one's crash.
+const OWN_SUSPECT: usize = 3;
+const LISTEN_TO_WARNINGS: &str = "SET LOCAL client_min_messages = warning";
+/// A submission that names it may undo that, and is never accused.
+const MIN_MESSAGES: &str = "client_min_messages";
+
 /// A statement's text and the types of its parameters.
 type Key = (Arc<str>, Vec<u32>);
 
@@ -37,6 +47,10 @@ pub struct Pipe {
     next_name: u32,
     message_bytes_max: usize,
     jobs: usize,
+    /// The suspect whose statements, or whose commit, are under way, unless it is never accused.
+    exposed: Option<u64>,
+    /// What the server said of its own end, or of the link's.
+    words: Option<Box<ServerError>>,
 }
 
 /// What stands between two Syncs.
@@ -51,6 +65,15 @@ struct Group {
 enum What {
     /// Of this statement, under a name.
     Parse(Key),
+    /// BEGIN and the claim of a suspect, and what is to be sent once they are done; nothing if it is
+    /// condemned.
+    Claim {
+        number: u64,
+        statements: Option<BytesMut>,
+        expect: Vec<Option<(u64, u64)>>,
+        /// It may keep the server from saying why it ends.
+        hushes: bool,
+    },
     /// A submission, with so many executions of Segue's own ahead of its first statement.
     Job {
         number: u64,
@@ -91,12 +114,16 @@ pub enum Fate {
         statement: usize,
         rows: u64,
     },
+    /// It is not committed, and has crashed the server each time that it was run.
+    Crashes,
 }
 
 /// An answer of the server's.
 #[derive(Debug)]
 pub enum Answer {
     Job(u64, Fate),
+    /// The claim of a suspect was let through: no earlier attempt is committed or still at work.
+    Claimed(u64),
     /// The seal or confirmation, and so all that was committed ahead of it, is in the log.
     Sealed,
     NotSealed(Box<ServerError>),
@@ -111,6 +138,8 @@ impl Pipe {
             next_name: 0,
             message_bytes_max,
             jobs: 0,
+            exposed: None,
+            words: None,
         }
     }
 
@@ -127,7 +156,7 @@ impl Pipe {
     pub fn is_alone(&self) -> bool {
         self.groups.iter().any(|group| match &group.what {
             What::Job { solo, .. } => *solo,
-            What::Commit { .. } | What::Rollback { .. } => true,
+            What::Claim { .. } | What::Commit { .. } | What::Rollback { .. } => true,
             What::Parse(_) | What::Seal => false,
         })
     }
@@ -136,6 +165,7 @@ impl Pipe {
     pub fn unanswered(&self) -> Vec<u64> {
         let number = |group: &Group| match &group.what {
             What::Job { number, .. }
+            | What::Claim { number, .. }
             | What::Commit { number, .. }
             | What::Rollback { number, .. } => Some(*number),
             What::Parse(_) | What::Seal => None,
@@ -143,9 +173,28 @@ impl Pipe {
         self.groups.iter().filter_map(number).collect()
     }
 
-    /// What the server last said before it was gone.
-    pub fn last_words(&self) -> Option<&ServerError> {
-        self.groups.front().and_then(|group| group.error.as_deref())
+    /// The suspect whose statements or commit are under way; its claim was let through.
+    pub fn exposed(&self) -> Option<u64> {
+        self.exposed
+    }
+
+    /// The link is lost, and this came last on it: what the server said of that. A backend that
+    /// crashes says nothing.
+    pub fn last_words(&mut self, input: &mut BytesMut) -> Option<ServerError> {
+        while let Ok(Some(frame)) = Frame::take(input, self.message_bytes_max) {
+            if let (b'E' | b'N', Ok(said)) = (frame.tag(), error_fields::parse(frame.body())) {
+                self.note(&said);
+            }
+        }
+        self.words.take().map(|words| *words)
+    }
+
+    /// Servers that are stopped, or crash, may say so in a mere notice.
+    fn note(&mut self, said: &ServerError) {
+        let of_an_end = matches!(said.code.as_str(), "57P01" | "57P02" | "57P03");
+        if of_an_end || matches!(said.severity.as_str(), "FATAL" | "PANIC") {
+            self.words = Some(Box::new(said.clone()));
+        }
     }
 
     /// Statements are parsed anew from now on.
@@ -159,25 +208,34 @@ impl Pipe {
     /// appended, if it is more than messages can hold.
     #[must_use]
     pub fn push(&mut self, job: &Job, payload: &Payload, plain: bool, out: &mut BytesMut) -> bool {
+        // What may crash the server is not even parsed before its claim is answered.
+        let plain = plain || job.suspect;
         let names: Vec<String> = payload
             .statements
             .iter()
             .map(|it| if plain || !it.named { String::new() } else { self.name(it, out) })
             .collect();
         let start = out.len();
+        let mut later = BytesMut::new();
         let mut own = 1;
         let mut written = Ok(());
         if job.solo {
-            own = 2;
+            own = OWN_ALONE;
             written = plain_statement("BEGIN", &[], out)
                 .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
         }
+        if job.suspect {
+            written = written
+                .and_then(|()| plain_statement(LISTEN_TO_WARNINGS, &[], out))
+                .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        }
         written = written.and_then(|()| claim(payload.id, job.after, out));
+        let rest = if job.suspect { &mut later } else { &mut *out };
         for (it, name) in payload.statements.iter().zip(&names) {
             if name.is_empty() {
-                written = written.and_then(|()| plain_statement(&it.sql, &it.oids, out));
+                written = written.and_then(|()| plain_statement(&it.sql, &it.oids, rest));
             }
-            written = written.and_then(|()| execute(name, it, out));
+            written = written.and_then(|()| execute(name, it, rest));
         }
         if written.is_err() {
             out.truncate(start);
@@ -185,8 +243,20 @@ impl Pipe {
         }
         out.put_slice(SYNC);
         self.jobs += 1;
+        let (number, solo) = (job.number, job.solo);
         let expect = payload.statements.iter().map(|it| it.expect).collect();
-        self.group(What::Job { number: job.number, own, expect, solo: job.solo });
+        self.group(match job.suspect {
+            false => What::Job { number, own, expect, solo },
+            true => {
+                later.put_slice(SYNC);
+                let hushes = payload
+                    .statements
+                    .iter()
+                    .any(|it| it.sql.to_ascii_lowercase().contains(MIN_MESSAGES));
+                let statements = (!job.condemned).then_some(later);
+                What::Claim { number, statements, expect, hushes }
+            }
+        });
         true
     }
 
@@ -230,7 +300,8 @@ impl Pipe {
         while let Some(frame) = Frame::take(input, self.message_bytes_max)? {
             match frame.tag() {
                 // Rows are counted by the command's tag; what they say is nobody's concern.
-                b'1' | b'2' | b'3' | b'D' | b'n' | b'N' | b'S' | b'A' => {}
+                b'1' | b'2' | b'3' | b'D' | b'n' | b'S' | b'A' => {}
+                b'N' => self.note(&error_fields::parse(frame.body())?),
                 b'C' => {
                     let rows = rows_affected(command_tag(frame.body())?);
                     self.executed(rows)?;
@@ -238,6 +309,7 @@ impl Pipe {
                 b'I' => self.executed(0)?,
                 b'E' => {
                     let error = error_fields::parse(frame.body())?;
+                    self.note(&error);
                     let group = self.groups.front_mut().ok_or(Malformed("an error unasked for"))?;
                     group.error = Some(Box::new(error));
                 }
@@ -285,6 +357,32 @@ impl Pipe {
                 None => return Err(Malformed("a seal without its result")),
                 Some(error) => Answer::NotSealed(error),
             }),
+            What::Claim { number, statements, expect, hushes } => match (error, status) {
+                (None, Status::Open) if done == OWN_SUSPECT => {
+                    answers.push(Answer::Claimed(number));
+                    match statements {
+                        Some(statements) => {
+                            self.exposed = (!hushes).then_some(number);
+                            out.extend_from_slice(&statements);
+                            self.next(What::Job { number, own: 0, expect, solo: true });
+                        }
+                        None => self.end(
+                            "ROLLBACK",
+                            What::Rollback { number, fate: Fate::Crashes },
+                            out,
+                        ),
+                    }
+                }
+                (Some(error), Status::Failed) => {
+                    let fate = failed(done, OWN_SUSPECT, 0, error);
+                    self.end("ROLLBACK", What::Rollback { number, fate }, out);
+                }
+                (Some(error), Status::Idle) => {
+                    self.jobs -= 1;
+                    answers.push(Answer::Job(number, failed(done, OWN_SUSPECT, 0, error)));
+                }
+                _ => return Err(Malformed("a claim without its result")),
+            },
             What::Job { number, own, expect, solo } => {
                 let fate = match error {
                     Some(error) => failed(done, own, expect.len(), error),
@@ -302,12 +400,14 @@ impl Pipe {
                         self.end("COMMIT", What::Commit { number, rows }, out);
                     }
                     (fate, Status::Open | Status::Failed) if solo => {
+                        self.exposed = None;
                         self.end("ROLLBACK", What::Rollback { number, fate }, out);
                     }
                     _ => return Err(Malformed("a transaction in another state than it should be")),
                 }
             }
             What::Commit { number, rows } => {
+                self.exposed = None;
                 self.jobs -= 1;
                 let statement = rows.len().saturating_sub(1);
                 answers.push(Answer::Job(
@@ -331,6 +431,10 @@ impl Pipe {
         let _ =
             plain_statement(sql, &[], out).and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
         out.put_slice(SYNC);
+        self.next(what);
+    }
+
+    fn next(&mut self, what: What) {
         self.groups.push_front(Group { what, done: 0, rows: Vec::new(), error: None });
     }
 

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::suspects::Suspicion;
+
 /// So many of one lane are handed out before it is the next one's turn.
 const TURN: usize = 32;
 
@@ -61,6 +63,7 @@ pub struct Entry<T> {
     pub attempts: u32,
     /// To be run without statements prepared ahead.
     pub plain: bool,
+    pub suspicion: Suspicion,
     pub data: T,
 }
 
@@ -103,6 +106,10 @@ pub struct Job {
     /// It may only be done if this one is: the one that is in flight ahead of it.
     pub after: Option<Uuid>,
     pub solo: bool,
+    /// It may crash the server: its claim goes ahead of its statements.
+    pub suspect: bool,
+    /// It has done so: its claim alone is sent, to learn that it is not committed.
+    pub condemned: bool,
 }
 
 /// What has become of an attempt.
@@ -115,6 +122,23 @@ pub enum Verdict {
         plain: bool,
     },
     Dead,
+}
+
+impl<T> Entry<T> {
+    /// Whether it cannot travel with others, as things are.
+    fn is_solo(&self) -> bool {
+        self.solo || self.suspicion.is_suspect()
+    }
+
+    fn job(&self, number: u64, after: Option<Uuid>) -> Job {
+        Job {
+            number,
+            after,
+            solo: self.is_solo(),
+            suspect: self.suspicion.is_suspect(),
+            condemned: self.suspicion.is_condemned(),
+        }
+    }
 }
 
 impl<T> Queue<T> {
@@ -188,6 +212,7 @@ impl<T> Queue<T> {
             not_before: 0,
             attempts: 0,
             plain: false,
+            suspicion: Suspicion::default(),
             data: new.data,
         };
         self.entries.insert(new.number, entry);
@@ -270,7 +295,7 @@ impl<T> Queue<T> {
                     self.shards[shard].later.insert((entry.not_before, number), ());
                     break;
                 }
-                if entry.solo && !(alone && jobs.is_empty()) {
+                if entry.is_solo() && !(alone && jobs.is_empty()) {
                     // First let all that is in flight come home.
                     stop = true;
                     break;
@@ -283,8 +308,8 @@ impl<T> Queue<T> {
                 entry.state = State::Flying;
                 self.counts.waiting -= 1;
                 self.counts.flying += 1;
-                jobs.push(Job { number, after, solo: entry.solo });
-                if entry.solo {
+                jobs.push(entry.job(number, after));
+                if entry.is_solo() {
                     stop = true;
                     break;
                 }
@@ -327,15 +352,15 @@ impl<T> Queue<T> {
                 self.shards[shard].later.insert((entry.not_before, number), ());
                 continue;
             }
-            stop = entry.solo;
-            if entry.solo && !(alone && jobs.is_empty()) {
+            stop = entry.is_solo();
+            if stop && !(alone && jobs.is_empty()) {
                 passed.push(number);
                 break;
             }
             entry.state = State::Flying;
             self.counts.waiting -= 1;
             self.counts.flying += 1;
-            jobs.push(Job { number, after: None, solo: entry.solo });
+            jobs.push(entry.job(number, None));
         }
         self.shards[shard].free.extend(passed);
         stop
@@ -381,6 +406,13 @@ impl<T> Queue<T> {
                 }
                 self.call_lane_of(number);
             }
+        }
+    }
+
+    /// What waits is not sent before `at`.
+    pub fn put_off(&mut self, number: u64, at: u64) {
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.not_before = entry.not_before.max(at);
         }
     }
 

@@ -4,8 +4,10 @@
 //! It decides which errors are final. Whatever is not is sent again, for ever: the claim sees to it
 //! that nothing is done twice.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -16,9 +18,11 @@ use super::shared::Shared;
 use super::station::Station;
 use super::store::{Death, unix_ms};
 use super::submission::Payload;
+use super::suspects::{Incarnation, STRIKES, Wreck};
 use super::ticket::Executed;
+use super::untold::{Sealed, Untold, Word};
 use crate::client::event::ClientEvent;
-use crate::cluster::{Confirmed, Want};
+use crate::cluster::Want;
 use crate::error::{Error, ErrorKind, Outcome, ServerError};
 
 /// So many submissions are unanswered at most; below half of that, more are sent.
@@ -34,8 +38,12 @@ const CONFLICT_MIN_MS: u64 = 5;
 const CONFLICT_MAX_MS: u64 = 1000;
 /// After a server has run out of something.
 const SHORTAGE_MS: u64 = 500;
-/// The backup is asked for so long before it is seen to whether anybody still waits.
-const CONFIRM: Duration = Duration::from_millis(500);
+/// What a server says before it closes a link is waited for so long.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// While the backup is asked, an answer of the server's is waited for so long before that is seen to.
+const ATTENTION: Duration = Duration::from_millis(10);
+/// When the client is closed, the backup's word is waited for so long.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -49,8 +57,12 @@ pub(super) struct Runner {
     pause: Duration,
     /// Ends are handed in that nobody has written.
     unwritten: bool,
-    /// Committed, and not told before the backup has them too.
-    held: Vec<(u64, Executed)>,
+    /// Committed, and not told before they are confirmed, and the backup has them too.
+    untold: Untold,
+    /// The backup has not answered in time.
+    backup_is_silent: bool,
+    /// The link that was lost last, until the next one tells what it was lost by.
+    wreck: Option<Wreck>,
 }
 
 /// Why the link is of no use any more.
@@ -67,7 +79,9 @@ impl Runner {
             lost: None,
             pause: PAUSE_MIN,
             unwritten: false,
-            held: Vec::new(),
+            untold: Untold::default(),
+            backup_is_silent: false,
+            wreck: None,
         }
     }
 
@@ -84,6 +98,7 @@ impl Runner {
                 self.lose(lost);
             }
         }
+        self.say_farewell();
         if let Some(station) = self.station.take() {
             self.leave_server();
             if station.pipe.is_empty() {
@@ -99,7 +114,8 @@ impl Runner {
         let shared = Arc::clone(&self.shared);
         let now = shared.now_ms();
         let core = shared.lock();
-        if core.queue.has_work(self.shard, now) {
+        let work = !self.untold.is_full() && core.queue.has_work(self.shard, now);
+        if work || self.untold.is_answered() {
             return true;
         }
         if std::mem::take(&mut self.unwritten) {
@@ -133,6 +149,7 @@ impl Runner {
                 self.timeline_floor = self.timeline_floor.max(station.timeline);
                 shared.lock().wakers.insert(self.shard, station.link.waker());
                 shared.set_problem(None);
+                self.judge(station.incarnation.as_ref());
                 self.station = Some(station);
             }
             Err(error) => {
@@ -159,10 +176,19 @@ impl Runner {
 
     /// What was unanswered is sent again on the next link.
     fn lose(&mut self, Lost(why): Lost) {
-        let Some(station) = self.station.take() else { return };
+        let Some(mut station) = self.station.take() else { return };
+        let mut unanswered = station.pipe.unanswered();
         let why = why.or_else(|| {
-            let words = station.pipe.last_words()?.clone();
-            Some(Error::server(words, Outcome::Unknown))
+            let Station { link, pipe, input, incarnation, .. } = &mut station;
+            link.drain(input, LAST_WORDS);
+            let words = pipe.last_words(input);
+            self.wreck = Some(Wreck {
+                incarnation: incarnation.take(),
+                flying: unanswered.clone(),
+                alone: pipe.exposed(),
+                words: words.clone(),
+            });
+            Some(Error::server(words?, Outcome::Unknown))
         });
         if let Some(error) = &why {
             tracing::debug!(%error, "the link of submissions is given up");
@@ -174,9 +200,8 @@ impl Runner {
         });
         let read_only = why.as_ref().is_some_and(|error| error.sqlstate() == "25006");
         self.lost = (!refuses || read_only).then_some(station.server);
-        let mut unanswered = station.pipe.unanswered();
         // They are committed on a server that may be lost with them: asked again on the next one.
-        unanswered.extend(self.held.drain(..).map(|(number, _)| number));
+        unanswered.extend(self.untold.lose());
         station.link.abandon();
         self.leave_server();
         {
@@ -191,6 +216,33 @@ impl Runner {
         }
     }
 
+    /// There is a link again: what was under way when the last one was lost is suspected of having
+    /// crashed the server, or is not.
+    fn judge(&mut self, next: Option<&Incarnation>) {
+        let Some(wreck) = self.wreck.take() else { return };
+        let cause = wreck.cause(next);
+        let now = self.shared.now_ms();
+        let mut core = self.shared.lock();
+        for number in wreck.flying {
+            let Some(entry) = core.queue.get_mut(number) else { continue };
+            let delay = entry.suspicion.handle_loss(cause, wreck.alone == Some(number));
+            if !delay.is_zero() {
+                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                core.queue.put_off(number, now.saturating_add(delay));
+            }
+        }
+    }
+
+    /// A suspect may run: its last attempt is not committed, and is over.
+    fn claimed(&self, number: u64) {
+        let mut core = self.shared.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return };
+        if let Some(strikes) = entry.suspicion.handle_claim() {
+            let id = entry.id;
+            tracing::warn!(%id, strikes, "the server has crashed while it ran a submission alone");
+        }
+    }
+
     /// Sends and receives until nothing is left to do.
     fn pump(&mut self) -> Result<(), Lost> {
         let shared = Arc::clone(&self.shared);
@@ -199,14 +251,13 @@ impl Runner {
         // So much of a message has come whose end has not.
         let mut begun = 0;
         loop {
+            self.hear_backup()?;
             let Some(station) = self.station.as_mut() else { return Ok(()) };
             let pipe = &mut station.pipe;
-            let room = match &station.seal {
-                // The seal stands behind a whole window.
-                Some(_) if !pipe.is_empty() => 0,
-                _ if pipe.is_alone() || shared.stops() => 0,
-                _ if pipe.jobs() > WINDOW / 2 => 0,
-                _ => WINDOW - pipe.jobs(),
+            let closed = pipe.is_alone() || shared.stops() || self.untold.is_full();
+            let room = match pipe.jobs() {
+                jobs if closed || jobs > WINDOW / 2 => 0,
+                jobs => WINDOW - jobs,
             };
             if room > 0 {
                 let jobs = take(&shared, self.shard, room, pipe.is_empty());
@@ -219,11 +270,8 @@ impl Runner {
                     };
                     answers.extend(refused.map(|fate| Answer::Job(job.number, fate)));
                 }
-                if let Some((row, number)) =
-                    station.seal.as_mut().filter(|_| some && !pipe.is_alone())
-                {
-                    *number += 1;
-                    pipe.push_seal(*row, *number, &mut out);
+                if let Some(seals) = station.seals.as_mut().filter(|_| some && !pipe.is_alone()) {
+                    pipe.push_seal(seals.row, seals.send(), &mut out);
                 }
             }
             if pipe.is_empty() && answers.is_empty() {
@@ -234,24 +282,29 @@ impl Runner {
                 out.clear();
             }
             if station.input.len() == begun && !pipe.is_empty() {
-                match station.link.recv(&mut station.input) {
+                let received = match self.untold.is_asking() {
+                    false => station.link.recv(&mut station.input),
+                    true => {
+                        let until = Instant::now() + ATTENTION;
+                        station.link.recv_deadline(&mut station.input, until)
+                    }
+                };
+                match received {
                     Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
                     Ok(0) | Err(_) => return Err(Lost(None)),
                 }
             }
             let fed = pipe.feed(&mut station.input, &mut out, &mut answers);
             begun = station.input.len();
-            let sealing = station.seal.is_some();
+            let sealing = station.seals.is_some();
             let sealed = answers.iter().rposition(|answer| matches!(answer, Answer::Sealed));
             let behind = &answers[sealed.map_or(0, |at| at + 1)..];
             let hold = behind.iter().any(|answer| must_be_held(answer, sealing));
             if hold && !pipe.is_sealing() {
-                match &mut station.seal {
+                match &mut station.seals {
                     // It travelled alone: its seal follows.
-                    Some((row, number)) => {
-                        *number += 1;
-                        pipe.push_seal(*row, *number, &mut out);
-                    }
+                    Some(seals) => pipe.push_seal(seals.row, seals.send(), &mut out),
                     None => pipe.push_confirmation(&mut out),
                 }
             }
@@ -267,19 +320,24 @@ impl Runner {
     /// until what was sent behind it is answered, and the backup has it.
     fn settle(&mut self, answers: Vec<Answer>, sealing: bool) -> Result<(), Lost> {
         let mut lost = None;
-        // So many of those held are confirmed.
-        let mut ready = 0;
         let mut done = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Sealed => ready = self.held.len(),
+                Answer::Sealed => match self.station.as_mut().and_then(|it| it.seals.as_mut()) {
+                    Some(seals) => self.untold.seal(seals.answer()),
+                    None => done.extend(self.untold.all()),
+                },
+                Answer::Claimed(number) => self.claimed(number),
                 Answer::NotSealed(error) => lost = Some(refusal(*error)),
                 Answer::Job(number, Fate::Committed(rows)) => {
                     let executed = Executed { rows, found_done: false };
-                    if sealing { &mut self.held } else { &mut done }.push((number, executed));
+                    match sealing {
+                        true => self.untold.push(number, executed),
+                        false => done.push((number, executed)),
+                    }
                 }
                 Answer::Job(number, Fate::FoundDone) => {
-                    self.held.push((number, Executed { rows: Vec::new(), found_done: true }));
+                    self.untold.push(number, Executed { rows: Vec::new(), found_done: true });
                 }
                 Answer::Job(number, Fate::OutOfOrder) => self.again(number, 0, false),
                 Answer::Job(number, Fate::NoClaim(error)) => {
@@ -292,37 +350,52 @@ impl Runner {
                 Answer::Job(number, Fate::Unmet { statement, rows }) => {
                     self.bury(number, statement, unmet(statement, rows));
                 }
+                Answer::Job(number, Fate::Crashes) => self.bury(number, 0, crashes()),
             }
         }
         if !done.is_empty() {
             self.done(done);
         }
-        if lost.is_none() && ready > 0 {
-            if sealing {
-                self.confirm()?;
-            }
-            let what = self.held.drain(..ready).collect();
-            self.done(what);
-        }
         lost.map_or(Ok(()), |error| Err(Lost(Some(error))))
     }
 
-    /// Waits until the backup has what was sealed last.
-    fn confirm(&mut self) -> Result<(), Lost> {
-        let Some(station) = &self.station else { return Err(Lost(None)) };
-        let Some((row, number)) = station.seal else { return Ok(()) };
-        let number = u64::try_from(number).unwrap_or_default();
-        loop {
-            let deadline = Instant::now() + CONFIRM;
-            match self.shared.cluster.confirm(row, number, station.server, deadline) {
-                Ok(Confirmed::ByBackup | Confirmed::NoBackup) => return Ok(()),
-                Ok(Confirmed::Moved) => return Err(Lost(None)),
-                Err(error) if self.shared.stops() => return Err(Lost(Some(error))),
-                Err(error) if error.kind() == ErrorKind::FailoverTimeout => {
-                    self.shared.set_problem(Some(&error));
+    /// Tells what the backup has by now, and asks it for what it may have next.
+    fn hear_backup(&mut self) -> Result<(), Lost> {
+        match self.untold.poll() {
+            Word::Has(told) => {
+                if std::mem::take(&mut self.backup_is_silent) {
+                    self.shared.set_problem(None);
                 }
-                Err(error) => return Err(Lost(Some(error))),
+                self.done(told);
             }
+            Word::Nothing => {}
+            Word::Silent(error) => {
+                self.backup_is_silent = true;
+                self.shared.set_problem(Some(&error));
+            }
+            Word::Moved => {
+                return Err(Lost(Some(Error::new(
+                    ErrorKind::FailoverTimeout,
+                    "the server was left before the backup was known to have what was committed \
+                     there: the next one is asked",
+                ))));
+            }
+        }
+        if let Some(Station { server, seals: Some(seals), .. }) = &self.station {
+            let of = Sealed { row: seals.row, server: *server, shard: self.shard };
+            self.untold.ask(&self.shared, of);
+        }
+        Ok(())
+    }
+
+    /// The client is closed. What the backup confirms now need not be asked about again.
+    fn say_farewell(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        while self.station.is_some() && !self.untold.is_empty() && Instant::now() < deadline {
+            if self.hear_backup().is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -534,6 +607,17 @@ fn unmet(statement: usize, rows: u64) -> Error {
         format!(
             "statement {number} of the submission has affected {rows} rows, which is not what was \
              expected; all of it was rolled back and nothing is committed"
+        ),
+    )
+}
+
+fn crashes() -> Error {
+    Error::new(
+        ErrorKind::ServerCrash,
+        format!(
+            "the server has crashed {STRIKES} times while it ran this submission with no other beside it; \
+             nothing of it is committed, and it is not run again by itself: look for the backend's end in \
+             the server's log, mend what crashes it, then retry or purge the dead letter"
         ),
     )
 }

@@ -15,6 +15,7 @@ use postgres_protocol::message::frontend;
 use uuid::Uuid;
 
 use super::pipe::{CLAIM, CLAIM_AFTER, Pipe, SEAL};
+use super::suspects::Incarnation;
 use crate::client::question::{self, Rows, broken};
 use crate::cluster::{Cluster, Handover, LedgerAccess, Want};
 use crate::config::{CommitAck, Config};
@@ -40,10 +41,33 @@ pub struct Station {
     pub input: BytesMut,
     pub server: usize,
     pub timeline: u32,
-    /// The row of the ledger by which the backup is asked what it has, and the last number sealed.
-    pub seal: Option<(Uuid, i64)>,
+    /// By which the backup is asked what it has.
+    pub seals: Option<Seals>,
+    /// `None`: the server does not say.
+    pub incarnation: Option<Incarnation>,
     /// The client is closed.
     stop: Arc<AtomicBool>,
+}
+
+/// The seals of one link: its row of the ledger, and the numbers that were sent and answered last.
+pub struct Seals {
+    pub row: Uuid,
+    sent: i64,
+    answered: u64,
+}
+
+impl Seals {
+    /// The number of one more.
+    pub fn send(&mut self) -> i64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// The number of the one that is answered: they are in the order in which they were sent.
+    pub fn answer(&mut self) -> u64 {
+        self.answered += 1;
+        self.answered
+    }
 }
 
 /// The backends of one store's places, lest one of them is taken for a former one.
@@ -73,7 +97,8 @@ impl Station {
         let input = BytesMut::with_capacity(8 * 1024);
         let timeline = facts.timeline;
         let stop = Arc::clone(stop);
-        let mut it = Self { link, pipe, input, server, timeline, seal: None, stop };
+        let (seals, incarnation) = (None, None);
+        let mut it = Self { link, pipe, input, server, timeline, seals, incarnation, stop };
         let pid = it.link.info().backend_pid;
         // From here on until it has the lock: two places must not end each other's backend.
         let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,6 +107,7 @@ impl Station {
         it.take_place(store, place, &others)?;
         backends.push((place, pid));
         drop(backends);
+        it.incarnation = it.look_at_server()?;
         let access = it.access()?;
         it.prepare_claims(access)?;
         if config.ledger.commit_ack == CommitAck::Backup {
@@ -121,6 +147,27 @@ impl Station {
             ErrorKind::FailoverTimeout,
             "a backend that was lost is still at work on submissions and could not be ended",
         ))
+    }
+
+    /// Which run of which server this is. Its helpers are the backends without database and user, of
+    /// which anybody may see the process ids.
+    fn look_at_server(&mut self) -> Result<Option<Incarnation>> {
+        let sql = "SELECT pg_catalog.pg_postmaster_start_time()::pg_catalog.text, \
+                   (SELECT pg_catalog.string_agg(a.pid::pg_catalog.text, ',') \
+                   FROM pg_catalog.pg_stat_get_activity(NULL) AS a \
+                   WHERE a.datid IS NULL AND a.usesysid IS NULL)";
+        let rows = match self.ask(sql) {
+            Ok(rows) => rows,
+            // It may have been revoked; nobody is ever accused then.
+            Err(error) if error.kind() == ErrorKind::Server => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
+        let (Some(Some(started)), Some(Some(helpers))) = (row.next(), row.next()) else {
+            return Ok(None);
+        };
+        let helpers = helpers.split(',').filter_map(|pid| pid.parse().ok()).collect();
+        Ok(Some(Incarnation { server: self.server, started, helpers }))
     }
 
     /// How submissions are claimed here; what they need is installed if it is missing.
@@ -176,7 +223,7 @@ impl Station {
             _ => ledger::SEAL_TABLE,
         };
         self.prepare(&[(SEAL, seal, &[UUID, INT8])])?;
-        self.seal = Some((row, 0));
+        self.seals = Some(Seals { row, sent: 0, answered: 0 });
         Ok(())
     }
 

@@ -17,7 +17,7 @@ fn payload(statements: usize) -> Payload {
 }
 
 fn job(number: u64) -> Job {
-    Job { number, after: None, solo: false }
+    Job { number, after: None, solo: false, suspect: false, condemned: false }
 }
 
 fn message(tag: u8, body: &[u8], out: &mut BytesMut) {
@@ -95,6 +95,73 @@ fn what_travels_alone_is_ended_by_what_is_found() {
     assert!(contains(&sent, "ROLLBACK"));
     let (it, _) = fate("1 2 R 2 C 1 2 C 1 2 C T 23503 Z", true);
     assert!(matches!(it, Fate::Failed { statement: 1, .. }), "COMMIT is refused");
+}
+
+/// The statements of one that may crash the server are sent once its claim is answered, if at all.
+#[test]
+fn the_claim_of_a_suspect_goes_ahead() {
+    const CLAIMED: &str = "1 2 R 1 2 R 2 C T";
+    let sent = |out: &BytesMut, word: &str| out.windows(word.len()).any(|it| it == word.as_bytes());
+    let begin = |condemned| {
+        let mut pipe = Pipe::new(8, 1 << 20);
+        let mut out = BytesMut::new();
+        let suspect = Job { solo: true, suspect: true, condemned, ..job(7) };
+        assert!(pipe.push(&suspect, &payload(2), false, &mut out));
+        assert!(sent(&out, "BEGIN") && !sent(&out, "INSERT"), "nothing of it is sent yet");
+        assert!(pipe.is_alone());
+        assert_eq!((pipe.unanswered(), pipe.exposed()), (vec![7], None));
+        (pipe, BytesMut::new(), Vec::new())
+    };
+    let (mut pipe, mut out, mut told) = begin(false);
+    pipe.feed(&mut answers(CLAIMED), &mut out, &mut told).unwrap();
+    assert!(matches!(told[..], [Answer::Claimed(7)]) && sent(&out, "INSERT"));
+    assert_eq!((pipe.unanswered(), pipe.exposed()), (vec![7], Some(7)));
+    pipe.feed(&mut answers("1 2 C 1 2 C T"), &mut out, &mut told).unwrap();
+    assert!(sent(&out, "COMMIT"));
+    assert_eq!(pipe.exposed(), Some(7), "a deferred trigger may yet crash");
+    pipe.feed(&mut answers("1 2 R Z"), &mut out, &mut told).unwrap();
+    assert!(matches!(&told[1..], [Answer::Job(7, Fate::Committed(rows))] if rows == &[1, 1]));
+    assert!(pipe.is_empty() && pipe.jobs() == 0 && pipe.exposed().is_none());
+
+    let (mut pipe, mut out, mut told) = begin(true);
+    pipe.feed(&mut answers(CLAIMED), &mut out, &mut told).unwrap();
+    assert!(matches!(told[..], [Answer::Claimed(7)]));
+    assert!(sent(&out, "ROLLBACK") && !sent(&out, "INSERT"), "it is asked for, and not run");
+    pipe.feed(&mut answers("1 2 R Z"), &mut out, &mut told).unwrap();
+    assert!(matches!(told[1..], [Answer::Job(7, Fate::Crashes)]) && pipe.jobs() == 0);
+
+    for condemned in [false, true] {
+        let (mut pipe, mut out, mut told) = begin(condemned);
+        pipe.feed(&mut answers("1 2 R 1 2 R 2 23505 F 1 2 R Z"), &mut out, &mut told).unwrap();
+        assert!(
+            matches!(told[..], [Answer::Job(7, Fate::FoundDone)]),
+            "done by an earlier attempt"
+        );
+        assert!(!sent(&out, "INSERT") && pipe.jobs() == 0);
+    }
+}
+
+#[test]
+fn what_a_server_says_of_its_end_is_heard() {
+    let notice = |code: &str, severity: &str, tag: u8| {
+        let mut out = BytesMut::new();
+        message(tag, format!("S{severity}\0C{code}\0Mno\0\0").as_bytes(), &mut out);
+        out
+    };
+    let words = |mut fed: BytesMut, mut left: BytesMut| {
+        let mut pipe = Pipe::new(0, 1 << 20);
+        assert!(pipe.push(&job(7), &payload(1), false, &mut BytesMut::new()));
+        pipe.feed(&mut fed, &mut BytesMut::new(), &mut Vec::new()).unwrap();
+        pipe.last_words(&mut left).map(|words| words.code)
+    };
+    let crash = notice("57P02", "WARNING", b'N');
+    assert_eq!(words(crash.clone(), BytesMut::new()).as_deref(), Some("57P02"));
+    assert_eq!(words(BytesMut::new(), crash).as_deref(), Some("57P02"));
+    let panic = notice("53100", "PANIC", b'E');
+    assert_eq!(words(panic, BytesMut::new()).as_deref(), Some("53100"));
+    // What is said of a statement, or besides, is not said of an end.
+    let error = notice("23505", "ERROR", b'E');
+    assert_eq!(words(error, notice("01000", "WARNING", b'N')), None);
 }
 
 #[test]

@@ -57,11 +57,20 @@ fn nothing_is_handed_out_before_it_is_kept() {
 fn those_behind_name_the_one_ahead() {
     let mut queue = lane(3);
     let jobs = queue.take(0, 2, true, 0);
-    assert_eq!(jobs[0], Job { number: 1, after: None, solo: false });
-    assert_eq!(jobs[1], Job { number: 2, after: Some(id(1)), solo: false });
+    assert_eq!(
+        jobs[0],
+        Job { number: 1, after: None, solo: false, suspect: false, condemned: false }
+    );
+    assert_eq!(
+        jobs[1],
+        Job { number: 2, after: Some(id(1)), solo: false, suspect: false, condemned: false }
+    );
     queue.settle(1, Verdict::Done);
     let jobs = queue.take(0, 2, false, 0);
-    assert_eq!(jobs, [Job { number: 3, after: Some(id(2)), solo: false }]);
+    assert_eq!(
+        jobs,
+        [Job { number: 3, after: Some(id(2)), solo: false, suspect: false, condemned: false }]
+    );
 }
 
 #[test]
@@ -108,7 +117,10 @@ fn what_travels_alone_waits_for_the_others_and_is_not_starved() {
     assert_eq!(numbers(&queue.take(0, 10, true, 0)), [1]);
     assert_eq!(queue.take(0, 10, false, 0), [], "nothing overtakes it");
     queue.settle(1, Verdict::Done);
-    assert_eq!(queue.take(0, 10, true, 0), [Job { number: 2, after: None, solo: true }]);
+    assert_eq!(
+        queue.take(0, 10, true, 0),
+        [Job { number: 2, after: None, solo: true, suspect: false, condemned: false }]
+    );
     queue.settle(2, Verdict::Done);
     assert_eq!(numbers(&queue.take(0, 10, true, 0)), [3]);
 }
