@@ -117,7 +117,8 @@ def test_fifty_tasks_through_five(uri: str, loop: str) -> None:
             assert found == [20 * number for number in range(50)]
             stats = pool.stats()
             assert stats.requests == 1000
-            assert stats.connections_made == 5
+            # A machine that is busy may still be making the last one.
+            assert stats.connections_made + stats.making == 5
             assert stats.in_use == stats.waiting == 0
             assert 0 < stats.wait_longest <= stats.wait_total
             assert stats.requests_queued >= 45
