@@ -21,10 +21,12 @@ body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1340p
        background: #fff; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
 table { border-collapse: collapse } th, td { padding: .25em .55em; border-bottom: 1px solid #ddd;
-       text-align: right; vertical-align: bottom; font-variant-numeric: tabular-nums } th:first-child, td:first-child { text-align: left }
+       text-align: right; vertical-align: bottom; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left }
 tr.other td { color: #777 } td.bad { color: #c0392b; font-weight: 600 }
 .good { color: #2e7d4f } .bad { color: #c0392b } .draw { overflow-x: auto }
-svg text { font: 11px system-ui, sans-serif; fill: #444 } svg .small { font-size: 9px } details { margin: .4em 0 }
+svg text { font: 11px system-ui, sans-serif; fill: #444 } svg .small { font-size: 9px }
+details { margin: .4em 0 }
 li { overflow-wrap: anywhere } .key span { display: inline-block; margin-right: 1.2em }
 .key i { display: inline-block; width: .9em; height: .9em; margin-right: .3em; border-radius: 2px }
 """
@@ -196,7 +198,8 @@ def _grid(seconds: float, scale: float, top: float, bottom: float) -> list[str]:
 
 def _names(bars: Iterable[Bar], scale: float, y: float) -> list[str]:
     """What each bar is called, where there is room for it."""
-    names, free = [], 0.0
+    names: list[str] = []
+    free = 0.0
     for bar in bars:
         x = LEFT + bar.start * scale
         if x >= free:
@@ -228,7 +231,8 @@ def _curve(name: str, points: Sequence[tuple[int, int]], scale: float, y: float,
     height = 44
     highest = max((value for _, value in points), default=0) or 1
     # A step for each second; what does not change needs no point of its own.
-    steps, last = [], None
+    steps: list[str] = []
+    last: int | None = None
     for second, value in points:
         if value != last:
             at = y + height - value * height / highest
