@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs the fuzz targets that are named, or all of them, for MINUTES each (1): against the corpus that is kept in
-# fuzz/corpus, with what is new in target/fuzz/corpus. A finding ends it, with the input's path.
+# Runs the fuzz targets that are named, or all of them, for MINUTES each (1): from the corpus that is kept in
+# fuzz/corpus, one archive for each; what is new goes to target/fuzz/corpus. A finding ends it, with the input's path.
 #
-# KEEP=1: afterwards fuzz/corpus is made anew, from the few of both that reach all that they reach together.
+# KEEP=1: afterwards the archive is made anew, from the few inputs that reach all that the old and the new reach.
 #
 # cargo-fuzz needs flags of an unstable compiler; RUSTC_BOOTSTRAP lets the stable one take them.
 set -eu
@@ -26,8 +26,11 @@ fi
 cargo fuzz build
 for target; do
     new=$CARGO_TARGET_DIR/corpus/$target
-    kept=fuzz/corpus/$target
+    kept=$CARGO_TARGET_DIR/corpus/$target.kept
+    archive=fuzz/corpus/$target.tar.gz
+    rm -rf "$kept"
     mkdir -p "$new" "$kept"
+    [ ! -e "$archive" ] || tar -xzf "$archive" -C "$kept"
     echo "fuzz: $target, $minutes minutes"
     # Some inputs are worth little as long as they are short: they are sequences of steps.
     case $target in
@@ -43,7 +46,6 @@ for target; do
         rm -rf "$few"
         mkdir -p "$few"
         run "$target" "$few" "$new" "$kept" -- -set_cover_merge=1
-        rm -rf "$kept"
-        mv "$few" "$kept"
+        tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$few" -cf - . | gzip -9n >"$archive"
     fi
 done
