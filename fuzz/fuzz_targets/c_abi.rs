@@ -50,7 +50,7 @@ fn home() -> PathBuf {
     let home = home.expect("a directory").keep();
     server::start(&home);
     let place = home.display();
-    let options = "user=u dbname=d sslmode=disable connect_timeout_ms=500 failover_timeout_ms=150 \
+    let options = "user=u dbname=d sslmode=disable connect_timeout_ms=5000 failover_timeout_ms=5000 \
                    poll_interval_ms=1000 retry_conflicts=2";
     let texts = [
         format!("host={place} {options} journal_bytes_max=65536"),

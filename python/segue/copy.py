@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from segue.errors import InterfaceError, ProgrammingError
+from segue._builtin import oid_of
+from segue.errors import DataError, InterfaceError, ProgrammingError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from segue._base import BaseConnection
     from segue.cursor import Cursor
+    from segue.types import TypeInfo
 
 # Options, behind STDIN or STDOUT, with which a row is written in another way than it is here.
 _OTHER_FORMAT = re.compile(
@@ -31,6 +34,35 @@ class BaseCopy:
     _takes_data = False
     _statement: Any
     _is_text = False
+    _types: list[int] | None = None
+
+    def set_types(self, types: Sequence[str | int | TypeInfo]) -> None:
+        """Say which types the columns have, so that `rows()` gives Python objects.
+
+        Each is a name such as "int4" or "date[]", an OID, or what `TypeInfo.fetch` found. What is
+        written needs no types: the server reads it by those of its columns.
+        """
+        oids = []
+        for it in types:
+            oid = it if isinstance(it, int) else oid_of(it) if isinstance(it, str) else it.oid
+            if oid is None:
+                raise ProgrammingError(
+                    f"there is no built-in type {it!r}; one of the database's own is given by its "
+                    "OID, or by segue.types.TypeInfo"
+                )
+            oids.append(oid)
+        self._types = oids
+
+    def _row_of(self, piece: bytes, connection: BaseConnection) -> tuple[Any, ...]:
+        """A row of the text format."""
+        fields = row_of(piece)
+        if self._types is None:
+            return fields
+        if len(fields) != len(self._types):
+            raise DataError(
+                f"a row has {len(fields)} columns, and set_types() was given {len(self._types)}"
+            )
+        return connection._load_texts(self._types, fields)
 
     def _check_text(self) -> None:
         """Rows are in the text format; in another they would be wrong data, or none."""
@@ -111,13 +143,14 @@ class Copy(BaseCopy):
         while piece := self.read():
             yield piece
 
-    def rows(self) -> Iterator[tuple[str | None, ...]]:
-        """Give the rows of a statement in the text format, as str and None."""
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Give the rows of a statement in the text format, as str and None, or by `set_types`."""
         self._check_text()
+        connection = self._cursor.connection
         for piece in self:
-            yield row_of(piece)
+            yield self._row_of(piece, connection)
 
-    def read_row(self) -> tuple[str | None, ...] | None:
+    def read_row(self) -> tuple[Any, ...] | None:
         """Give the next row, as `rows`; None at the end."""
         return next(self.rows(), None)
 

@@ -20,63 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from segue import _segue
+from segue._builtin import NAMES
 from segue.errors import DataError, ProgrammingError
 
-# The types that values have without having been registered, and their arrays.
-_NAMES = {
-    16: "bool",
-    17: "bytea",
-    20: "int8",
-    23: "int4",
-    114: "json",
-    650: "cidr",
-    701: "float8",
-    869: "inet",
-    1082: "date",
-    1083: "time",
-    1114: "timestamp",
-    1184: "timestamptz",
-    1186: "interval",
-    1266: "timetz",
-    1700: "numeric",
-    2950: "uuid",
-    3802: "jsonb",
-    3904: "int4range",
-    3906: "numrange",
-    3908: "tsrange",
-    3910: "tstzrange",
-    3912: "daterange",
-    3926: "int8range",
-    4451: "int4multirange",
-    4532: "nummultirange",
-    4533: "tsmultirange",
-    4534: "tstzmultirange",
-    4535: "datemultirange",
-    4536: "int8multirange",
-    199: "json[]",
-    651: "cidr[]",
-    1000: "bool[]",
-    1001: "bytea[]",
-    1007: "int4[]",
-    1016: "int8[]",
-    1022: "float8[]",
-    1041: "inet[]",
-    1115: "timestamp[]",
-    1182: "date[]",
-    1183: "time[]",
-    1185: "timestamptz[]",
-    1187: "interval[]",
-    1231: "numeric[]",
-    1270: "timetz[]",
-    2951: "uuid[]",
-    3807: "jsonb[]",
-    3905: "int4range[]",
-    3907: "numrange[]",
-    3909: "tsrange[]",
-    3911: "tstzrange[]",
-    3913: "daterange[]",
-    3927: "int8range[]",
-}
 _NUMBERS = {20, 23, 1700}
 # The server reads a number first and its sign then, and so would take these for wider types.
 _LOWEST = {"-2147483648", "-9223372036854775808"}
@@ -95,7 +41,7 @@ def quote(value: Any, context: object = None) -> str:
     if oid == 16:
         return "true" if text == "t" else "false"
     quoted = _quoted(text)
-    return f"{quoted}::{_NAMES[oid]}" if oid in _NAMES else quoted
+    return f"{quoted}::{NAMES[oid]}" if oid in NAMES else quoted
 
 
 def _quoted(text: str) -> str:

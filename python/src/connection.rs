@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 use segue::config::Address;
 use segue::wire::frame::Status;
 use segue::{CancelHandle, IsolationLevel};
@@ -478,6 +478,24 @@ impl Connection {
     }
 
     /// One row in COPY's text format.
+    /// The fields of a row in the text format of COPY, as objects of these types.
+    fn _load_texts<'py>(
+        &self,
+        py: Python<'py>,
+        oids: Vec<u32>,
+        fields: Vec<Option<String>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let context = self.context(py)?;
+        let mut values = Vec::with_capacity(fields.len());
+        for (oid, field) in oids.into_iter().zip(fields) {
+            values.push(match field {
+                Some(text) => context.text(&self.types.kind(oid), text.as_bytes())?.unbind(),
+                None => py.None(),
+            });
+        }
+        PyTuple::new(py, values)
+    }
+
     fn _copy_row<'py>(&self, row: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         Ok(PyBytes::new(row.py(), &self.encoder(row.py())?.copy_row(row)?))
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import decimal
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 import segue
-from segue import errors
+import segue.aio
+import segue.types
+from segue import _builtin, errors
 
 ROWS = [
     (1, "plain"),
@@ -248,3 +251,79 @@ def test_parameters_that_do_not_fit(cur: segue.Cursor, query: str, params: Any, 
     with pytest.raises(segue.ProgrammingError, match=told):
         cur.copy(query, params)
     assert rows(cur) == []
+
+
+# Types.
+
+VALUES = (
+    7,
+    datetime.date(2026, 1, 2),
+    decimal.Decimal("12.50"),
+    [1, None, 3],
+    b"\x00\\\xff",
+    {"a": "tab\t"},
+    "tab\t\\",
+    True,
+    datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc),
+    None,
+)
+TYPES: list[str | int | segue.types.TypeInfo] = [
+    *("integer", "date", "numeric", "int4[]", "bytea", "jsonb", 25, "boolean", "timestamptz"),
+    "uuid",
+]
+SELECT = """COPY (SELECT 7, '2026-01-02'::date, 12.50, '{1,NULL,3}'::int4[], '\\x005cff'::bytea,
+    '{"a": "tab\\t"}'::jsonb, E'tab\\t\\\\', true,
+    '2026-01-02 03:04:05+00'::timestamptz, NULL::uuid) TO STDOUT"""
+
+
+def test_rows_with_types(cur: segue.Cursor) -> None:
+    with cur.copy(SELECT) as copy:
+        copy.set_types(TYPES)
+        assert list(copy.rows()) == [VALUES]
+    with cur.copy(SELECT) as copy:
+        copy.set_types(TYPES)
+        assert copy.read_row() == VALUES
+        assert copy.read_row() is None
+
+
+def test_rows_with_types_for_asyncio(uri: str) -> None:
+    async def main() -> None:
+        async with await segue.aio.connect(uri) as conn, conn.cursor().copy(SELECT) as copy:
+            copy.set_types(TYPES)
+            assert [row async for row in copy.rows()] == [VALUES]
+
+    asyncio.run(main())
+
+
+def test_types_that_do_not_fit(cur: segue.Cursor) -> None:
+    with cur.copy("COPY (SELECT 1) TO STDOUT") as copy:
+        with pytest.raises(segue.ProgrammingError, match="no built-in type 'mood'"):
+            copy.set_types(["mood"])
+        copy.set_types(["int4", "int4"])
+        with pytest.raises(segue.DataError, match="1 columns"):
+            copy.read_row()
+    with cur.copy("COPY (SELECT 'x') TO STDOUT") as copy:
+        copy.set_types(["int4"])
+        with pytest.raises(segue.DataError):
+            copy.read_row()
+
+
+def test_types_of_the_database_s_own(cur: segue.Cursor) -> None:
+    cur.execute("CREATE TYPE pg_temp.pair AS (a int, b text)")
+    info = segue.types.TypeInfo.fetch(cur.connection, "pair")
+    assert info is not None
+    segue.types.register_composite(cur.connection, info)
+    with cur.copy("COPY (SELECT ROW(1, 'x')::pair) TO STDOUT") as copy:
+        copy.set_types([info])
+        [(pair,)] = copy.rows()
+    assert (pair.a, pair.b) == (1, "x")
+
+
+def test_the_names_of_types(cur: segue.Cursor) -> None:
+    """They are the server's, and so are their numbers."""
+    for name, (oid, array) in _builtin.TYPES.items():
+        cur.execute("SELECT %s::regtype::oid, typarray FROM pg_type WHERE oid = %s", (name, oid))
+        assert cur.fetchone() == (oid, array)
+    for alias in _builtin.ALIASES:
+        cur.execute("SELECT %s::regtype::oid, (%s || '[]')::regtype::oid", (alias, alias))
+        assert cur.fetchone() == (_builtin.oid_of(alias), _builtin.oid_of(f"{alias}[]"))

@@ -10,19 +10,23 @@ from typing import Any
 
 from .verdict import Face
 
-LEFT = 110
-MIN_WIDTH = 1080
+LEFT = 160
+MIN_WIDTH = 1130
 COLOURS = ["#1b6ca8", "#1a936f", "#7d4cb2", "#3aa6b9", "#c0392b", "#e08e0b"]
+FAULT = "#555"
+KILL = "#c0392b"
 STATES = {"primary": "#2e9e5b", "standby": "#9cc3e6", "silent": "#c9c9c9", "down": "#d9534f"}
 STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; color: #222;
+body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1340px; color: #222;
        background: #fff; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
-table { border-collapse: collapse } th, td { padding: .25em .7em; border-bottom: 1px solid #ddd;
-       text-align: right } th:first-child, td:first-child { text-align: left }
+table { border-collapse: collapse } th, td { padding: .25em .55em; border-bottom: 1px solid #ddd;
+       text-align: right; vertical-align: bottom; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child { text-align: left }
 tr.other td { color: #777 } td.bad { color: #c0392b; font-weight: 600 }
 .good { color: #2e7d4f } .bad { color: #c0392b } .draw { overflow-x: auto }
-svg text { font: 11px system-ui, sans-serif; fill: #444 } details { margin: .4em 0 }
+svg text { font: 11px system-ui, sans-serif; fill: #444 } svg .small { font-size: 9px }
+details { margin: .4em 0 }
 li { overflow-wrap: anywhere } .key span { display: inline-block; margin-right: 1.2em }
 .key i { display: inline-block; width: .9em; height: .9em; margin-right: .3em; border-radius: 2px }
 """
@@ -98,8 +102,8 @@ def _table(page: Page) -> str:
     for name, face in page.faces.items():
         split = page.pauses.get(name, {})
         cells = [
-            str(face.payments),
-            str(face.told_committed),
+            f"{face.payments:,}",
+            f"{face.told_committed:,}",
             _count(face.errors - face.errors_disk_full),
             str(face.errors_disk_full),
             _count(face.lost),
@@ -110,7 +114,7 @@ def _table(page: Page) -> str:
             _count(face.events.get("replay_diverged", 0)),
         ]
         for part in ("whole", "share"):
-            cells += [str(split.get(part, {}).get(f"{key}_ms", "")) for key in ("p50", "p99", "max")]
+            cells += [_milliseconds(split.get(part, {}).get(f"{key}_ms")) for key in ("p50", "p99", "max")]
         marked = [c if c.startswith("<td") else f"<td>{c}" for c in cells]
         kind = ' class="other"' if name.startswith("psycopg") else ""
         rows.append(f"<tr{kind}><td>{escape(name)}{''.join(marked)}</tr>")
@@ -119,15 +123,20 @@ def _table(page: Page) -> str:
         " and ended afterwards; what is beyond the cluster&rsquo;s is counted from that moment, as an"
         " independent prober has seen it. <i>Not told</i>: the client was killed before it heard.</p>"
     )
-    return f"<table>{head}{''.join(rows)}</table>{note}"
+    return f'<div class="draw"><table>{head}{"".join(rows)}</table></div>{note}'
 
 
 def _count(number: int) -> str:
     return f'<td class="bad">{number}' if number else "0"
 
 
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"
+
+
 def _key() -> str:
-    spans = [f'<span><i style="background:{colour}"></i>{state}</span>' for state, colour in STATES.items()]
+    known = {**STATES, "fault": FAULT, "client killed": KILL}
+    spans = [f'<span><i style="background:{colour}"></i>{name}</span>' for name, colour in known.items()]
     return f'<p class="key">{"".join(spans)}</p>'
 
 
@@ -147,12 +156,13 @@ def _drawing(page: Page) -> str:
         out += _bars(bars, scale, y, lambda bar: STATES.get(bar.kind, "#eee"))
         y += 20
     label("faults", y + 11)
-    out += _bars(page.faults, scale, y, lambda _bar: "#555")
-    y += 20
+    out += _bars(page.faults, scale, y, lambda _bar: FAULT)
+    out += _names(page.faults, scale, y + 24)
+    y += 32
     label("clients killed", y + 11)
     for at in page.client_kills:
         x = LEFT + at * scale
-        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 14}" stroke="#c0392b"/>')
+        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 14}" stroke="{KILL}"/>')
     y += 30
     for index, (name, counter) in enumerate(sorted(page.throughput.items())):
         out += _curve(
@@ -168,15 +178,34 @@ def _drawing(page: Page) -> str:
             scale, y, COLOURS[index % len(COLOURS)],
         )  # fmt: skip
         y += 60
-    step = next(s for s in (10, 30, 60, 300, 600, 1800, 7200, 10**9) if seconds / s <= 30)
-    for tick in range(0, int(seconds) + 1, step):
-        x = LEFT + tick * scale
-        out.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y}" stroke="#eee"/>'
-            f'<text x="{x:.1f}" y="{y + 12}">{tick} s</text>'
-        )
+    # Behind all else.
+    out[:0] = _grid(seconds, scale, top, y)
     size = f'width="{width:.0f}" height="{y + 20:.0f}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{"".join(out)}</svg>'
+
+
+def _grid(seconds: float, scale: float, top: float, bottom: float) -> list[str]:
+    step = next(s for s in (10, 30, 60, 300, 600, 1800, 7200, 10**9) if seconds / s <= 30)
+    lines = []
+    for tick in range(0, int(seconds) + 1, step):
+        x = LEFT + tick * scale
+        lines.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="#e4e4e4"/>'
+            f'<text x="{x:.1f}" y="{bottom + 12}">{tick:,} s</text>'
+        )
+    return lines
+
+
+def _names(bars: Iterable[Bar], scale: float, y: float) -> list[str]:
+    """What each bar is called, where there is room for it."""
+    names: list[str] = []
+    free = 0.0
+    for bar in bars:
+        x = LEFT + bar.start * scale
+        if x >= free:
+            names.append(f'<text class="small" x="{x:.1f}" y="{y}">{escape(bar.kind)}</text>')
+            free = x + 5.5 * len(bar.kind) + 4
+    return names
 
 
 def _bars(bars: Iterable[Bar], scale: float, y: float, colour: Any) -> list[str]:
@@ -201,13 +230,21 @@ def _longest(spans: Iterable[tuple[int, int]], seconds: int) -> list[tuple[int, 
 def _curve(name: str, points: Sequence[tuple[int, int]], scale: float, y: float, colour: str) -> list[str]:
     height = 44
     highest = max((value for _, value in points), default=0) or 1
-    path = " ".join(
-        f"{LEFT + second * scale:.1f},{y + height - value * height / highest:.1f}" for second, value in points
-    )
+    # A step for each second; what does not change needs no point of its own.
+    steps: list[str] = []
+    last: int | None = None
+    for second, value in points:
+        if value != last:
+            at = y + height - value * height / highest
+            steps.append(f"H{LEFT + second * scale:.1f}V{at:.1f}")
+            last = value
+    end = LEFT + len(points) * scale
+    line = f"M{LEFT},{y + height:.1f}{''.join(steps)}H{end:.1f}"
     return [
         f'<text x="4" y="{y + 12:.1f}">{escape(name)}</text>',
-        f'<text x="4" y="{y + 26:.1f}">0 to {highest}</text>',
-        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.2"/>',
+        f'<text x="4" y="{y + 26:.1f}">0 to {highest:,}</text>',
+        f'<path d="{line}V{y + height:.1f}Z" fill="{colour}" fill-opacity="0.12"/>',
+        f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="1.2"/>',
     ]
 
 

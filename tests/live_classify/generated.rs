@@ -285,11 +285,11 @@ impl Play<'_> {
     }
 }
 
-/// What a statement may do. DISCARD ALL takes a transaction id where there are temporary tables to drop; it
-/// needs no seal, since it may be run as often as one likes.
+/// What a statement may do, as it is held against the server. DISCARD ALL takes a transaction id where there
+/// are temporary tables to drop; it is said to do nothing because it may be run as often as one likes.
 fn effect(part: &Classified) -> Effect {
     match part.kind {
-        StatementKind::Discard(Discard::All) => Effect::None,
+        StatementKind::Discard(Discard::All) => Effect::MayWrite,
         _ => part.effect,
     }
 }

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from segue.copy import BaseCopy, bytes_of, row_of
+from segue.copy import BaseCopy, bytes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,14 +81,14 @@ class AsyncCopy(BaseCopy):
         while piece := await self.read():
             yield piece
 
-    async def rows(self) -> AsyncIterator[tuple[str | None, ...]]:
-        """Give the rows of a statement in the text format, as str and None."""
+    async def rows(self) -> AsyncIterator[tuple[Any, ...]]:
+        """Give the rows of a statement in the text format, as str and None, or by `set_types`."""
         self._check_text()
         while piece := await self.read():
-            yield row_of(piece)
+            yield self._row_of(piece, self._connection)
 
-    async def read_row(self) -> tuple[str | None, ...] | None:
+    async def read_row(self) -> tuple[Any, ...] | None:
         """Give the next row, as `rows`; None at the end."""
         self._check_text()
         piece = await self.read()
-        return row_of(piece) if piece else None
+        return self._row_of(piece, self._connection) if piece else None
