@@ -13,6 +13,7 @@ use super::ledger::{SQLSTATE_FENCED, SQLSTATE_NO_ROW};
 use super::loss::FATAL_STATEMENT;
 use super::replay::Finish;
 use super::seals::LedgerRow;
+use super::settle::passes;
 use super::transaction::Transaction;
 use super::unit::{CopyIn, Seal, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, half_told, unknown};
@@ -71,6 +72,7 @@ impl Session {
         self.returned = false;
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
+        self.seals.suspended = false;
         self.prepared.reset(&link.prepared);
         self.internals_ready = internals::are_prepared(link.ledger, &link.prepared);
         self.parameters.extend(link.parameters.iter().cloned());
@@ -203,6 +205,8 @@ impl Session {
             // server never had, no attempt can have been made here.
             Some(Step::Fence)
                 if [SQLSTATE_FENCED, SQLSTATE_NO_ROW].contains(&error.code.as_str()) => {}
+            // What became of the commits in flight must not be given up for that.
+            Some(Step::Fence | Step::Look) if passes(&error) => self.give_up_link = true,
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.

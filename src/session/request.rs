@@ -331,6 +331,7 @@ impl Session {
         }
         let statement = request.statement;
         let class = &statement.class;
+        self.resume_ledger(class.effect);
         self.check_ledger(class.effect)?;
         self.ensure_internals();
         self.rotate_if_due(class.effect);
@@ -373,6 +374,7 @@ impl Session {
             return Ok(());
         }
         let class = &request.statement.class;
+        self.resume_ledger(class.effect);
         self.check_ledger(class.effect)?;
         self.ensure_internals();
         self.rotate_if_due(class.effect);

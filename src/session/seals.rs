@@ -72,6 +72,8 @@ pub(super) struct Seals {
     rotate_commits: u64,
     /// Whether the ledger may be used on the present servers.
     pub enabled: bool,
+    /// It may not at present, and the next transaction that writes asks again.
+    pub suspended: bool,
     current: Row,
     previous: Option<Row>,
     /// The row that was last asked to be deleted; whether it was may be unknown.
@@ -89,6 +91,7 @@ impl Seals {
             generated: 0,
             rotate_commits: u64::from(rotate_commits.max(1)),
             enabled: false,
+            suspended: false,
             current: Row::new(Uuid::nil()),
             previous: None,
             retired: None,

@@ -96,10 +96,22 @@ impl Session {
         }
     }
 
-    pub(super) fn rotate_if_due(&mut self, effect: Effect) {
+    /// Whether a statement with this effect is a transaction's first, which is to be sealed.
+    fn begins_to_write(&self, effect: Effect) -> bool {
         let idle = self.status == Status::Idle && !matches!(self.transaction, Transaction::Open(_));
-        let seals = effect > Effect::Reads && self.options.writes;
-        if idle && seals && self.seals.rotation_is_due() {
+        idle && effect > Effect::Reads && self.options.writes
+    }
+
+    /// What kept the ledger from being used may have passed.
+    pub(super) fn resume_ledger(&mut self, effect: Effect) {
+        if self.seals.suspended && self.begins_to_write(effect) {
+            self.seals.suspended = false;
+            self.seals.enabled = true;
+        }
+    }
+
+    pub(super) fn rotate_if_due(&mut self, effect: Effect) {
+        if self.begins_to_write(effect) && self.seals.rotation_is_due() {
             let mut undecided = self.units.range(self.front..).filter_map(|unit| unit.seal);
             if undecided.any(|seal| self.seals.would_retire(seal)) {
                 return;

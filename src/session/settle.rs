@@ -377,9 +377,16 @@ impl Session {
         }
     }
 
+    /// The server has refused what the ledger needs. Where that passes, it is asked again by the next
+    /// transaction that writes; a row that is in use serves until then.
     pub(super) fn refuse_ledger(&mut self, error: &ServerError) {
         self.seals.unconfirm(false);
+        let passes = passes(error);
+        if passes && self.seals.is_confirmed() {
+            return;
+        }
         self.seals.enabled = false;
+        self.seals.suspended = passes;
         self.emit(Event::ProtectionLost(format!("the ledger cannot be used: {error}")));
     }
 
@@ -443,4 +450,11 @@ fn failed_before() -> Error {
         "the server was lost; the statement had failed before, and what the server said of it is \
          lost; it is not committed, while those behind it in the pipeline are",
     )
+}
+
+/// Whether what a server has refused may well be done a moment later: it is out of something, its disk
+/// fails, it takes no writes at present, or somebody was in the way.
+pub(super) fn passes(error: &ServerError) -> bool {
+    matches!(error.code.get(..2), Some("40" | "53" | "58"))
+        || matches!(error.code.as_str(), "25006" | "55P03" | "57014")
 }
