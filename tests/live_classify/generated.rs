@@ -12,7 +12,7 @@
 //!
 //! Not held against it: that it takes for a writer what writes nothing, for unrestorable what is gone again.
 //!
-//! `PROPTEST_CASES` says how many sequences (120), `PROPTEST_RNG_SEED` which; a plain run has the same each time.
+//! `PROPTEST_CASES` says how many sequences (60), `PROPTEST_RNG_SEED` which; a plain run has the same each time.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use crate::live_server::Server;
 use crate::observed::{Connection, Copying, Reply, Way};
 use crate::strings::string;
 
-const CASES: u32 = 120;
+const CASES: u32 = 60;
 
 const SCHEMA: &str = "
     CREATE ROLE other SUPERUSER;
