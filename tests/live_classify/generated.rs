@@ -245,14 +245,16 @@ impl Play<'_> {
                 implicit = status == 'I';
             }
         }
-        if reply.error.is_some() {
+        if let Some((code, _)) = &reply.error {
             let failed = parts.get(reply.done.len());
             if let Some(part) = failed {
                 most = most.max(effect(part));
                 self.effect = self.effect.max(effect(part));
                 self.said.unrestorable |= part.outlives_failure();
             }
-            status = behind_failure(status, failed);
+            // A string that does not parse is refused as a whole, before its first statement.
+            let reached = failed.filter(|_| code != "42601");
+            status = behind_failure(status, reached);
         }
         prop_assert_eq!(status, reply.status, "{} in {}: {:?}", sql, self.status, reply);
         self.status = status;
