@@ -23,7 +23,6 @@ if [ $# -eq 0 ]; then
         set -- "$@" "$(basename "$target" .rs)"
     done
 fi
-cargo fuzz build
 for target; do
     new=$CARGO_TARGET_DIR/corpus/$target
     kept=$CARGO_TARGET_DIR/corpus/$target.kept

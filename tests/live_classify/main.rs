@@ -10,6 +10,7 @@ mod strings;
 use std::collections::BTreeSet;
 
 use live_server::Server;
+use observed::{Connection, Way};
 use postgres::{Client, SimpleQueryMessage};
 use segue::session::classify::{Effect, StatementKind, classify};
 
@@ -286,5 +287,49 @@ fn the_status_after_each_kind_is_what_the_kind_says() {
         let shown: String = client.query_one("SHOW transaction_read_only", &[]).unwrap().get(0);
         assert_eq!(shown == "on", read_only, "{begin}");
         client.batch_execute("ROLLBACK").unwrap();
+    }
+}
+
+/// What is there although its transaction was rolled back, or its statement failed, was named so.
+#[test]
+fn what_outlives_a_rollback_is_known() {
+    let server = Server::start("");
+    server.connect().batch_execute(SCHEMA).unwrap();
+    for (outlives, sql) in [
+        (true, "SELECT pg_advisory_lock(1)"),
+        (true, "SELECT pg_try_advisory_lock_shared(1, 2) FROM t"),
+        (true, "WITH x AS (SELECT pg_catalog.pg_advisory_lock(id) FROM t) SELECT count(*) FROM x"),
+        (true, "INSERT INTO u SELECT 7 WHERE pg_advisory_lock(1) IS NULL"),
+        (true, "CREATE TEMP TABLE w AS SELECT pg_try_advisory_lock(1)"),
+        (true, "DECLARE k CURSOR WITH HOLD FOR SELECT pg_advisory_lock(1)"),
+        (true, "EXPLAIN ANALYZE SELECT pg_advisory_lock(1)"),
+        (true, "COPY (SELECT pg_advisory_lock(1)) TO STDOUT"),
+        (true, "PREPARE q AS SELECT 1"),
+        (false, "SELECT pg_advisory_xact_lock(1)"),
+        (false, "CREATE TEMP TABLE w (a int)"),
+        (false, "DECLARE k CURSOR WITH HOLD FOR SELECT 1"),
+        (false, "SET work_mem = '111kB'"),
+        (false, "SELECT set_config('work_mem', '111kB', false)"),
+        (false, "LISTEN c"),
+    ] {
+        let mut session = Connection::open(&server);
+        let before = session.kept();
+        for sql in ["BEGIN", sql, "FETCH ALL FROM k"] {
+            session.ask(sql, Way::Simple);
+        }
+        session.ask("ROLLBACK", Way::Simple);
+        assert_eq!(session.kept() != before, outlives, "{sql}");
+        assert_eq!(classify(sql).outlives_rollback(), outlives, "{sql}");
+    }
+    for sql in [
+        "SELECT pg_advisory_lock(id), 1 / (id - 5) FROM t",
+        "INSERT INTO t SELECT 1 FROM pg_advisory_lock(2)",
+        "SELECT pg_advisory_lock(3), query_to_xml('SELECT * FROM nowhere', true, true, '')",
+    ] {
+        let mut session = Connection::open(&server);
+        let before = session.kept();
+        assert!(session.ask(sql, Way::Simple).error.is_some(), "{sql}");
+        assert_ne!(session.kept(), before, "{sql}");
+        assert!(classify(sql).outlives_failure(), "{sql}");
     }
 }

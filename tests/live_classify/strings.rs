@@ -216,7 +216,7 @@ const ACTORS: &[&str] = &[
 
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
-        3 => select(&["1", "id", "NULL::int", "'7'::int", "$$8$$::int", "(2)"][..])
+        1 => select(&["1", "id", "NULL::int", "'7'::int", "$$8$$::int", "(2)"][..])
             .prop_map(str::to_owned),
         1 => select(ACTORS).prop_map(|call| format!("length({call}::text)")),
     ];
@@ -256,7 +256,7 @@ fn statement() -> impl Strategy<Value = String> {
         4 => select(CONTROL).prop_map(str::to_owned),
         3 => select(SESSION).prop_map(str::to_owned),
         3 => select(DATA).prop_map(str::to_owned),
-        3 => query(),
+        6 => query(),
     ]
 }
 
