@@ -667,6 +667,12 @@ void segue_options_free(segue_options *options);
 #define SEGUE_EVENT_SUBMISSION_DIED 28
 
 /**
+ * The client's journal holds transactions of an earlier process that nobody has asked about yet. Told to the
+ * first callback, while it is put in place. Number: count.
+ */
+#define SEGUE_EVENT_TRANSACTIONS_FOUND 29
+
+/**
  * What is called for an event: on the thread where it happens. It must not block, must not use this
  * client's sessions, and must not throw a C++ exception.
  */
@@ -771,7 +777,7 @@ const char *segue_event_address(const segue_event *event);
 
 /**
  * A number that an event carries: "timeline", "links", "statements", "statement", "pause_us", "from",
- * "to", "number"; the kinds say which.
+ * "to", "number", "count"; the kinds say which.
  *
  * @param[in] event  An event, or NULL.
  * @param[in] name   The number's name, or NULL.

@@ -570,7 +570,8 @@ impl Driver {
             ClientEvent::Notice { .. } => counters.notices.add(1),
             ClientEvent::Cluster(_)
             | ClientEvent::SessionMoved { .. }
-            | ClientEvent::SubmissionDied { .. } => {}
+            | ClientEvent::SubmissionDied { .. }
+            | ClientEvent::TransactionsFound { .. } => {}
         }
         self.inner.emit(event);
     }

@@ -33,6 +33,9 @@ pub enum ClientEvent {
     /// A submission can never succeed as things are: it is kept as a dead letter, and nothing of it is
     /// committed. The message is the server's, or Segue's own.
     SubmissionDied { id: Uuid, key: Option<String>, sqlstate: String, message: String },
+    /// The client's journal holds so many transactions of an earlier process, which wait for
+    /// [`Client::recover`](crate::Client::recover). Told to the first callback, when that is put in place.
+    TransactionsFound { count: usize },
     /// A warning of the server's.
     Notice { session: u64, notice: Box<ServerError> },
 }
@@ -44,6 +47,8 @@ type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 pub(super) struct Events {
     next: AtomicU64,
     callbacks: Mutex<Vec<(u64, Callback)>>,
+    /// What happened before anybody could listen.
+    early: Mutex<Vec<ClientEvent>>,
 }
 
 impl Events {
@@ -61,8 +66,16 @@ impl Events {
         }
     }
 
+    /// Tells it to whoever comes first.
+    pub fn keep(&self, event: ClientEvent) {
+        trace(&event);
+        self.early.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
     pub fn subscribe(self: &Arc<Self>, callback: Callback) -> Subscription {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        early.iter().for_each(|event| callback(event));
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push((id, callback));
         Subscription { id, events: Arc::downgrade(self) }
     }
@@ -110,6 +123,12 @@ fn trace(event: &ClientEvent) {
         }
         ClientEvent::SubmissionDied { id, sqlstate, .. } => {
             tracing::warn!(%id, %sqlstate, "a submission is a dead letter");
+        }
+        ClientEvent::TransactionsFound { count } => {
+            tracing::warn!(
+                count,
+                "the journal holds transactions of an earlier process, which wait for recover()"
+            );
         }
         ClientEvent::Notice { session, notice } => {
             tracing::debug!(session, code = %notice.code, "notice: {}", notice.message);

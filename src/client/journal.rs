@@ -155,6 +155,12 @@ fn end_idle_sessions(journal: &Journal, recovered: &Recovered) {
     }
 }
 
+/// How many transactions wait for somebody to ask what became of them.
+pub(super) fn transactions(recovered: &Recovered) -> usize {
+    let is_one = |what: &FoundKind| matches!(what, FoundKind::Transaction { .. });
+    recovered.in_flight().filter(|found| is_one(&found.what)).count()
+}
+
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -142,7 +142,8 @@ impl Client {
     }
 
     /// Calls `callback` for every event, on the thread where it happens, until the subscription is
-    /// dropped. It must not block, and must not call this client's sessions.
+    /// dropped. It must not block, and must not call this client's sessions. What was found when the client
+    /// was opened is told to the first callback, here and now.
     pub fn on_event(
         &self,
         callback: impl Fn(&ClientEvent) + Send + Sync + 'static,
@@ -285,6 +286,10 @@ impl Inner {
             file_journal,
         };
         if let Some(recovered) = &recovered {
+            let count = journal::transactions(recovered);
+            if count > 0 {
+                inner.events.keep(ClientEvent::TransactionsFound { count });
+            }
             inner.open_submissions(Some(recovered))?;
         }
         Ok(inner)

@@ -57,6 +57,9 @@ pub const SEGUE_EVENT_NOTICE: i32 = 27;
 /// A submission has become a dead letter: nothing of it is committed, and it is kept until it is retried
 /// or purged. The message names its id; segue_event_field() gives SQLSTATE ('C') and message ('M').
 pub const SEGUE_EVENT_SUBMISSION_DIED: i32 = 28;
+/// The client's journal holds transactions of an earlier process that nobody has asked about yet. Told to the
+/// first callback, while it is put in place. Number: count.
+pub const SEGUE_EVENT_TRANSACTIONS_FOUND: i32 = 29;
 
 /// Something that an operator may want to know. It is good during the callback only, on its thread. No
 /// event contains a secret or a parameter's value.
@@ -144,6 +147,10 @@ impl segue_event {
                 });
                 format!("submission {id} is a dead letter: {message}")
             }
+            ClientEvent::TransactionsFound { count } => {
+                this.numbers.push(("count", integer(*count)));
+                format!("the journal holds {count} transactions of an earlier process")
+            }
             ClientEvent::Notice { session, notice } => {
                 this.session = *session;
                 this.fields = Fields::new(notice);
@@ -211,6 +218,9 @@ fn kind(event: &ClientEvent) -> (i32, &'static CStr) {
         ClientEvent::CommitsLost { .. } => (SEGUE_EVENT_COMMITS_LOST, c"commits_lost"),
         ClientEvent::CommitReapplied { .. } => (SEGUE_EVENT_COMMIT_REAPPLIED, c"commit_reapplied"),
         ClientEvent::SubmissionDied { .. } => (SEGUE_EVENT_SUBMISSION_DIED, c"submission_died"),
+        ClientEvent::TransactionsFound { .. } => {
+            (SEGUE_EVENT_TRANSACTIONS_FOUND, c"transactions_found")
+        }
         ClientEvent::Notice { .. } => (SEGUE_EVENT_NOTICE, c"notice"),
     }
 }
@@ -402,7 +412,7 @@ pub unsafe extern "C" fn segue_event_address(event: *const segue_event) -> *cons
 }
 
 /// A number that an event carries: "timeline", "links", "statements", "statement", "pause_us", "from",
-/// "to", "number"; the kinds say which.
+/// "to", "number", "count"; the kinds say which.
 ///
 /// @param[in] event  An event, or NULL.
 /// @param[in] name   The number's name, or NULL.

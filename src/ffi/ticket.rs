@@ -193,7 +193,7 @@ pub unsafe extern "C" fn segue_ticket_poll(
         // SAFETY: the header's contract for a handle and an output.
         let (ticket, committed_out) =
             unsafe { (handle(ticket, "ticket")?, output(committed_out, "committed_out")?) };
-        committed_out.write(ticket.ticket()?.poll()?.is_some());
+        committed_out.write(ticket.ticket.poll()?.is_some());
         Ok(())
     })
 }
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn segue_ticket_wait(
         // SAFETY: the header's contract for a handle and an output.
         let (ticket, committed_out) =
             unsafe { (handle(ticket, "ticket")?, output(committed_out, "committed_out")?) };
-        committed_out.write(ticket.ticket()?.wait(timeout(timeout_ms))?.is_some());
+        committed_out.write(ticket.ticket.wait(timeout(timeout_ms))?.is_some());
         Ok(())
     })
 }

@@ -27,6 +27,15 @@ pub struct Found {
     pub(super) bytes: u64,
 }
 
+#[cfg(test)]
+impl Found {
+    /// One of which there are no records.
+    pub fn of(what: FoundKind, state: State, doubtful: bool) -> Self {
+        let places = Places::default();
+        Self { owner: 1, what, state, doubtful, marked: false, places, bytes: 0 }
+    }
+}
+
 /// What it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -148,11 +157,13 @@ impl Index {
         if frame.owner != 0 {
             self.next_owner = self.next_owner.max(frame.owner.saturating_add(1));
         }
-        let kind = Kind::of(frame.kind).filter(|_| frame.version == super::record::VERSION);
+        let version = frame.version;
+        let known = |kind: &Kind| (1..=kind.version()).contains(&version);
+        let kind = Kind::of(frame.kind).filter(known);
         let record = match kind {
             // What they say is not needed before somebody asks for it.
             Some(Kind::Statement | Kind::StatementData | Kind::Seen) => None,
-            Some(kind) => Record::decode(kind, payload).ok(),
+            Some(kind) => Record::decode(kind, version, payload).ok(),
             None => None,
         };
         let content = matches!(kind, Some(Kind::Statement | Kind::StatementData | Kind::Seen));

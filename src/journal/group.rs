@@ -339,8 +339,8 @@ impl Source {
                 let frame = segment.read(*at, &mut buffer).map_err(failed)?;
                 let frame = frame.filter(|it| it.owner == *owner && it.ordinal == 0);
                 let record = frame
-                    .and_then(|frame| Kind::of(frame.kind))
-                    .and_then(|kind| Record::decode(kind, &buffer).ok());
+                    .and_then(|frame| Some((Kind::of(frame.kind)?, frame.version)))
+                    .and_then(|(kind, version)| Record::decode(kind, version, &buffer).ok());
                 match record {
                     Some(record) => take(*owner, &record),
                     None => left.push(*owner),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::found::Index;
 use super::frame::frame_bytes;
-use super::record::{Kind, PAYLOAD_BYTES_MAX, Record, VERSION};
+use super::record::{Kind, PAYLOAD_BYTES_MAX, Record};
 use super::recovery::File;
 
 /// Records on their way into one segment.
@@ -56,8 +56,8 @@ impl Batch {
             self.bytes.truncate(at);
             return false;
         }
-        let kind = record.kind() as u8;
-        self.entries.push(Entry { owner, kind, version: VERSION, ordinal: 0, at, len });
+        let (kind, version) = (record.kind() as u8, record.kind().version());
+        self.entries.push(Entry { owner, kind, version, ordinal: 0, at, len });
         true
     }
 

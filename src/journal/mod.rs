@@ -23,6 +23,7 @@ mod frame;
 pub mod fuzzing;
 mod group;
 mod header;
+mod letter;
 mod live;
 mod options;
 mod reclaim;
@@ -42,10 +43,11 @@ pub use disk::Disk;
 pub use error::{JournalError, Reason, Result};
 pub use found::{Found, FoundKind, State};
 pub use group::{Journal, Owner};
+pub use letter::{DeadLetter, Origin};
 pub use options::{BYTES_MIN, Options, SyncPolicy};
 pub use record::{
-    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Record, Seal, Seen,
-    SessionOpened, Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan,
+    Checkpoint, Expect, Fate, Form, Kind, OutcomeKnown, Param, Record, Seal, Seen, SessionOpened,
+    Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan,
 };
 pub use recovery::{Records, Recovered, read};
 pub use report::{Finding, Report, What};

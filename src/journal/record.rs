@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::field::{
     Fields, Malformed, put_bytes, put_count, put_text, put_u16, put_u32, put_u64, put_uuid,
 };
+use super::letter::{self, DeadLetter};
 
-/// The version of every record that this code writes.
-pub(super) const VERSION: u8 = 1;
+/// The version of every record that this code writes, but for those of [`Kind::version`].
+const VERSION: u8 = 1;
 
 /// A record larger than this is refused: its length could not be written.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 1 << 31;
@@ -55,6 +56,14 @@ impl Kind {
             13 => Self::Doubted,
             _ => return None,
         })
+    }
+
+    /// The version in which this code writes it. Those before are read too.
+    pub(super) fn version(self) -> u8 {
+        match self {
+            Self::DeadLetter => letter::VERSION,
+            _ => VERSION,
+        }
     }
 
     /// Whether it is the first of its owner's records.
@@ -228,17 +237,6 @@ pub struct SubmissionOutcome<'a> {
     pub message: &'a str,
 }
 
-/// A submission that can never succeed, and why.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DeadLetter<'a> {
-    pub at_unix_ms: u64,
-    /// The statement that failed, from 0.
-    pub statement: u32,
-    pub sqlstate: &'a str,
-    pub message: &'a str,
-    pub detail: &'a str,
-}
-
 /// Written first into each segment: what the writer knew at that point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -319,13 +317,7 @@ impl<'a> Record<'a> {
                 put_text(out, it.sqlstate);
                 put_text(out, it.message);
             }
-            Self::DeadLetter(it) => {
-                put_u64(out, it.at_unix_ms);
-                put_u32(out, it.statement);
-                put_text(out, it.sqlstate);
-                put_text(out, it.message);
-                put_text(out, it.detail);
-            }
+            Self::DeadLetter(it) => it.encode(out),
             Self::Checkpoint(it) => {
                 for value in [it.next_owner, it.live_owners, it.live_bytes, it.at_unix_ms] {
                     put_u64(out, value);
@@ -334,7 +326,10 @@ impl<'a> Record<'a> {
         }
     }
 
-    pub(super) fn decode(kind: Kind, payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(kind: Kind, version: u8, payload: &'a [u8]) -> Result<Self, Malformed> {
+        if version == 0 || version > kind.version() {
+            return Err(Malformed);
+        }
         let mut f = Fields::new(payload);
         let record = match kind {
             Kind::SessionOpened => Self::SessionOpened(SessionOpened {
@@ -391,13 +386,7 @@ impl<'a> Record<'a> {
                 sqlstate: f.text()?,
                 message: f.text()?,
             }),
-            Kind::DeadLetter => Self::DeadLetter(DeadLetter {
-                at_unix_ms: f.u64()?,
-                statement: f.u32()?,
-                sqlstate: f.text()?,
-                message: f.text()?,
-                detail: f.text()?,
-            }),
+            Kind::DeadLetter => Self::DeadLetter(DeadLetter::decode(version, &mut f)?),
             Kind::Checkpoint => Self::Checkpoint(Checkpoint {
                 next_owner: f.u64()?,
                 live_owners: f.u64()?,
@@ -520,12 +509,4 @@ macro_rules! keep_to_itself {
     )*};
 }
 
-keep_to_itself!(
-    TransactionBegan,
-    Statement,
-    Submission,
-    Submitted,
-    Param,
-    SubmissionOutcome,
-    DeadLetter
-);
+keep_to_itself!(TransactionBegan, Statement, Submission, Submitted, Param, SubmissionOutcome);

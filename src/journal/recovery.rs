@@ -143,7 +143,8 @@ impl Recovered {
         let frame = segment.read(place.position(), buffer);
         let frame = frame.map_err(|error| self.failed(&segment.name, error))?;
         let Some(frame) = frame.filter(|frame| frame.owner == owner) else { return Ok(()) };
-        let record = Kind::of(frame.kind).and_then(|kind| Record::decode(kind, buffer).ok());
+        let record =
+            Kind::of(frame.kind).and_then(|kind| Record::decode(kind, frame.version, buffer).ok());
         if let Some(record) = record {
             take(&record);
         }

@@ -23,7 +23,7 @@ use super::frame::{self, Meta, frame_bytes};
 use super::header::{COPIES, ENDS_MAX, End, Header, RECORDS_AT, Secrets};
 use super::live::{Batch, Live};
 use super::options::{Geometry, Options};
-use super::record::{Checkpoint, Kind, Record, VERSION};
+use super::record::{Checkpoint, Kind, Record};
 use super::recovery::{File, Recovered, read_pinned};
 use super::segment::name_of;
 use super::storage::{Directory, Stored};
@@ -264,7 +264,7 @@ impl Writer {
         if position == RECORDS_AT {
             let meta = Meta {
                 kind: Kind::Checkpoint as u8,
-                version: VERSION,
+                version: Kind::Checkpoint.version(),
                 owner: 0,
                 ordinal: 0,
                 synced: current.synced,

@@ -25,36 +25,67 @@ pub fn parse(body: &[u8]) -> Result<ServerError, Malformed> {
             .iter()
             .position(|&b| b == 0)
             .ok_or(Malformed("an error field without its end"))?;
-        let text = || String::from_utf8_lossy(&after[..end]).into_owned();
-        match tag {
-            // `V` is never localised; `S` stands in for servers and poolers that lack it.
-            b'V' => {
-                error.severity = text();
-                severity_is_plain = true;
-            }
-            b'S' if !severity_is_plain => error.severity = text(),
-            b'C' => error.code = text(),
-            b'M' => error.message = text(),
-            b'D' => error.detail = Some(text()),
-            b'H' => error.hint = Some(text()),
-            b'P' => error.position = text().parse().ok(),
-            b'p' => error.internal_position = text().parse().ok(),
-            b'q' => error.internal_query = Some(text()),
-            b'W' => error.context = Some(text()),
-            b's' => error.schema = Some(text()),
-            b't' => error.table = Some(text()),
-            b'c' => error.column = Some(text()),
-            b'd' => error.datatype = Some(text()),
-            b'n' => error.constraint = Some(text()),
-            b'F' => error.file = Some(text()),
-            b'L' => error.line = text().parse().ok(),
-            b'R' => error.routine = Some(text()),
-            // The protocol asks to ignore what later servers may add.
-            _ => {}
+        let text = String::from_utf8_lossy(&after[..end]);
+        // `V` is never localised; `S` stands in for servers and poolers that lack it.
+        if tag != b'S' || !severity_is_plain {
+            set(&mut error, tag, &text);
         }
+        severity_is_plain |= tag == b'V';
         rest = &after[end + 1..];
     }
     Ok(error)
+}
+
+/// Sets one field. The protocol asks to ignore what later servers may add.
+pub fn set(error: &mut ServerError, tag: u8, text: &str) {
+    let some = || Some(text.to_owned());
+    match tag {
+        b'V' | b'S' => error.severity = text.to_owned(),
+        b'C' => error.code = text.to_owned(),
+        b'M' => error.message = text.to_owned(),
+        b'D' => error.detail = some(),
+        b'H' => error.hint = some(),
+        b'P' => error.position = text.parse().ok(),
+        b'p' => error.internal_position = text.parse().ok(),
+        b'q' => error.internal_query = some(),
+        b'W' => error.context = some(),
+        b's' => error.schema = some(),
+        b't' => error.table = some(),
+        b'c' => error.column = some(),
+        b'd' => error.datatype = some(),
+        b'n' => error.constraint = some(),
+        b'F' => error.file = some(),
+        b'L' => error.line = text.parse().ok(),
+        b'R' => error.routine = some(),
+        _ => {}
+    }
+}
+
+/// All fields that are there, by their letters: what [`set`] makes the same error of.
+pub fn list(error: &ServerError) -> Vec<(u8, String)> {
+    let text = |tag, text: &Option<String>| Some((tag, text.clone()?));
+    let number = |tag, number: Option<u32>| Some((tag, number?.to_string()));
+    let plain = |tag, text: &str| Some((tag, text.to_owned()));
+    let fields = [
+        plain(b'V', &error.severity),
+        plain(b'C', &error.code),
+        plain(b'M', &error.message),
+        text(b'D', &error.detail),
+        text(b'H', &error.hint),
+        number(b'P', error.position),
+        number(b'p', error.internal_position),
+        text(b'q', &error.internal_query),
+        text(b'W', &error.context),
+        text(b's', &error.schema),
+        text(b't', &error.table),
+        text(b'c', &error.column),
+        text(b'd', &error.datatype),
+        text(b'n', &error.constraint),
+        text(b'F', &error.file),
+        number(b'L', error.line),
+        text(b'R', &error.routine),
+    ];
+    fields.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -89,6 +120,11 @@ mod tests {
         for (field, expected) in texts {
             assert_eq!(field.as_deref(), Some(expected));
         }
+        let mut again = ServerError::default();
+        for (tag, text) in list(&error) {
+            set(&mut again, tag, &text);
+        }
+        assert_eq!(again, error);
     }
 
     #[test]

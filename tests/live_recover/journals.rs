@@ -2,11 +2,22 @@
 
 use segue::Verdict::{Committed, NeverSent, NotCommitted, Unknown};
 use segue::journal::{Fate, Key};
-use segue::{Client, ErrorKind};
+use segue::{Client, ClientEvent, ErrorKind};
 
 use crate::harness::{
     INSERT, Past, commit, flip, name, only, open_row, server, shared, system_identifier, verdicts,
 };
+
+/// How many transactions a callback that is put in place now is told of.
+fn told(client: &Client) -> Vec<usize> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    drop(client.on_event(move |event| {
+        if let ClientEvent::TransactionsFound { count } = event {
+            let _ = sender.send(*count);
+        }
+    }));
+    receiver.iter().collect()
+}
 
 #[test]
 fn what_is_done_is_forgotten_and_the_rest_is_found_again() {
@@ -19,6 +30,7 @@ fn what_is_done_is_forgotten_and_the_rest_is_found_again() {
     past.leave();
 
     let client = past.client("");
+    assert_eq!((told(&client), told(&client)), (vec![3], vec![]), "told once");
     let found = client.recover().unwrap();
     assert_eq!(verdicts(&found), [Committed, NotCommitted, NeverSent]);
     found[1].done().unwrap();
@@ -30,13 +42,15 @@ fn what_is_done_is_forgotten_and_the_rest_is_found_again() {
     assert_eq!(numbers(&client), [first, third], "within the same process");
     drop(client);
     let client = past.client("");
+    assert_eq!(told(&client), [2]);
     assert_eq!(numbers(&client), [first, third], "by the next one");
     for it in client.recover().unwrap() {
         it.done().unwrap();
     }
     assert!(numbers(&client).is_empty());
     drop(client);
-    assert!(numbers(&past.client("")).is_empty());
+    let client = past.client("");
+    assert!(numbers(&client).is_empty() && told(&client).is_empty());
 }
 
 /// What is found while the client works on is what the earlier process has left, and nothing else; and

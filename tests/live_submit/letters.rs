@@ -132,6 +132,17 @@ fn every_refusal_of_a_server_ends_as_a_dead_letter() {
     assert_eq!(ids(&table), []);
 }
 
+#[test]
+fn rows_that_are_expected_of_no_statement_are_refused() {
+    let (client, table) = (client(""), table());
+    let insert = format!("INSERT INTO {table} (id) VALUES (1)");
+    let early = Submission::new().expect_rows(1..=1).statement(&insert, &[]).unwrap();
+    let error = client.submit(early).unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Usage, Outcome::NotCommitted));
+    assert!(error.to_string().contains("ahead of any statement"), "{error}");
+    assert_eq!(client.submissions().unwrap().submitted, 0);
+}
+
 /// A dead letter, and a lane that it has stopped, outlive the client.
 #[test]
 fn dead_letters_outlive_the_client() {
@@ -145,7 +156,7 @@ fn dead_letters_outlive_the_client() {
     committed(&client.submit(lane(1)).unwrap());
     let poison = client.submit(lane(1)).unwrap();
     let behind = client.submit(lane(2).key(format!("behind {table}"))).unwrap();
-    refused(&poison);
+    let told = refused(&poison);
     let id = poison.id();
     drop(client);
     assert_eq!(refused(&poison).sqlstate(), "23505", "what is known stays known");
@@ -154,6 +165,13 @@ fn dead_letters_outlive_the_client() {
     let letters = client.dead_letters().unwrap();
     assert_eq!((letters.len(), letters[0].id, letters[0].sqlstate.as_str()), (1, id, "23505"));
     assert_eq!(letters[0].statements.len(), 1);
+    // Field by field as the server has sent it.
+    assert_eq!(letters[0].error.server_error(), told.server_error());
+    let server_error = letters[0].error.server_error().unwrap();
+    let names = (&server_error.table, &server_error.constraint, &server_error.schema);
+    assert_eq!(names.0.as_deref(), Some(&*table));
+    assert!(names.1.is_some() && names.2.as_deref() == Some("public"), "{names:?}");
+    assert!(server_error.routine.is_some() && server_error.line.is_some());
     assert_eq!(refused(&client.ticket(id).unwrap().unwrap()).sqlstate(), "23505");
     let behind = client.ticket_for_key(&format!("behind {table}")).unwrap().unwrap();
     assert_eq!(behind.poll().unwrap(), None);

@@ -3,8 +3,10 @@
 
 mod basics;
 mod crash;
+mod disk;
 mod failover;
 mod harness;
+mod keys;
 mod kill;
 mod letters;
 mod lost;

@@ -60,7 +60,8 @@ enum class event_kind : std::int32_t {
     /// A warning of the server's.
     notice = SEGUE_EVENT_NOTICE,
     /// A submission has become a dead letter.
-    submission_died = SEGUE_EVENT_SUBMISSION_DIED
+    submission_died = SEGUE_EVENT_SUBMISSION_DIED,
+    transactions_found = SEGUE_EVENT_TRANSACTIONS_FOUND
 };
 
 /// One event. It lives during the callback only; copy what is to be kept.

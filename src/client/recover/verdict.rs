@@ -160,3 +160,153 @@ fn says(
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::asker::Answer;
+    use super::super::case::SessionOf;
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::journal::{Found, FoundKind};
+    use crate::session::LedgerRow;
+
+    const ROW: Uuid = Uuid::from_u128(7);
+    const CLUSTER: u64 = 42;
+
+    fn seal(number: u64) -> Seal {
+        Seal { row: ROW, number, guarded: false }
+    }
+
+    fn case(state: State, doubtful: bool) -> Case {
+        let seals = match &state {
+            State::Sent(seals) => seals.clone(),
+            _ => Vec::new(),
+        };
+        let what = FoundKind::Transaction { session: 2, autocommit: false, began_unix_ms: 0 };
+        let session = SessionOf {
+            owner: 2,
+            session: Uuid::nil(),
+            system_identifier: CLUSTER,
+            database: "sales".to_owned(),
+            user: "till".to_owned(),
+        };
+        Case {
+            found: Found::of(what, state, doubtful),
+            session: Some(session),
+            session_owner: Some(2),
+            began_unix_ms: Some(0),
+            autocommit: false,
+            read_only: false,
+            begin: String::new(),
+            statements: 1,
+            seals,
+            commits_by_itself: false,
+        }
+    }
+
+    /// A ledger that had these numbers before the fence with the number `fence`.
+    fn ledger(numbers: &[u64], fence: u64) -> Answers {
+        let row = |numbers: &[u64]| {
+            let seq = numbers.iter().copied().max().unwrap_or(0);
+            let bit = |number: &u64| 1u64.checked_shl((seq - number) as u32).unwrap_or(0);
+            LedgerRow { id: ROW, seq, recent: numbers.iter().map(bit).sum() }
+        };
+        let behind = [numbers, &[fence]].concat();
+        let answer = Answer { before: row(numbers), behind: row(&behind) };
+        Answers { system_identifier: CLUSTER, rows: [(ROW, answer)].into() }
+    }
+
+    fn verdict(case: &Case, answers: &Answers) -> Verdict {
+        let judgement = judge(case, Ok(answers));
+        let unknown = judgement.verdict == Verdict::Unknown;
+        assert_eq!(
+            judgement.reason.is_some(),
+            unknown,
+            "a reason for what is unknown, and only that"
+        );
+        judgement.verdict
+    }
+
+    #[test]
+    fn the_ledger_decides_what_was_sent() {
+        let sent =
+            |numbers: &[u64]| case(State::Sent(numbers.iter().copied().map(seal).collect()), false);
+        assert_eq!(verdict(&sent(&[5]), &ledger(&[4, 5], 6)), Verdict::Committed);
+        assert_eq!(verdict(&sent(&[5]), &ledger(&[4], 6)), Verdict::NotCommitted);
+        assert_eq!(
+            verdict(&sent(&[5, 9]), &ledger(&[4, 9], 10)),
+            Verdict::Committed,
+            "any attempt"
+        );
+        // Without a number at or above it a zombie may commit yet.
+        assert_eq!(verdict(&sent(&[5]), &ledger(&[3], 4)), Verdict::Unknown);
+        assert_eq!(verdict(&sent(&[5]), &ledger(&[4], 500)), Verdict::Unknown, "not remembered");
+        assert_eq!(verdict(&sent(&[5]), &Answers::default()), Verdict::Unknown, "another cluster");
+        let none = Answers { system_identifier: CLUSTER, ..Answers::default() };
+        assert_eq!(verdict(&sent(&[5]), &none), Verdict::Unknown, "no such row");
+        let unsealed = case(State::Sent(vec![Seal { row: Uuid::nil(), ..seal(0) }]), false);
+        assert_eq!(verdict(&unsealed, &ledger(&[5], 6)), Verdict::Unknown);
+        let failed = Error::new(ErrorKind::Connect, "no server");
+        let judgement = judge(&sent(&[5]), Err(&failed));
+        assert_eq!(judgement.verdict, Verdict::Unknown);
+        assert!(judgement.reason.is_some_and(|reason| reason.contains("no server")));
+    }
+
+    #[test]
+    fn what_the_journal_knows_needs_no_ledger() {
+        let nothing = Answers::default();
+        let known = |fate| case(State::Known(fate), false);
+        assert_eq!(verdict(&known(Fate::Committed), &nothing), Verdict::Committed);
+        assert_eq!(verdict(&known(Fate::NotCommitted), &nothing), Verdict::NotCommitted);
+        assert_eq!(verdict(&known(Fate::Unknown), &nothing), Verdict::Unknown);
+        assert_eq!(verdict(&case(State::NeverSent, false), &nothing), Verdict::NeverSent);
+        assert!(wanted(&[known(Fate::Committed), case(State::NeverSent, false)]).is_empty());
+    }
+
+    /// Of what may be incomplete neither "never sent" nor "not committed" is said.
+    #[test]
+    fn a_doubtful_one_is_committed_or_unknown() {
+        let nothing = ledger(&[], 9);
+        for state in [
+            State::NeverSent,
+            State::Sent(vec![seal(5)]),
+            State::Known(Fate::NotCommitted),
+            State::Known(Fate::Unknown),
+        ] {
+            assert_eq!(
+                verdict(&case(state.clone(), true), &nothing),
+                Verdict::Unknown,
+                "{state:?}"
+            );
+        }
+        let sent = case(State::Sent(vec![seal(5)]), true);
+        assert_eq!(verdict(&sent, &ledger(&[5], 9)), Verdict::Committed);
+        assert_eq!(
+            verdict(&case(State::Known(Fate::Committed), true), &nothing),
+            Verdict::Committed
+        );
+    }
+
+    #[test]
+    fn what_commits_by_itself_is_not_the_ledgers_to_know() {
+        let by_itself = |state, autocommit| {
+            let mut case = case(state, false);
+            (case.commits_by_itself, case.autocommit) = (true, autocommit);
+            verdict(&case, &ledger(&[4], 6))
+        };
+        assert_eq!(by_itself(State::Sent(vec![seal(5)]), false), Verdict::Unknown);
+        assert_eq!(by_itself(State::NeverSent, false), Verdict::Unknown);
+        // An autocommit statement leaves together with what is on record as sent.
+        assert_eq!(by_itself(State::NeverSent, true), Verdict::NeverSent);
+    }
+
+    #[test]
+    fn each_row_is_asked_for_once_with_all_of_its_numbers() {
+        let sent =
+            |numbers: &[u64]| case(State::Sent(numbers.iter().copied().map(seal).collect()), false);
+        let wanted = wanted(&[sent(&[5, 9]), sent(&[3])]);
+        assert_eq!(wanted.len(), 1);
+        let row = &wanted[&ROW];
+        assert_eq!((row.lowest, row.highest, row.system_identifier), (3, 9, CLUSTER));
+    }
+}

@@ -10,10 +10,7 @@ use uuid::Uuid;
 use super::store::Death;
 use super::submission::Payload;
 use super::ticket::Ticket;
-use crate::error::{Error, ErrorKind, Outcome, ServerError};
-
-/// The SQLSTATE of [`ErrorKind::ServerCrash`].
-const SERVER_CRASH: &str = "57P02";
+use crate::error::Error;
 
 /// A submission that can never succeed as things are.
 #[derive(Clone)]
@@ -28,7 +25,10 @@ pub struct DeadLetter {
     /// The statement that failed, from 0, and all texts.
     pub statement: usize,
     pub statements: Vec<String>,
-    /// The server's error, unchanged; or Segue's own, for an expectation that was not met.
+    /// What its ticket tells: the server's error, unchanged, with all its fields; or Segue's own, for an
+    /// expectation that was not met.
+    pub error: Error,
+    /// Of the error.
     pub sqlstate: String,
     pub message: String,
     /// May hold values of the application's.
@@ -63,34 +63,15 @@ pub struct SubmissionStatus {
     pub problem: Option<String>,
 }
 
-impl Death {
-    /// Whether it has crashed the server each time.
-    pub fn of_crashes(&self) -> bool {
-        self.sqlstate == SERVER_CRASH
-    }
-
-    /// What its ticket tells.
-    pub fn error(&self) -> Error {
-        if self.sqlstate == "25P02" {
-            return Error::new(ErrorKind::TransactionFailed, self.message.clone());
-        }
-        if self.of_crashes() {
-            return Error::new(ErrorKind::ServerCrash, self.message.clone());
-        }
-        let server = ServerError {
-            severity: "ERROR".to_owned(),
-            code: self.sqlstate.clone(),
-            message: self.message.clone(),
-            detail: Some(self.detail.clone()).filter(|detail| !detail.is_empty()),
-            ..ServerError::default()
-        };
-        Error::server(server, Outcome::NotCommitted)
-    }
+/// The server's message, or Segue's own.
+pub(super) fn message(error: &Error) -> String {
+    error.server_error().map_or_else(|| error.to_string(), |server| server.message.clone())
 }
 
 /// `payload` is missing if the journal cannot be read.
 pub(super) fn letter(ticket: &Ticket, payload: Option<&Payload>, death: &Death) -> DeadLetter {
     let statements = payload.map(|payload| payload.statements.as_slice()).unwrap_or_default();
+    let server = death.error.server_error();
     DeadLetter {
         id: ticket.id(),
         key: ticket.key().map(str::to_owned),
@@ -99,9 +80,10 @@ pub(super) fn letter(ticket: &Ticket, payload: Option<&Payload>, death: &Death) 
         died_at: UNIX_EPOCH + Duration::from_millis(death.at_unix_ms),
         statement: usize::try_from(death.statement).unwrap_or(usize::MAX),
         statements: statements.iter().map(|it| it.sql.to_string()).collect(),
-        sqlstate: death.sqlstate.clone(),
-        message: death.message.clone(),
-        detail: Some(death.detail.clone()).filter(|detail| !detail.is_empty()),
+        error: death.error.clone(),
+        sqlstate: death.error.sqlstate().to_owned(),
+        message: message(&death.error),
+        detail: server.and_then(|it| it.detail.clone()),
     }
 }
 

@@ -224,7 +224,8 @@ impl Submissions {
         let entry = core.queue.get_mut(number).ok_or_else(|| no_dead_letter(id))?;
         entry.data.keep = Some(keep);
         kept.map_err(store::refused)?;
-        let crashed = entry.data.death.take().is_some_and(|death| death.of_crashes());
+        let death = entry.data.death.take();
+        let crashed = death.is_some_and(|it| it.error.kind() == ErrorKind::ServerCrash);
         entry.suspicion = if crashed { Suspicion::suspected() } else { Suspicion::default() };
         let ticket = entry.data.ticket.clone();
         ticket.reopen();

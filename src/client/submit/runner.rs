@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::letter;
 use super::pipe::{Answer, Fate};
 use super::queue::{Job, Verdict};
 use super::shared::Shared;
@@ -472,13 +473,10 @@ impl Runner {
         self.pause = PAUSE_MIN;
         let keep = self.shared.lock().queue.get_mut(number).and_then(|it| it.data.keep.take());
         let Some(mut keep) = keep else { return };
-        let server = error.server_error();
         let death = Death {
             at_unix_ms: unix_ms(),
             statement: u32::try_from(statement).unwrap_or(u32::MAX),
-            sqlstate: error.sqlstate().to_owned(),
-            message: error.to_string(),
-            detail: server.and_then(|it| it.detail.clone()).unwrap_or_default(),
+            error: error.clone(),
         };
         let kept = self.shared.store.bury(&mut keep, &death);
         let mut core = self.shared.lock();
@@ -490,8 +488,8 @@ impl Runner {
                 let event = ClientEvent::SubmissionDied {
                     id: ticket.id(),
                     key: ticket.key().map(str::to_owned),
-                    sqlstate: death.sqlstate.clone(),
-                    message: death.message.clone(),
+                    sqlstate: error.sqlstate().to_owned(),
+                    message: letter::message(&error),
                 };
                 entry.data.death = Some(Box::new(death));
                 core.totals.died += 1;

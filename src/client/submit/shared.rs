@@ -242,7 +242,7 @@ impl Core {
         let payload = Arc::new(payload);
         let ticket = Ticket::new(payload.id, payload.key.clone());
         if let Some(death) = &death {
-            ticket.tell(Err(death.error()));
+            ticket.tell(Err(death.error.clone()));
         }
         let (number, dead) = (keep.number(), death.is_some());
         let mut new = new(number, &payload, payload.bytes(), &ticket, death.map(Box::new));

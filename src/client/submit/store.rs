@@ -11,11 +11,12 @@ use uuid::Uuid;
 use super::submission::Payload;
 pub use crate::client::journal::unix_ms;
 use crate::client::journal::{FileJournal, cannot_open};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::journal::{
-    self, Fate, FoundKind, Journal, JournalError, Owner, Reason, Record, Recovered,
+    self, Fate, FoundKind, Journal, JournalError, Origin, Owner, Reason, Record, Recovered,
     SubmissionOutcome,
 };
+use crate::wire::error_fields;
 
 /// The keeper of submissions.
 pub struct Store {
@@ -30,14 +31,13 @@ pub struct Store {
 pub struct Keep(Option<Owner>, u64);
 
 /// Why a submission can never succeed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Death {
     pub at_unix_ms: u64,
     /// From 0.
     pub statement: u32,
-    pub sqlstate: String,
-    pub message: String,
-    pub detail: String,
+    /// What its ticket tells.
+    pub error: Error,
 }
 
 /// A submission that had not ended when the journal was opened.
@@ -66,13 +66,8 @@ impl Store {
             let read = recovered.records(found, |record| match record {
                 Record::Submission(it) => payload = Some(Payload::from_record(it)),
                 Record::DeadLetter(it) => {
-                    death = Some(Death {
-                        at_unix_ms: it.at_unix_ms,
-                        statement: it.statement,
-                        sqlstate: it.sqlstate.to_owned(),
-                        message: it.message.to_owned(),
-                        detail: it.detail.to_owned(),
-                    });
+                    let (at_unix_ms, statement) = (it.at_unix_ms, it.statement);
+                    death = Some(Death { at_unix_ms, statement, error: error_of(it) });
                 }
                 // A dead letter that is to be run again.
                 Record::SubmissionOutcome(it) if it.fate == Fate::NotCommitted => death = None,
@@ -84,16 +79,7 @@ impl Store {
                 continue;
             };
             if found.doubtful && death.is_none() {
-                death = Some(Death {
-                    at_unix_ms: unix_ms(),
-                    sqlstate: "XX001".to_owned(),
-                    message:
-                        "the journal was found damaged, and records of this submission may be \
-                              missing; it may be committed: retry it (it is never executed twice) \
-                              or purge it"
-                            .to_owned(),
-                    ..Death::default()
-                });
+                death = Some(Death { at_unix_ms: unix_ms(), statement: 0, error: damaged() });
             }
             take(Unended { keep: Keep(Some(journal.adopt(found)), found.owner), payload, death });
         }
@@ -135,16 +121,15 @@ impl Store {
 
     /// It can never succeed.
     pub fn bury(&self, keep: &mut Keep, death: &Death) -> Result<(), JournalError> {
-        self.write(
-            keep,
-            &Record::DeadLetter(journal::DeadLetter {
-                at_unix_ms: death.at_unix_ms,
-                statement: death.statement,
-                sqlstate: &death.sqlstate,
-                message: &death.message,
-                detail: &death.detail,
-            }),
-        )
+        let (origin, said) = said(&death.error);
+        let fields = error_fields::list(&said);
+        let letter = journal::DeadLetter {
+            at_unix_ms: death.at_unix_ms,
+            statement: death.statement,
+            origin,
+            fields: fields.iter().map(|(tag, text)| (*tag, text.as_str())).collect(),
+        };
+        self.write(keep, &Record::DeadLetter(letter))
     }
 
     /// A dead letter is to be run again.
@@ -198,6 +183,48 @@ impl Keep {
     pub fn number(&self) -> u64 {
         self.1
     }
+}
+
+/// What the journal keeps of an error: whose it is, and its fields.
+fn said(error: &Error) -> (Origin, ServerError) {
+    let origin = match error.kind() {
+        ErrorKind::TransactionFailed => Origin::Unmet,
+        ErrorKind::ServerCrash => Origin::Crash,
+        _ => Origin::Server,
+    };
+    let own = || ServerError {
+        severity: "ERROR".to_owned(),
+        code: error.sqlstate().to_owned(),
+        message: error.to_string(),
+        ..ServerError::default()
+    };
+    (origin, error.server_error().cloned().unwrap_or_else(own))
+}
+
+/// The error of which the journal keeps this.
+fn error_of(letter: &journal::DeadLetter<'_>) -> Error {
+    let mut said = ServerError::default();
+    for (tag, text) in &letter.fields {
+        error_fields::set(&mut said, *tag, text);
+    }
+    match letter.origin {
+        Origin::Unmet => Error::new(ErrorKind::TransactionFailed, said.message),
+        Origin::Crash => Error::new(ErrorKind::ServerCrash, said.message),
+        _ => Error::server(said, Outcome::NotCommitted),
+    }
+}
+
+fn damaged() -> Error {
+    let error = ServerError {
+        severity: "ERROR".to_owned(),
+        code: "XX001".to_owned(),
+        message:
+            "the journal was found damaged, and records of this submission may be missing; it may \
+                  be committed: retry it (it is never executed twice) or purge it"
+                .to_owned(),
+        ..ServerError::default()
+    };
+    Error::server(error, Outcome::NotCommitted)
 }
 
 /// What the application is told of a submission that could not be kept.

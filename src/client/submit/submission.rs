@@ -27,6 +27,8 @@ pub struct Submission {
     lane: Option<String>,
     key: Option<String>,
     stop_on_failure: bool,
+    /// Rows were expected of no statement.
+    misplaced: bool,
 }
 
 /// One statement of a submission.
@@ -103,7 +105,8 @@ impl Submission {
     }
 
     /// So many rows must the statement added last affect or return, or nothing of the submission is
-    /// committed and it becomes a dead letter.
+    /// committed and it becomes a dead letter. Ahead of any statement it is an error, which handing over
+    /// tells.
     #[must_use]
     pub fn expect_rows(mut self, rows: impl RangeBounds<u64>) -> Self {
         let min = match rows.start_bound() {
@@ -116,8 +119,9 @@ impl Submission {
             Bound::Excluded(max) => max.saturating_sub(1),
             Bound::Unbounded => u64::MAX,
         };
-        if let Some(statement) = self.statements.last_mut() {
-            statement.expect = Some((min, max));
+        match self.statements.last_mut() {
+            Some(statement) => statement.expect = Some((min, max)),
+            None => self.misplaced = true,
         }
         self
     }
@@ -150,6 +154,12 @@ impl Submission {
     pub(super) fn into_payload(self, now_unix_ms: u64) -> Result<Payload> {
         if self.statements.is_empty() {
             return Err(usage("a submission needs a statement; nothing was handed over"));
+        }
+        if self.misplaced {
+            return Err(usage(
+                "expect_rows stands ahead of any statement; it belongs behind the one of which rows are \
+                 expected; nothing was handed over",
+            ));
         }
         if self.stop_on_failure && self.lane.is_none() {
             return Err(usage("stop_on_failure means nothing without a lane; give it one"));
@@ -338,6 +348,14 @@ mod tests {
         for sql in ["INSERT INTO t VALUES (1)", "SET LOCAL a.b = 'c'", "CALL p()", "SELECT f()"] {
             assert!(Submission::new().statement(sql, &[]).is_ok(), "{sql}");
         }
+    }
+
+    #[test]
+    fn rows_are_expected_of_a_statement() {
+        let early = Submission::new().expect_rows(1..=1).statement("SELECT 1", &[]).unwrap();
+        let error = early.into_payload(0).err().expect("it is refused");
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("expect_rows"), "{error}");
     }
 
     #[test]

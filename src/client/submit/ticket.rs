@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::client::process;
+use crate::error::{Error, ErrorKind, Outcome, Result};
 
 /// What a committed submission has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Ticket(Arc<Shared>);
 struct Shared {
     id: Uuid,
     key: Option<Arc<str>>,
+    /// In another one, a child of fork(), nobody tells it anything, and its lock may be held for ever.
+    process: u32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -44,7 +47,12 @@ struct State {
 
 impl Ticket {
     pub(super) fn new(id: Uuid, key: Option<Arc<str>>) -> Self {
-        Self(Arc::new(Shared { id, key, state: Mutex::default(), changed: Condvar::new() }))
+        Self::of_process(process::id(), id, key)
+    }
+
+    fn of_process(process: u32, id: Uuid, key: Option<Arc<str>>) -> Self {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Shared { id, key, process, state, changed }))
     }
 
     /// Under this id it is found again: by [`Client::ticket`](crate::Client::ticket), and in the
@@ -61,11 +69,13 @@ impl Ticket {
     /// What has become of it: `None` while that is not known. An error whose outcome is
     /// [`NotCommitted`](crate::Outcome::NotCommitted) means that it is a dead letter now.
     pub fn poll(&self) -> Result<Option<Executed>> {
+        self.check_process()?;
         self.lock().outcome.clone().transpose()
     }
 
     /// As [`poll`](Self::poll), but waits for at most `timeout`.
     pub fn wait(&self, timeout: Duration) -> Result<Option<Executed>> {
+        self.check_process()?;
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.lock();
         loop {
@@ -87,8 +97,11 @@ impl Ticket {
     }
 
     /// Calls `callback` once its outcome is known: here and now if it is, else on a thread of the
-    /// client's, which must not be blocked.
+    /// client's, which must not be blocked. In a child of fork() it is told [`ErrorKind::Forked`].
     pub fn on_done(&self, callback: impl FnOnce(&Result<Executed>) + Send + 'static) {
+        if let Err(forked) = self.check_process() {
+            return callback(&Err(forked));
+        }
         let known = {
             let mut state = self.lock();
             match &state.outcome {
@@ -131,6 +144,15 @@ impl Ticket {
         }
     }
 
+    fn check_process(&self) -> Result<()> {
+        if self.0.process == process::id() {
+            return Ok(());
+        }
+        let message = "the ticket was made before fork(): what becomes of the submission is known to the \
+                       parent process";
+        Err(Error::new(ErrorKind::Forked, message).with_outcome(Outcome::Unknown))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +169,6 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn everybody_hears_of_the_outcome() {
@@ -164,6 +185,21 @@ mod tests {
         assert_eq!(waiter.join().unwrap(), Some(done));
         ticket.on_done(move |outcome| sender.send(outcome.is_ok()).unwrap());
         assert_eq!(receiver.iter().collect::<Vec<_>>(), [true, true]);
+    }
+
+    /// As a child of fork() has it, of whose lock another thread may have been in possession.
+    #[test]
+    fn a_ticket_of_another_process_tells_so_and_does_not_wait() {
+        let ticket = Ticket::of_process(process::id() + 1, Uuid::nil(), None);
+        let held = ticket.lock();
+        for told in [ticket.poll(), ticket.wait(Duration::MAX)] {
+            let error = told.unwrap_err();
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Forked, Outcome::Unknown));
+        }
+        let (sender, receiver) = channel();
+        ticket.on_done(move |outcome| sender.send(outcome.clone()).unwrap());
+        assert_eq!(receiver.recv().unwrap().unwrap_err().kind(), ErrorKind::Forked);
+        drop(held);
     }
 
     #[test]

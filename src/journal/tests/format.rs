@@ -16,14 +16,14 @@ use crate::journal::frame::{self, FRAME_BYTES, Frame, Meta};
 use crate::journal::header::{End, HEADER_BYTES, Header, HeaderError, Secrets};
 use crate::journal::segment::{name_of, number_of};
 use crate::journal::{
-    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, OutcomeKnown, Param, Reason, Record, Seal,
-    Seen, Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan, read,
+    Checkpoint, DeadLetter, Expect, Fate, Form, Kind, Origin, OutcomeKnown, Param, Reason, Record,
+    Seal, Seen, Statement, Submission, SubmissionOutcome, Submitted, TransactionBegan, read,
 };
 
 fn there_and_back(record: &Record<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
-    let decoded = Record::decode(record.kind(), &bytes);
+    let decoded = Record::decode(record.kind(), record.kind().version(), &bytes);
     assert!(decoded.as_ref() == Ok(record), "{record:?}");
     bytes
 }
@@ -77,9 +77,8 @@ fn examples() -> Vec<Record<'static>> {
         Record::DeadLetter(DeadLetter {
             at_unix_ms: 1,
             statement: 2,
-            sqlstate: "23514",
-            message: "secret",
-            detail: "secret",
+            origin: Origin::Server,
+            fields: vec![(b'C', "23514"), (b'M', "secret"), (b'D', "secret"), (b'n', "s_check")],
         }),
         Record::Checkpoint(Checkpoint {
             next_owner: 1,
@@ -104,6 +103,35 @@ fn each_kind_comes_back() {
     assert_eq!(kinds, all);
 }
 
+/// What an earlier version of Segue has written of a dead letter.
+#[test]
+fn the_first_version_of_a_dead_letter_is_read() {
+    let first = |sqlstate: &str, message: &str, detail: &str| {
+        let mut bytes = vec![7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0];
+        for text in [sqlstate, message, detail] {
+            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    };
+    let bytes = first("23505", "ERROR: duplicate", "Key (id)=(1)");
+    let Ok(Record::DeadLetter(it)) = Record::decode(Kind::DeadLetter, 1, &bytes) else {
+        panic!("not read");
+    };
+    assert_eq!((it.at_unix_ms, it.statement, it.origin), (7, 2, Origin::Server));
+    let expected = [(b'V', "ERROR"), (b'C', "23505"), (b'M', "duplicate"), (b'D', "Key (id)=(1)")];
+    assert_eq!(it.fields, expected);
+    assert_eq!(it.field(b'H'), None);
+    let bytes = first("25P02", "3 rows", "");
+    let Ok(Record::DeadLetter(it)) = Record::decode(Kind::DeadLetter, 1, &bytes) else {
+        panic!("not read");
+    };
+    assert_eq!((it.origin, it.field(b'D')), (Origin::Unmet, None));
+    for version in [0, 2, 3] {
+        assert!(Record::decode(Kind::DeadLetter, version, &bytes).is_err());
+    }
+}
+
 /// Of every kind but raw data, any prefix, and anything behind it, is refused.
 #[test]
 fn what_is_shorter_or_longer_is_refused() {
@@ -113,10 +141,16 @@ fn what_is_shorter_or_longer_is_refused() {
         }
         let mut bytes = there_and_back(&record);
         for len in 0..bytes.len() {
-            assert!(Record::decode(record.kind(), &bytes[..len]).is_err(), "{record:?} {len}");
+            assert!(
+                Record::decode(record.kind(), record.kind().version(), &bytes[..len]).is_err(),
+                "{record:?} {len}"
+            );
         }
         bytes.push(0);
-        assert!(Record::decode(record.kind(), &bytes).is_err(), "{record:?}");
+        assert!(
+            Record::decode(record.kind(), record.kind().version(), &bytes).is_err(),
+            "{record:?}"
+        );
     }
 }
 
@@ -323,7 +357,9 @@ proptest! {
     #[test]
     fn no_bytes_make_a_record_panic(kind in 0u8..20, bytes in vec(any::<u8>(), 0..300)) {
         if let Some(kind) = Kind::of(kind) {
-            let _ = Record::decode(kind, &bytes);
+            for version in 0..4 {
+                let _ = Record::decode(kind, version, &bytes);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! * [`Cluster`]: a primary and its standbys, started in a directory that goes away with them.
 //! * [`Server`]: one of them: killed, stopped, paused, promoted, asked.
 //! * [`proxy`]: a TCP proxy that stalls, drops, resets, delays and corrupts.
+//! * [`SmallDisk`]: a file system that can be full, or read-only.
 //! * [`netns`]: a network of its own for a server, whose packets can be dropped.
 //!
 //! The servers die with the process that started them, even when that is killed by SIGKILL.
@@ -12,6 +13,7 @@
 mod binaries;
 mod cluster;
 mod control;
+mod disk;
 mod error;
 mod lifecycle;
 pub mod netns;
@@ -28,6 +30,7 @@ mod workdir;
 pub use binaries::Binaries;
 pub use cluster::{APP_PASSWORD, Auth, Cluster, ClusterBuilder, DATABASE, Replication, USER};
 pub use control::Row;
+pub use disk::SmallDisk;
 pub use error::{Error, Result};
 pub use server::Server;
 pub use tls::TlsFiles;

@@ -77,11 +77,15 @@ fn submission(recovered: &Recovered, entry: &Entry, values: bool) -> Result<Exit
             }
         }
         // The server's message may quote values.
-        Record::DeadLetter(it) if values => out(&format!("      {}: {}", it.sqlstate, it.message)),
+        Record::DeadLetter(it) if values => {
+            for (_, text) in it.fields.iter().filter(|(tag, _)| b"CMDHW".contains(tag)) {
+                out(&format!("      {text}"));
+            }
+        }
         Record::DeadLetter(it) => {
             out(&format!(
                 "      dead letter: SQLSTATE {}, statement {}",
-                it.sqlstate,
+                it.field(b'C').unwrap_or_default(),
                 it.statement + 1
             ));
         }
