@@ -56,6 +56,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (142108, "a fence in a row that the server never had turned the ledger off"),
     (156094, "a commit that one lost server's ledger had was told without asking the next one's"),
     (264933, "the model took what a failed string had made savepoints of for gone"),
+    (489, "a commit that was found in the ledger was told before the backup had it"),
     (296868, "a COPY that began without a ledger and ended with one was not sealed"),
 ];
 
