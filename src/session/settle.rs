@@ -83,12 +83,12 @@ impl Session {
     /// over now.
     pub fn handle_backup(&mut self, confirmed: Result<()>) {
         let Some(awaiting) = self.awaiting.take() else { return };
-        let unconfirmed = confirmed.is_err();
-        if let Err(error) = confirmed {
-            self.emit(Event::Error(error.with_outcome(Outcome::Committed)));
-        }
+        let unconfirmed = confirmed.err().map(|error| error.with_outcome(Outcome::Committed));
         match awaiting {
-            Awaiting::Answered(status) => self.settle_unit(status, None),
+            Awaiting::Answered(status) => {
+                unconfirmed.into_iter().for_each(|error| self.emit(Event::Error(error)));
+                self.settle_unit(status, None);
+            }
             Awaiting::Found => self.found_is_settled(unconfirmed),
         }
     }

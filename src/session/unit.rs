@@ -204,10 +204,10 @@ pub(super) struct Unit {
     pub verdict: Option<Verdict>,
     /// The ledger of a server that is lost had its commit.
     pub found: bool,
-    /// It was found, and need not wait for the backup any more; and whether an error has been told of it
-    /// because no backup has confirmed it.
+    /// It was found, and need not wait for the backup any more; and what is told with it if no backup has
+    /// confirmed it.
     pub backed: bool,
-    pub unconfirmed: bool,
+    pub unconfirmed: Option<Error>,
     /// Of an autocommit unit: whether the journal on disk has it. Of a transaction, that is the
     /// transaction's.
     pub filed: Filed,
@@ -264,7 +264,7 @@ impl Unit {
             verdict: None,
             found: false,
             backed: false,
-            unconfirmed: false,
+            unconfirmed: None,
             filed: Filed::No,
             handed_over: false,
             filed_len: 0,

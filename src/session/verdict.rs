@@ -20,10 +20,12 @@ impl Session {
                 (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
             // Which of several attempts has committed is not known, and each may have replied otherwise.
             let several = unit.losses > 1;
-            let unconfirmed = unit.unconfirmed;
+            let unconfirmed = unit.unconfirmed.take();
             match verdict {
                 Verdict::Committed => {
                     self.note_found(seal);
+                    let told = unconfirmed.is_some();
+                    unconfirmed.into_iter().for_each(|error| self.emit(Event::Error(error)));
                     if commit {
                         self.settings.commit();
                         self.finish_transaction(true);
@@ -31,7 +33,7 @@ impl Session {
                     }
                     self.note_success();
                     self.settings.commit();
-                    if (!user_done || several) && !unconfirmed {
+                    if (!user_done || several) && !told {
                         self.emit(Event::Error(reply_lost()));
                     }
                     self.emit(Event::Ready(Status::Idle));
@@ -67,9 +69,8 @@ impl Session {
         };
         if self.wants_link() {
             // No server can be had, and the application has waited for as long as it wants to.
-            self.units[index].unconfirmed = true;
+            self.units[index].unconfirmed = Some(unbacked());
             self.units[index].backed = true;
-            self.emit(Event::Error(unbacked()));
         } else if self.awaiting.is_none() {
             self.awaiting = Some(Awaiting::Found);
             self.emit(Event::AwaitBackup { ledger_row: seal.row, number: seal.number });
@@ -77,8 +78,8 @@ impl Session {
         self.awaiting.is_some()
     }
 
-    /// The backup has what was found in the ledger, or it is not known whether it has.
-    pub(super) fn found_is_settled(&mut self, unconfirmed: bool) {
+    /// The backup has what was found in the ledger, or an error says why that is not known.
+    pub(super) fn found_is_settled(&mut self, unconfirmed: Option<Error>) {
         let at = if self.commit_is_decided() { self.units.len() - 1 } else { self.front };
         let Some(unit) = self.units.get_mut(at) else { return };
         unit.backed = true;
