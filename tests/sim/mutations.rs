@@ -50,6 +50,7 @@ mod present {
                 scope.spawn(|| {
                     while let Some(it) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let found = noticed(*it, seeds);
+                        eprintln!("{it:?}: {found:?}");
                         results.lock().unwrap().push((*it, found));
                     }
                 });
