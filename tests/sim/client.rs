@@ -58,7 +58,7 @@ impl Client {
         world.note(|| format!("client {number}: {access:?}, {options:?}"));
         Self {
             number,
-            session: Session::new(options, u128::from(plan.seed) << 8 | number as u128 + 1),
+            session: Session::new(options, (u128::from(plan.seed) << 8) | (number as u128 + 1)),
             app,
             statements: HashMap::new(),
             link: None,

@@ -13,6 +13,9 @@ use crate::client::Client;
 use crate::isolation::Isolation;
 use crate::world::World;
 
+/// The lists that a transaction has read, by their keys.
+type Reads = BTreeMap<i64, Vec<Vec<i64>>>;
+
 #[derive(Default)]
 struct Graph {
     levels: Vec<Isolation>,
@@ -84,11 +87,11 @@ pub fn check<'a>(world: &World, clients: impl Iterator<Item = &'a Client>) -> Re
     let lists_of_all = &world.servers[world.primary].state.acct;
     let mut graph = Graph::default();
     let mut writers: HashMap<i64, usize> = HashMap::new();
-    let mut readers: Vec<(usize, &[i64], BTreeMap<i64, Vec<Vec<i64>>>)> = Vec::new();
+    let mut readers: Vec<(usize, &[i64], Reads)> = Vec::new();
     for transaction in clients.flat_map(|client| &client.app.committed) {
         let node = graph.add(transaction.isolation);
         writers.extend(transaction.ids.iter().map(|id| (*id, node)));
-        let mut reads: BTreeMap<i64, Vec<Vec<i64>>> = BTreeMap::new();
+        let mut reads = Reads::new();
         for (key, list) in lists(&transaction.seen) {
             reads.entry(key).or_default().push(list);
         }

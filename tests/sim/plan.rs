@@ -45,7 +45,7 @@ impl Plan {
             For::Client(number) => (5, number as u64),
             For::Files(number) => (6, number as u64),
         };
-        Rng::new(Rng::new(self.seed).next() ^ Rng::new(kind << 32 | number).next())
+        Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }
 }
 
