@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test test-c test-packaging test-python fuzz bench bench-python chaos lint clean build header install uninstall
+.PHONY: help setup demo test test-c test-packaging test-python fuzz bench bench-python chaos sim sim-mutations lint clean build header install uninstall
 
 help:
 	@echo "make demo    kill a real primary under a real workload, and see nothing lost"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz MINUTES=10   the fuzz targets, so long each"
 	@echo "make bench   the benchmarks; make bench-python: the wheel beside psycopg and asyncpg"
 	@echo "make chaos MINUTES=2   real clients on a real Patroni cluster under faults, as root; docs/chaos.md"
+	@echo "make sim SEEDS=100000 FROM=0   the simulation, on all cores; make sim-mutations: is it any good? docs/simulation.md"
 	@echo "make setup   install what these need (PostgreSQL, a C toolchain, network tools)"
 	@echo "make lint    formatting and clippy"
 	@echo "make header  write include/segue.h anew from src/ffi"
@@ -56,6 +57,17 @@ MINUTES ?= 2
 # More options of `python -m chaos`: make chaos MINUTES=30 CHAOS="--mode async --seed 7".
 chaos: setup
 	@sh scripts/chaos.sh --minutes $(MINUTES) $(CHAOS)
+
+SEEDS ?= 20000
+FROM ?= 0
+
+sim:
+	SEGUE_SIM_SEEDS=$(SEEDS) SEGUE_SIM_FROM=$(FROM) $(CARGO) test --profile sim --no-default-features \
+		--test sim every_promise -- --nocapture
+
+sim-mutations:
+	$(CARGO) test --profile sim --no-default-features --features mutations \
+		--test sim every_deliberate -- --nocapture
 
 build:
 	$(CARGO) build --release --lib --bin segue

@@ -10,6 +10,7 @@
 //! * [`link`]: sockets: dialling, TLS, authentication, blocking transport.
 //! * [`wire`]: PostgreSQL's protocol as pure bytes <-> messages.
 //! * [`config`]: what the user asks for. [`error`]: what went wrong and what became of it.
+//! * `mutation`: deliberate faults for the simulation, in builds for it alone.
 
 #[forbid(unsafe_code)]
 pub mod client;
@@ -25,6 +26,13 @@ mod ffi;
 pub mod journal;
 #[forbid(unsafe_code)]
 pub mod link;
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+#[forbid(unsafe_code)]
+mod mutation;
 #[forbid(unsafe_code)]
 pub mod session;
 #[forbid(unsafe_code)]

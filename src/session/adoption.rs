@@ -19,6 +19,7 @@ use super::unit::{CopyIn, Seal, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, half_told, unknown};
 use super::{LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::mutation::{self, Mutation};
 use crate::wire::Malformed;
 use crate::wire::frame::{Frame, Status};
 use crate::wire::row::Values;
@@ -58,7 +59,8 @@ impl Session {
         if !self.wants_link() {
             return Err(Error::new(ErrorKind::Usage, "the session has a link already"));
         }
-        if self.options.writes && link.timeline < self.timeline_floor {
+        let checked = !mutation::on(Mutation::TimelineNotChecked);
+        if self.options.writes && link.timeline < self.timeline_floor && checked {
             return Err(Error::new(
                 ErrorKind::Connect,
                 format!(
@@ -73,7 +75,9 @@ impl Session {
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.seals.suspended = false;
-        self.prepared.reset(&link.prepared);
+        if !mutation::on(Mutation::PreparedOutliveLink) {
+            self.prepared.reset(&link.prepared);
+        }
         self.internals_ready = internals::are_prepared(link.ledger, &link.prepared);
         self.parameters.extend(link.parameters.iter().cloned());
         let mut adoption = Adoption::default();
@@ -206,7 +210,9 @@ impl Session {
             Some(Step::Fence)
                 if [SQLSTATE_FENCED, SQLSTATE_NO_ROW].contains(&error.code.as_str()) => {}
             // What became of the commits in flight must not be given up for that.
-            Some(Step::Fence | Step::Look) if passes(&error) => self.give_up_link = true,
+            Some(Step::Fence | Step::Look | Step::Confirm) if passes(&error) => {
+                self.give_up_link = true;
+            }
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.
@@ -304,6 +310,7 @@ impl Session {
     /// Whether an attempt that may still be running could commit under a number of this session's.
     pub(super) fn has_undecided_seals(&self) -> bool {
         self.seals.enabled
+            && !mutation::on(Mutation::FenceLeftOut)
             && self
                 .units
                 .range(self.front..)
@@ -352,6 +359,7 @@ impl Session {
         let committed =
             |seal: Seal| adoption.rows.iter().any(|row| row.id == seal.row && row.has(seal.number));
         self.returned
+            && !mutation::on(Mutation::ConfirmationLeftOut)
             && adoption.looked
             && !adoption.confirmed
             && self.seals.enabled
@@ -389,7 +397,10 @@ impl Session {
                 unit.verdict = Some(unit.without_ledger(unknown("the commit")));
                 continue;
             }
-            if row.is_some_and(|row| row.has(seal.number)) {
+            let found = row.is_some_and(|row| row.has(seal.number));
+            let found = found && !mutation::on(Mutation::FoundTakenForAbsent)
+                || mutation::on(Mutation::AbsentTakenForFound);
+            if found {
                 unit.verdict = Some(Verdict::Committed);
                 continue;
             }
@@ -405,7 +416,8 @@ impl Session {
                 unit.verdict = Some(Verdict::Failed(half_told()));
             } else if let Some(row) = row {
                 // Passed by one behind it, or by a fence: under neither can it commit any more.
-                if row.seq >= seal.number && !followed {
+                let anew = mutation::on(Mutation::ReplayTakesNewNumber);
+                if (row.seq >= seal.number && !followed) || anew {
                     unit.seal = Some(self.seals.allot(seal.guarded));
                 } else {
                     unit.passed_over = row.seq > seal.number;

@@ -20,6 +20,7 @@ use super::transaction::Transaction;
 use super::unit::{CopyIn, Promise, Purpose, Steps, Unit, Verdict};
 use super::{Event, Phase, Session};
 use crate::error::Error;
+use crate::mutation::{self, Mutation};
 
 /// What is handed over; it belongs to the *entry* whose number is given beside it.
 #[derive(Debug)]
@@ -262,7 +263,10 @@ impl Session {
             Transaction::Open(open) => open.filed.entry(),
             _ => self.units.range(self.front..).find_map(|unit| unit.filed.entry()),
         };
-        let ended = |alive: &Alive| needed.is_none_or(|first| alive.entry < first);
+        let early = mutation::on(Mutation::EntryEndedEarly);
+        let ended = |alive: &Alive| {
+            needed.is_none_or(|first| alive.entry < first) || (early && !alive.rows.is_empty())
+        };
         while self.files.alive.front().is_some_and(ended) {
             let Some(alive) = self.files.alive.pop_front() else { break };
             take(alive.entry, Filing::Ended);
@@ -303,7 +307,8 @@ impl Session {
             _ => unit.filed,
         };
         let promise = unit.promise();
-        promise.is_some() && promise != unit.promised && filed != Filed::Lost
+        let awaited = !mutation::on(Mutation::PromiseNotAwaited);
+        promise.is_some() && promise != unit.promised && filed != Filed::Lost && awaited
     }
 
     /// Holds a unit back, and with it all that follows, until the journal has its promise.

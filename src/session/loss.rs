@@ -8,6 +8,7 @@ use super::unit::{CopyIn, Purpose, Unit, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, unknown};
 use super::{Event, Phase, Session};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
 
 /// A statement under which so many links were lost is not run again.
@@ -35,7 +36,9 @@ impl Session {
         self.give_up_link = false;
         self.status = Status::Idle;
         self.internals_ready = false;
-        self.prepared.clear();
+        if !mutation::on(Mutation::PreparedOutliveLink) {
+            self.prepared.clear();
+        }
         if self.zombies.len() == ZOMBIES {
             self.zombies.remove(0);
         }
@@ -156,6 +159,8 @@ impl Session {
                 }
             } else if unit.autocommit && reads && unit.unprotected == Some(FATAL_STATEMENT) {
                 unit.verdict = Some(Verdict::Failed(fatal_statement()));
+            } else if unit.autocommit && !reads && mutation::on(Mutation::UnsealedToldCommitted) {
+                unit.verdict = Some(Verdict::Committed);
             } else if unit.autocommit && (!reads || unit.unprotected.is_some()) {
                 unit.verdict = Some(Verdict::Failed(unknown("the statement")));
             }

@@ -68,6 +68,7 @@ use reapply::Reapply;
 use replay::Finish;
 use seals::Seals;
 use settings::Settings;
+use settle::Awaiting;
 use transaction::Transaction;
 use unit::Unit;
 
@@ -167,7 +168,7 @@ pub struct Session {
     /// The seal of the unit in front has written its number.
     sealed: bool,
     /// The unit in front is committed on its server, and waits until the backup has it.
-    awaiting: Option<Status>,
+    awaiting: Option<Awaiting>,
     /// COMMIT was answered with ROLLBACK.
     rolled_back: bool,
     /// So many ReadyForQuery are to be passed over.

@@ -10,6 +10,7 @@ use super::transaction::Transaction;
 use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
 use crate::error::{Error, ServerError};
+use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
 
 /// What is to be done once the link is free of a failed attempt.
@@ -44,7 +45,9 @@ impl Session {
         });
         if told {
             self.units[self.front].told = false;
-            self.emit(Event::Restarted);
+            if !mutation::on(Mutation::ResultNotTakenBack) {
+                self.emit(Event::Restarted);
+            }
         }
         // What is before the first verdict's end is answered; autocommit units are not kept.
         self.front = 0;
@@ -71,7 +74,8 @@ impl Session {
         let mut unmatched = false;
         for index in self.front..self.units.len() {
             let unit = &self.units[index];
-            if unit.may_commit() && unmatched {
+            let early = mutation::on(Mutation::CommitBeforeComparison);
+            if unit.may_commit() && unmatched && !early {
                 return;
             }
             unmatched |= unit.replayed.is_some();
@@ -137,7 +141,8 @@ impl Session {
             // Which attempt has taken the number, or whether a later one has, only the ledger knows.
             let ask = !unit.passed_over && self.replay_attempts < REPLAY_ATTEMPTS;
             self.replay_attempts += 1;
-            return ask.then_some(Finish::Recheck);
+            let blind = mutation::on(Mutation::FenceTakenForConflict);
+            return ask.then_some(if blind { Finish::Again } else { Finish::Recheck });
         }
         if is_conflict(error)
             && again

@@ -20,6 +20,9 @@ impl Session {
     /// Takes what has arrived. On an error the link must be treated as lost.
     pub fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
         self.end_batch();
+        if self.awaiting.is_some() {
+            return Ok(());
+        }
         let limit = self.options.message_bytes_max;
         while let Some((tag, length)) = frame::peek_whole(input, limit)? {
             match (tag, &self.phase) {

@@ -13,6 +13,7 @@ use super::transaction::{BeginOptions, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals, seals};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mutation::{self, Mutation};
 use crate::wire::execution;
 use crate::wire::frame::Status;
 
@@ -221,7 +222,7 @@ impl Session {
                         // Even a transaction declared READ ONLY may have been made writable since.
                         let guarded = open.effect == Effect::MayWrite || open.begin.read_only;
                         unit.seal = Some(self.seals.allot(guarded));
-                        steps |= Steps::SEAL;
+                        steps |= if mutation::on(Mutation::SealLeftOut) { 0 } else { Steps::SEAL };
                     }
                     unit.effect = open.effect;
                 }
@@ -265,7 +266,8 @@ impl Session {
         };
         let start = self.output.len();
         message.write(&mut self.output);
-        if self.units[unit].kept {
+        let cut = mutation::on(Mutation::CopyDataCut) && self.units[unit].sent;
+        if self.units[unit].kept && !cut {
             self.journal.extend_from_slice(&self.output[start..]);
             self.units[unit].end = self.journal_base + self.journal.len();
         }

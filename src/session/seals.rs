@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
 use super::unit::Seal;
+use crate::mutation::{self, Mutation};
 
 /// One row of the ledger, as a server has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +158,9 @@ impl Seals {
 
     /// Whether opening the next row deletes the one that `seal` stands in.
     pub fn would_retire(&self, seal: Seal) -> bool {
-        self.confirmed && self.previous.is_some_and(|row| row.id == seal.row)
+        self.confirmed
+            && !mutation::on(Mutation::UndecidedRowRetired)
+            && self.previous.is_some_and(|row| row.id == seal.row)
     }
 
     /// The row that was in use before the present one.
@@ -174,7 +177,8 @@ impl Seals {
     pub fn open(&mut self, needed: bool) -> (Uuid, Uuid) {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
-        let retired = self.previous.filter(|row| self.confirmed && !row.fenced && !needed);
+        let fenced = |row: &Row| row.fenced && !mutation::on(Mutation::FencedRowRetired);
+        let retired = self.previous.filter(|row| self.confirmed && !fenced(row) && !needed);
         let retire = retired.map(|row| row.id);
         self.retired = retire.or(self.retired);
         (id, retire.unwrap_or(Uuid::nil()))
@@ -223,6 +227,7 @@ impl Seals {
             .into_iter()
             .flatten()
             .filter(|row| Some(row.id) != self.retired || ledger.iter().any(|l| l.id == row.id))
+            .filter(|_| !mutation::on(Mutation::LossNotTold))
             .filter_map(|row| {
                 let survived = survived(ledger, row.id);
                 (survived < row.acknowledged).then(|| Lost {

@@ -9,6 +9,7 @@ use super::transaction::{Open, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Phase, Session, internals};
 use crate::error::Result;
+use crate::mutation::{self, Mutation};
 use crate::wire::execution::SYNC;
 use crate::wire::frame::Status;
 
@@ -128,8 +129,9 @@ impl Session {
         let ahead = self.units.range(self.front..);
         let last = ahead.clone().next_back();
         unit.held = last.is_some_and(|last| last.held);
+        let early = mutation::on(Mutation::CommitBeforeComparison);
         let waits = last.is_some_and(|last| !last.sent)
-            || (unit.may_commit() && ahead.clone().any(|ahead| ahead.replayed.is_some()));
+            || (unit.may_commit() && !early && ahead.clone().any(|it| it.replayed.is_some()));
         self.units.push_back(unit);
         if !waits {
             self.send(self.units.len() - 1);
@@ -159,6 +161,14 @@ impl Session {
         statement.is_some_and(|statement| statement.is_named() && self.prepared.has(statement.id))
     }
 
+    /// The unit whose bytes a unit is sent with, which is itself.
+    fn source(&self, index: usize) -> usize {
+        let mixed_up = mutation::on(Mutation::ParametersMixedUp) && self.units[index].losses > 0;
+        let id = |at: usize| self.units[at].statement.as_ref().map(|statement| statement.id);
+        let like = |at: &usize| id(*at) == id(index) && self.units[*at].begin_len == 0;
+        (0..if mixed_up { index } else { 0 }).find(like).unwrap_or(index)
+    }
+
     /// Puts a unit on the wire, in the form that the present link needs.
     pub(super) fn send(&mut self, index: usize) {
         if self.must_be_kept(index) {
@@ -175,6 +185,7 @@ impl Session {
         }
         self.sync_owed = waits_with_sync;
         let needed = self.previous_row_is_needed();
+        let Unit { start, end, .. } = self.units[self.source(index)];
         let unit = &mut self.units[index];
         unit.sent = true;
         unit.repeats_left = unit.repeats;
@@ -185,7 +196,7 @@ impl Session {
             internals::write_internals(self.ledger_access, &mut self.output);
         }
         let at = |position: usize| position - self.journal_base;
-        let bytes = &self.journal[at(unit.start)..at(unit.end)];
+        let bytes = &self.journal[at(start)..at(end)];
         let out = &mut self.output;
         let mut steps = unit.all_steps;
         match unit.purpose {
@@ -251,7 +262,7 @@ impl Session {
                 }
             }
             Purpose::Commit => {
-                if let Some(seal) = unit.seal {
+                if let Some(seal) = unit.seal.filter(|_| steps & Steps::SEAL != 0) {
                     internals::write_seal(seal, out);
                 }
                 internals::write_call(internals::COMMIT, out);

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::classify::{Classified, StatementKind};
+use crate::mutation::{self, Mutation};
 
 /// One thing to restore: the very bytes that made it, without the Sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,9 @@ impl Settings {
     }
 
     pub fn roll_back(&mut self) {
+        if mutation::on(Mutation::SettingsOutliveRollback) {
+            return self.commit();
+        }
         self.pending.clear();
     }
 
@@ -79,7 +83,9 @@ impl Settings {
                         Some(key) => old.key.as_ref() != Some(key),
                         None => old.bytes != entry.bytes,
                     });
-                    self.committed.push(entry);
+                    let first = mutation::on(Mutation::SettingsReordered);
+                    let at = if first { 0 } else { self.committed.len() };
+                    self.committed.insert(at, entry);
                 }
                 Change::Remove(key) => self.committed.retain(|old| old.key.as_ref() != Some(&key)),
                 Change::RemovePrefix(prefix) => self.committed.retain(|old| {

@@ -10,7 +10,17 @@ use super::transaction::{Open, Transaction};
 use super::unit::{Purpose, Seal, Steps, Unit};
 use super::{BeginOptions, Event, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
+use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
+
+/// What follows once the backup has the commit of the unit in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaiting {
+    /// Its reply, which ended with this status, is handed over in full.
+    Answered(Status),
+    /// It was found in the ledger, and is told.
+    Found,
+}
 
 impl Session {
     /// ReadyForQuery, or what stands for it where a Sync is shared: the unit in front has ended, and with
@@ -57,9 +67,10 @@ impl Session {
                 return;
             }
         }
-        if error.is_none() && self.sealed && self.options.backup_acknowledges {
+        let waits = self.options.backup_acknowledges && !mutation::on(Mutation::BackupNotAwaited);
+        if error.is_none() && self.sealed && waits {
             if let Some(seal) = self.units[self.front].seal {
-                self.awaiting = Some(status);
+                self.awaiting = Some(Awaiting::Answered(status));
                 self.emit(Event::AwaitBackup { ledger_row: seal.row, number: seal.number });
                 return;
             }
@@ -71,11 +82,15 @@ impl Session {
     /// that is not known; the commit stands all the same. What has arrived behind it can be handed
     /// over now.
     pub fn handle_backup(&mut self, confirmed: Result<()>) {
-        let Some(status) = self.awaiting.take() else { return };
-        if let Err(error) = confirmed {
-            self.emit(Event::Error(error.with_outcome(Outcome::Committed)));
+        let Some(awaiting) = self.awaiting.take() else { return };
+        let unconfirmed = confirmed.err().map(|error| error.with_outcome(Outcome::Committed));
+        match awaiting {
+            Awaiting::Answered(status) => {
+                unconfirmed.into_iter().for_each(|error| self.emit(Event::Error(error)));
+                self.settle_unit(status, None);
+            }
+            Awaiting::Found => self.found_is_settled(unconfirmed),
         }
-        self.settle_unit(status, None);
     }
 
     fn settle_unit(&mut self, status: Status, error: Option<Box<ServerError>>) {
@@ -234,7 +249,9 @@ impl Session {
             StatementKind::RollbackTo(name) => {
                 if let Transaction::Open(open) = &mut self.transaction {
                     if let Some(position) = open.savepoints.iter().rposition(|(n, _)| n == name) {
-                        self.settings.roll_back_to(open.savepoints[position].1);
+                        if !mutation::on(Mutation::SettingsOutliveSavepoint) {
+                            self.settings.roll_back_to(open.savepoints[position].1);
+                        }
                         open.savepoints.truncate(position + 1);
                     }
                 }
@@ -415,6 +432,7 @@ impl Session {
     pub(super) fn compact(&mut self) {
         let kept =
             matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_none());
+        let kept = kept && !mutation::on(Mutation::RequestsForgotten);
         let spent = |unit: &&Unit| unit.answered && (unit.autocommit || !kept);
         let count = self.units.iter().take_while(spent).count();
         if count == self.units.len() {

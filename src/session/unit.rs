@@ -13,6 +13,8 @@ use super::classify::{Effect, StatementKind};
 use super::filing::Filed;
 use super::statement::{Description, Statement};
 use crate::error::Error;
+use crate::mutation::{self, Mutation};
+use crate::wire::row::Values;
 
 /// Why a unit exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +124,20 @@ impl Seen {
     pub fn update(&mut self, tag: u8, body: &[u8]) {
         // An odd multiplier makes the order of the messages count.
         const MULTIPLIER: u128 = 0x2d35_8dcc_aa6c_78a5_8bb8_4b93_962e_acc9;
+        let body = match tag {
+            b'D' if mutation::on(Mutation::DigestOfFirstColumn) => first_column(body),
+            b'E' if mutation::on(Mutation::DigestWithoutErrors) => &[],
+            _ => body,
+        };
         let message = xxh3_128(body) ^ (u128::from(tag) << 64);
         self.digest = (self.digest ^ message).wrapping_mul(MULTIPLIER).rotate_left(47);
         self.count += 1;
     }
+}
+
+fn first_column(row: &[u8]) -> &[u8] {
+    let first = Values::new(row).ok().and_then(|mut values| values.next());
+    first.and_then(Result::ok).flatten().unwrap_or(row)
 }
 
 /// One unit: a range of the journal, and how far its replies have come.
@@ -192,6 +204,10 @@ pub(super) struct Unit {
     pub verdict: Option<Verdict>,
     /// The ledger of a server that is lost had its commit.
     pub found: bool,
+    /// It was found, and need not wait for the backup any more; and what is told with it if no backup has
+    /// confirmed it.
+    pub backed: bool,
+    pub unconfirmed: Option<Error>,
     /// Of an autocommit unit: whether the journal on disk has it. Of a transaction, that is the
     /// transaction's.
     pub filed: Filed,
@@ -247,6 +263,8 @@ impl Unit {
             losses_in_front: 0,
             verdict: None,
             found: false,
+            backed: false,
+            unconfirmed: None,
             filed: Filed::No,
             handed_over: false,
             filed_len: 0,
@@ -287,9 +305,11 @@ impl Unit {
     /// The server whose ledger had its commit is lost, and the application has not been told: the next
     /// one may be without it.
     pub fn doubt_what_was_found(&mut self) {
-        if self.seal.is_some() && matches!(self.verdict, Some(Verdict::Committed)) {
+        let doubted = !mutation::on(Mutation::FoundNotDoubted);
+        if self.seal.is_some() && matches!(self.verdict, Some(Verdict::Committed)) && doubted {
             self.verdict = None;
             self.found = true;
+            self.backed = false;
         }
     }
 
@@ -325,9 +345,12 @@ impl Unit {
             return Track::Seen;
         }
         if let Some(replayed) = &mut self.replayed {
-            if replayed.count < self.seen.count {
+            let again = u64::from(mutation::on(Mutation::MessageToldTwice) && !self.answered);
+            if replayed.count + again < self.seen.count {
                 replayed.update(tag, body);
-                let differs = replayed.count == self.seen.count && *replayed != self.seen;
+                let differs = replayed.count == self.seen.count
+                    && *replayed != self.seen
+                    && !mutation::on(Mutation::MismatchIgnored);
                 return if differs { Track::Diverged } else { Track::Seen };
             }
             if self.answered {
@@ -343,7 +366,8 @@ impl Unit {
 
     /// Whether the present attempt has given all that the application has seen.
     pub fn has_caught_up(&self) -> bool {
-        self.replayed.is_none_or(|replayed| replayed.count >= self.seen.count)
+        mutation::on(Mutation::FewerRepliesMatch)
+            || self.replayed.is_none_or(|replayed| replayed.count >= self.seen.count)
     }
 }
 

@@ -1,24 +1,31 @@
 //! Tells the application of requests whose fate is known without running them.
 
 use super::loss::LOSSES_MAX;
+use super::settle::Awaiting;
 use super::transaction::Transaction;
 use super::unit::{Purpose, Seal, Verdict};
 use super::{Event, Session};
 use crate::error::{Error, ErrorKind, Outcome};
+use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
 
 impl Session {
     /// Tells the application of the units in front whose fate is known without running them.
     pub(super) fn take_verdicts(&mut self) {
-        while let Some(verdict) = self.units.get_mut(self.front).and_then(|u| u.verdict.take()) {
+        while !self.awaits_backup_of(self.front) {
+            let front = self.units.get_mut(self.front);
+            let Some(verdict) = front.and_then(|unit| unit.verdict.take()) else { return };
             let unit = &mut self.units[self.front];
             let (commit, seal, user_done) =
                 (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
             // Which of several attempts has committed is not known, and each may have replied otherwise.
             let several = unit.losses > 1;
+            let unconfirmed = unit.unconfirmed.take();
             match verdict {
                 Verdict::Committed => {
                     self.note_found(seal);
+                    let told = unconfirmed.is_some();
+                    unconfirmed.into_iter().for_each(|error| self.emit(Event::Error(error)));
                     if commit {
                         self.settings.commit();
                         self.finish_transaction(true);
@@ -26,7 +33,7 @@ impl Session {
                     }
                     self.note_success();
                     self.settings.commit();
-                    if !user_done || several {
+                    if (!user_done || several) && !told {
                         self.emit(Event::Error(reply_lost()));
                     }
                     self.emit(Event::Ready(Status::Idle));
@@ -50,6 +57,40 @@ impl Session {
         }
     }
 
+    /// Whether a unit was found in the ledger, and is not told before the backup has it, which is then
+    /// asked for: an acknowledgement that is lost with its link must not make that weaker.
+    fn awaits_backup_of(&mut self, index: usize) -> bool {
+        let waits = self.options.backup_acknowledges && !mutation::on(Mutation::BackupNotAwaited);
+        let Some(unit) = self.units.get(index).filter(|unit| waits && !unit.backed) else {
+            return false;
+        };
+        let (Some(seal), Some(Verdict::Committed)) = (unit.seal, &unit.verdict) else {
+            return false;
+        };
+        if self.wants_link() {
+            // No server can be had, and the application has waited for as long as it wants to.
+            self.units[index].unconfirmed = Some(unbacked());
+            self.units[index].backed = true;
+        } else if self.awaiting.is_none() {
+            self.awaiting = Some(Awaiting::Found);
+            self.emit(Event::AwaitBackup { ledger_row: seal.row, number: seal.number });
+        }
+        self.awaiting.is_some()
+    }
+
+    /// The backup has what was found in the ledger, or an error says why that is not known.
+    pub(super) fn found_is_settled(&mut self, unconfirmed: Option<Error>) {
+        let at = if self.commit_is_decided() { self.units.len() - 1 } else { self.front };
+        let Some(unit) = self.units.get_mut(at) else { return };
+        unit.backed = true;
+        unit.unconfirmed = unconfirmed;
+        if self.commit_is_decided() {
+            self.take_decided_commit();
+        } else {
+            self.go_live_if_caught_up();
+        }
+    }
+
     /// A commit was found in the ledger, and the application is about to be told.
     fn note_found(&mut self, seal: Option<Seal>) {
         self.counters.commits_found.add(1);
@@ -65,6 +106,10 @@ impl Session {
     }
 
     pub(super) fn take_decided_commit(&mut self) {
+        // Nothing of the transaction is told before that.
+        if !self.wants_link() && self.awaits_backup_of(self.units.len() - 1) {
+            return;
+        }
         let error = match self.units.back().and_then(|unit| unit.verdict.as_ref()) {
             Some(Verdict::Failed(error)) => error.clone(),
             _ => reply_lost(),
@@ -84,6 +129,7 @@ impl Session {
 
     /// Fails every request that is unanswered; an open transaction must then be rolled back.
     pub(super) fn fail_outstanding(&mut self, error: &Error) {
+        self.awaiting = None;
         self.settings.roll_back();
         let mut told = false;
         let open = matches!(self.transaction, Transaction::Open(_));
@@ -102,7 +148,7 @@ impl Session {
                     self.note_found(seal);
                     self.note_success();
                     self.settings.commit();
-                    reply_lost()
+                    if self.options.backup_acknowledges { unbacked() } else { reply_lost() }
                 }
                 None => error.clone(),
             };
@@ -174,6 +220,15 @@ pub(super) fn reply_lost() -> Error {
         ErrorKind::ReplyLost,
         "the server was lost; the statement is committed, exactly once, but what it returned is \
          lost: do not run it again",
+    )
+    .with_outcome(Outcome::Committed)
+}
+
+fn unbacked() -> Error {
+    Error::new(
+        ErrorKind::FailoverTimeout,
+        "the server was lost; the statement or transaction is committed, but whether a backup has it is \
+         not known (commit_ack=backup), and what a statement returned is lost: do not run it again",
     )
     .with_outcome(Outcome::Committed)
 }

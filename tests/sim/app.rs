@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use segue::error::{Error, ErrorKind, Outcome};
 use uuid::Uuid;
 
-use crate::data::Reply;
+use crate::data::{Record, Reply};
+use crate::isolation::Isolation;
 use crate::rng::Rng;
 use crate::sql::{self, Stmt};
 use crate::world::{Session, World};
@@ -28,6 +29,8 @@ pub struct Request {
     pub autocommit: bool,
     /// The numbers that it writes.
     pub ids: Vec<i64>,
+    /// The one of them that it passes as a parameter.
+    pub parameter: Option<i64>,
     pub rows: Vec<String>,
     pub results: Vec<Reply>,
     pub error: Option<Error>,
@@ -45,6 +48,7 @@ impl Request {
             streamed: false,
             autocommit: true,
             ids: Vec::new(),
+            parameter: None,
             rows: Vec::new(),
             results: Vec::new(),
             error: None,
@@ -52,6 +56,12 @@ impl Request {
             copy_fails: false,
             copy_ready: false,
         }
+    }
+
+    /// The text that is sent.
+    pub fn template(&self) -> String {
+        let Some(value) = self.parameter else { return self.sql.clone() };
+        self.sql.replace(&value.to_string(), sql::PARAMETER)
     }
 
     pub fn copies_in(&self) -> bool {
@@ -86,6 +96,15 @@ pub struct Transaction {
     pub doomed: bool,
     savepoints: Vec<(String, usize, Session)>,
     before: Session,
+    isolation: Isolation,
+}
+
+/// A transaction that was told to be committed, and what it was told before.
+#[derive(Debug)]
+pub struct Committed {
+    pub ids: Vec<i64>,
+    pub seen: Vec<Reply>,
+    pub isolation: Isolation,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +122,9 @@ pub struct App {
     pub read_only_seen: bool,
     pub lost: Vec<(Uuid, u64, u64)>,
     pub unknowns: usize,
+    pub committed: Vec<Committed>,
+    /// `commit_ack=backup`: what is told to be committed is on another server as well.
+    pub backed: bool,
     /// The ledger's rows are given up so soon that the loss of a commit may outlive its row.
     pub rotates_fast: bool,
 }
@@ -137,13 +159,15 @@ fn statement(rng: &mut Rng, in_tx: bool, next_id: &mut i64) -> (String, Vec<i64>
         26..=28 => one(format!("INSERT INTO t VALUES ({known})")),
         29..=33 => write("INSERT INTO d VALUES (", ")"),
         34..=35 => one(format!("INSERT INTO d VALUES ({known})")),
-        36..=47 => write("UPDATE acct SET ids = ids || ", &format!(" WHERE k = {key} RETURNING n")),
+        36..=47 => {
+            write("UPDATE acct SET ids = ids || ", &format!(" WHERE k = {key} RETURNING k, n"))
+        }
         48..=55 => write("SELECT bump(", ")"),
         56..=59 => one(format!("SELECT peek({key})")),
         60..=62 => one("SELECT n FROM t".into()),
         63..=65 => one("SELECT n FROM log".into()),
         66..=70 => one("SELECT n FROM big".into()),
-        71..=74 => one(format!("SELECT n FROM acct WHERE k = {key}")),
+        71..=74 => one(format!("SELECT k, n FROM acct WHERE k = {key}")),
         75..=80 => one(format!("SET {name} = '{value}'")),
         81..=82 => one(format!("SET LOCAL {name} = '{value}'")),
         83 => one(format!("RESET {name}")),
@@ -198,6 +222,7 @@ pub fn request(rng: &mut Rng, app: &mut App, alone: bool) -> Request {
         return request;
     }
     (request.sql, request.ids) = statement(rng, in_tx, &mut app.next_id);
+    request.parameter = request.ids.first().copied().filter(|_| rng.chance(60));
     request
 }
 
@@ -209,8 +234,9 @@ const CODES: [&str; 13] = [
 ];
 
 impl App {
-    pub fn begin(&mut self) {
-        self.tx = Some(Transaction { before: self.session.clone(), ..Transaction::default() });
+    pub fn begin(&mut self, isolation: Isolation) {
+        let before = self.session.clone();
+        self.tx = Some(Transaction { before, isolation, ..Transaction::default() });
     }
 
     /// A request has been answered in full.
@@ -285,6 +311,12 @@ impl App {
                 if !lost {
                     compare(&request.ids, &request.results, false, world)?;
                 }
+                if request.error.is_none() {
+                    self.check_backed(&request.ids, world)?;
+                }
+                let (ids, seen) = (request.ids.clone(), request.results.clone());
+                let isolation = Isolation::ReadCommitted;
+                self.committed.push(Committed { ids, seen, isolation });
             }
             _ => {
                 let maybe = self.maybe();
@@ -361,6 +393,11 @@ impl App {
                 self.mark(tx.ids.iter(), Expect::Once);
                 self.session.local.clear();
                 compare(&tx.ids, &tx.seen, tx.reply_lost, world)?;
+                if request.error.is_none() {
+                    self.check_backed(&tx.ids, world)?;
+                }
+                let Transaction { ids, seen, isolation, .. } = tx;
+                self.committed.push(Committed { ids, seen, isolation });
             }
             Outcome::NotCommitted => {
                 if tx.reply_lost && request.error.is_none() {
@@ -375,6 +412,17 @@ impl App {
                 let maybe = self.maybe();
                 self.mark(tx.ids.iter(), maybe);
             }
+        }
+        Ok(())
+    }
+
+    /// A sealed commit that is told without an error must not be on one server alone.
+    fn check_backed(&self, ids: &[i64], world: &World) -> Result<(), String> {
+        let (true, Some(id)) = (self.backed, ids.first()) else { return Ok(()) };
+        let has = |record: &Record| record.sealed.is_some() && record.ids().any(|n| n == *id);
+        let sealed = world.servers.iter().filter(|server| server.wal.iter().any(has)).count();
+        if sealed == 1 {
+            return Err(format!("{id} is told to be committed, and no backup has it"));
         }
         Ok(())
     }
@@ -433,7 +481,7 @@ impl App {
     }
 
     /// Compares what was promised with what the surviving server has.
-    pub fn judge(&self, world: &World, strict: bool) -> Result<(), String> {
+    pub fn judge(&self, world: &World) -> Result<(), String> {
         let state = &world.servers[world.primary].state;
         let mut groups: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for (id, expect) in &self.expect {
@@ -441,11 +489,11 @@ impl App {
             match (expect, count) {
                 (Expect::Once, 1) | (Expect::Never, 0) => {}
                 (Expect::Once, 0) => match self.lost_number(*id, world) {
-                    Some(true) if strict => {
+                    Some(true) if world.sync => {
                         return Err(format!("{id} is lost although replication is synchronous"));
                     }
                     Some(true) => {}
-                    _ if !self.ledger && !strict => {}
+                    _ if !self.ledger && !world.sync => {}
                     Some(false) if self.rotates_fast && !world.sync => {}
                     Some(false) => {
                         return Err(format!("{id} was reported committed, and is lost in silence"));

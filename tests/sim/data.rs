@@ -21,6 +21,8 @@ pub enum Op {
     /// The row's seq and recent.
     Ledger(Uuid, i64, i64),
     LedgerDelete(Uuid),
+    /// Written to the log, and of no other consequence.
+    Message,
 }
 
 /// One committed transaction.
@@ -60,6 +62,7 @@ impl State {
             Op::Big(rows) => self.big.clone_from(rows),
             Op::Ledger(row, seq, recent) => drop(self.ledger.insert(*row, (*seq, *recent))),
             Op::LedgerDelete(row) => drop(self.ledger.remove(row)),
+            Op::Message => {}
         }
     }
 

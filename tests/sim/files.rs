@@ -7,6 +7,7 @@ use segue::error::{Error, ErrorKind};
 use segue::session::{Filing, Session};
 use uuid::Uuid;
 
+use crate::client::writer_of;
 use crate::data::Record;
 use crate::rng::Rng;
 
@@ -29,8 +30,7 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn new(seed: u64) -> Option<Self> {
-        let mut rng = Rng::new(seed ^ 0x5e90e);
+    pub fn new(mut rng: Rng) -> Option<Self> {
         rng.chance(50).then(|| Self {
             fails: rng.chance(30),
             rng,
@@ -97,12 +97,12 @@ impl Files {
     }
 
     /// All commits of the session's were announced, but for fences, which have done nothing else.
-    pub fn check(&self, log: &[Record]) -> Result<(), String> {
+    pub fn check(&self, log: &[Record], client: usize) -> Result<(), String> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        let mut sealed =
-            log.iter().filter(|it| it.ids().next().is_some()).filter_map(|it| it.sealed);
+        let own = |record: &&Record| record.ids().any(|id| writer_of(id) == Some(client));
+        let mut sealed = log.iter().filter(own).filter_map(|record| record.sealed);
         match sealed.find(|seal| !self.seals.contains(seal)) {
             Some(seal) if !self.lost => {
                 Err(format!("{seal:?} is committed, and the journal does not know of it"))

@@ -3,9 +3,11 @@
 use segue::session::ledger;
 use uuid::Uuid;
 
+use crate::isolation::Isolation;
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stmt {
-    Begin,
+    Begin(Isolation),
     Commit,
     Rollback,
     Savepoint(String),
@@ -55,6 +57,7 @@ pub enum Stmt {
     Look,
     Open,
     Terminate,
+    Confirm,
 }
 
 impl Stmt {
@@ -62,7 +65,14 @@ impl Stmt {
         use Stmt::*;
         matches!(
             self,
-            SealTable | SealFunction | SealGuarded | SealSimple(..) | Look | Open | Terminate
+            SealTable
+                | SealFunction
+                | SealGuarded
+                | SealSimple(..)
+                | Look
+                | Open
+                | Terminate
+                | Confirm
         )
     }
 
@@ -70,11 +80,10 @@ impl Stmt {
     pub fn columns(&self) -> &'static [&'static str] {
         use Stmt::*;
         match self {
-            UpdateAcct { .. }
-            | SelectT
+            UpdateAcct { .. } | SelectAcct(_) => &["k", "n"],
+            SelectT
             | SelectLog
             | SelectBig
-            | SelectAcct(_)
             | Bump(_)
             | Peek(_)
             | SetConfig { .. }
@@ -85,6 +94,7 @@ impl Stmt {
             Look => &["session", "seq", "recent"],
             Open => &["open"],
             Terminate => &["pg_terminate_backend"],
+            Confirm => &["pg_logical_emit_message"],
             _ => &[],
         }
     }
@@ -108,6 +118,15 @@ impl Stmt {
     }
 }
 
+/// Stands for the one parameter that a statement may have, a bigint.
+pub const PARAMETER: &str = "$1";
+
+/// The text as if its parameter had been written into it.
+pub fn bound(sql: &str, parameters: &[Vec<u8>]) -> Option<String> {
+    let value = parameters.first()?.as_slice().try_into().ok().map(i64::from_be_bytes)?;
+    Some(sql.replace(PARAMETER, &value.to_string()))
+}
+
 /// What the text of one statement means; `None` is a syntax error.
 pub fn parse(sql: &str) -> Option<Stmt> {
     match sql {
@@ -117,6 +136,7 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         ledger::LOOK => return Some(Stmt::Look),
         ledger::OPEN => return Some(Stmt::Open),
         ledger::TERMINATE => return Some(Stmt::Terminate),
+        ledger::CONFIRM => return Some(Stmt::Confirm),
         _ => {}
     }
     if let Some((_, rest)) = sql.split_once("segue.seal('") {
@@ -129,10 +149,18 @@ pub fn parse(sql: &str) -> Option<Stmt> {
     }
     let words: Vec<&str> =
         sql.split([' ', '(', ')', ',', '\'', '=', ';']).filter(|word| !word.is_empty()).collect();
-    let int = |index: usize| words.get(index).and_then(|word| word.parse::<i64>().ok());
+    // A parameter's place is taken when it is bound.
+    let int = |index: usize| match words.get(index) {
+        Some(&PARAMETER) => Some(0),
+        word => word.and_then(|word| word.parse::<i64>().ok()),
+    };
     let text = |index: usize| words.get(index).map(|word| (*word).to_owned());
     Some(match words.as_slice() {
-        ["BEGIN"] => Stmt::Begin,
+        ["BEGIN"] => Stmt::Begin(Isolation::default()),
+        ["BEGIN", "ISOLATION", "LEVEL", name @ ..] => {
+            let name = name.join(" ");
+            Stmt::Begin(Isolation::ALL.into_iter().find(|level| level.name() == name)?)
+        }
         ["COMMIT"] => Stmt::Commit,
         ["ROLLBACK"] => Stmt::Rollback,
         ["SAVEPOINT", _] => Stmt::Savepoint(text(1)?),
@@ -141,13 +169,25 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         ["INSERT", "INTO", "t", "VALUES", _] => Stmt::InsertT(int(4)?),
         ["INSERT", "INTO", "d", "VALUES", _] => Stmt::InsertD(int(4)?),
         ["INSERT", "INTO", "log", "VALUES", _] => Stmt::InsertLog(int(4)?),
-        ["UPDATE", "acct", "SET", "ids", "ids", "||", _, "WHERE", "k", _, "RETURNING", "n"] => {
-            Stmt::UpdateAcct { id: int(6)?, key: int(9)? }
-        }
+        [
+            "UPDATE",
+            "acct",
+            "SET",
+            "ids",
+            "ids",
+            "||",
+            _,
+            "WHERE",
+            "k",
+            _,
+            "RETURNING",
+            "k",
+            "n",
+        ] => Stmt::UpdateAcct { id: int(6)?, key: int(9)? },
         ["SELECT", "n", "FROM", "t"] => Stmt::SelectT,
         ["SELECT", "n", "FROM", "log"] => Stmt::SelectLog,
         ["SELECT", "n", "FROM", "big"] => Stmt::SelectBig,
-        ["SELECT", "n", "FROM", "acct", "WHERE", "k", _] => Stmt::SelectAcct(int(6)?),
+        ["SELECT", "k", "n", "FROM", "acct", "WHERE", "k", _] => Stmt::SelectAcct(int(7)?),
         ["SELECT", "bump", _] => Stmt::Bump(int(2)?),
         ["SELECT", "peek", _] => Stmt::Peek(int(2)?),
         ["SELECT", "set_config", _, _, "false"] => {

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Wait};
 use crate::data::{Op, Record, Reply, State};
+use crate::isolation::{Isolation, Reads};
+use crate::mutations;
 use crate::rng::Rng;
 use crate::sql::Stmt;
 
@@ -29,6 +31,10 @@ pub struct Tx {
     pub has_xid: bool,
     pub replies: Vec<Reply>,
     pub sealed: Option<(Uuid, i64)>,
+    pub isolation: Isolation,
+    /// What was committed when it first looked, where its isolation holds to that.
+    pub snapshot: Option<Box<State>>,
+    pub reads: Reads,
 }
 
 /// The part of a backend's state that a transaction can change and roll back.
@@ -73,17 +79,14 @@ pub struct World {
     pub primary: usize,
     pub standby: usize,
     pub sync: bool,
-    /// A commit became visible without the standby having it, as PostgreSQL lets it when a wait for
-    /// the standby is broken off: synchronous replication promises nothing of it.
-    pub sync_broken: bool,
     /// Every execution of a statement of the user's: its text, and what it returned.
     pub executions: HashMap<String, Vec<Reply>>,
     pub trace: Option<Vec<String>>,
 }
 
 impl World {
-    pub fn new(mut rng: Rng, sync: bool) -> Self {
-        let mut ops = vec![Op::Big((0..rng.below(9) as i64).collect())];
+    pub fn new(rng: Rng, sync: bool, big: usize) -> Self {
+        let mut ops = vec![Op::Big((0..big as i64).collect())];
         ops.extend((1..4).map(Op::T));
         ops.extend((1..4).map(Op::D));
         ops.extend((0..3).map(|key| Op::Acct(key, -1 - key)));
@@ -102,7 +105,6 @@ impl World {
             primary: 0,
             standby: 1,
             sync,
-            sync_broken: false,
             executions: HashMap::new(),
             trace: None,
         }
@@ -157,7 +159,6 @@ impl World {
         if let Some(index) = self.servers[server].unconfirmed.iter().position(|(_, b)| *b == id) {
             let (position, _) = self.servers[server].unconfirmed.remove(index);
             // The wait is broken off; the commit stands on this server all the same.
-            self.sync_broken = true;
             self.make_visible(server, position);
         }
         let backend = &mut self.backends[id];
@@ -187,19 +188,13 @@ impl World {
     /// The server dies at once: commits that wait for the standby are in its log and nowhere else.
     pub fn crash(&mut self, server: usize, last_words: Option<&[u8]>) {
         self.note(|| format!("server {server} dies"));
-        let broken = self.sync_broken;
         self.servers[server].alive = false;
         self.end_backends(server, last_words);
-        self.sync_broken = broken;
         self.servers[server].unconfirmed.clear();
     }
 
     pub fn restart(&mut self, server: usize) {
         self.note(|| format!("server {server} is up again"));
-        if server == self.primary && self.lag() > 0 {
-            // What had not been acknowledged is visible after the restart.
-            self.sync_broken = true;
-        }
         self.servers[server].alive = true;
         self.servers[server].read_only = false;
         self.servers[server].rebuild();
@@ -262,9 +257,11 @@ impl World {
     }
 
     /// What the backend sees: what is committed, and its own.
-    fn view(&self, me: usize) -> State {
-        let mut state = self.servers[self.backends[me].server].state.clone();
-        if let Some(tx) = &self.backends[me].tx {
+    pub fn view(&self, me: usize) -> State {
+        let backend = &self.backends[me];
+        let snapshot = backend.tx.as_ref().and_then(|tx| tx.snapshot.as_deref());
+        let mut state = snapshot.unwrap_or(&self.servers[backend.server].state).clone();
+        if let Some(tx) = &backend.tx {
             tx.ops.iter().for_each(|op| state.apply(op));
         }
         state
@@ -299,6 +296,7 @@ impl World {
         if self.is_read_only(me) && stmt.writes() {
             return Err(Exec::Error("25006"));
         }
+        self.look(me, stmt);
         let uuid = |index: usize| {
             params.get(index).and_then(|p| Uuid::from_slice(p).ok()).ok_or(Exec::Error("22P03"))
         };
@@ -328,12 +326,10 @@ impl World {
             }
             Stmt::UpdateAcct { key, id } => {
                 self.lock(me, &[Lock::Acct(*key)])?;
+                self.check_unchanged(me, |state| state.acct.get(key).cloned())?;
                 self.op(me, Op::Acct(*key, *id));
-                let count = self.view(me).acct.get(key).map_or(0, Vec::len);
-                Ok(Exec::Done {
-                    rows: vec![vec![count.to_string().into_bytes()]],
-                    tag: "UPDATE 1".into(),
-                })
+                let rows = vec![self.account(me, *key)];
+                Ok(Exec::Done { rows, tag: "UPDATE 1".into() })
             }
             Stmt::SelectT => row(texts(&mut self.view(me).t.into_iter())),
             Stmt::SelectLog => {
@@ -342,7 +338,11 @@ impl World {
                 row(texts(&mut log.into_iter()))
             }
             Stmt::SelectBig => row(texts(&mut self.view(me).big.into_iter())),
-            Stmt::SelectAcct(key) | Stmt::Peek(key) => {
+            Stmt::SelectAcct(key) => {
+                let rows = vec![self.account(me, *key)];
+                Ok(Exec::Done { rows, tag: "SELECT 1".into() })
+            }
+            Stmt::Peek(key) => {
                 row(vec![self.view(me).acct.get(key).map_or(0, Vec::len).to_string()])
             }
             Stmt::Bump(id) => {
@@ -408,14 +408,25 @@ impl World {
                 Ok(Exec::Done { rows: vec![vec![vec![0, 0, 0, 1]]], tag: "SELECT 1".into() })
             }
             Stmt::Terminate => self.terminate(me, params),
+            Stmt::Confirm => {
+                self.op(me, Op::Message);
+                row(vec!["0/0".into()])
+            }
             // What touches the backend alone is done there.
             _ => Err(Exec::Error("XX000")),
         }
     }
 
+    /// An account's key, and the numbers that were appended to it.
+    fn account(&self, me: usize, key: i64) -> Vec<Vec<u8>> {
+        let ids = self.view(me).acct.remove(&key).unwrap_or_default();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        vec![key.to_string().into_bytes(), ids.join(" ").into_bytes()]
+    }
+
     pub fn insert_t(&mut self, me: usize, id: i64) -> Result<(), Exec> {
         self.lock(me, &[Lock::T(id)])?;
-        if self.view(me).t.contains(&id) {
+        if self.view(me).t.contains(&id) || self.committed(me).t.contains(&id) {
             return Err(Exec::Error("23505"));
         }
         self.op(me, Op::T(id));
@@ -428,10 +439,11 @@ impl World {
             return Ok(false);
         }
         self.lock(me, &[Lock::Ledger(session)])?;
+        self.check_unchanged(me, |state| state.ledger.get(&session).copied())?;
         let Some((seq, recent)) = self.view(me).ledger.get(&session).copied() else {
             return Ok(false);
         };
-        if seq >= number {
+        if seq >= number && !mutations::seal_never_raises() {
             return Err(Exec::Error("SG001"));
         }
         let recent = if number - seq <= 63 {
@@ -512,6 +524,10 @@ impl World {
                     return Err("23505");
                 }
             }
+        }
+        if !tx.ops.is_empty() && !self.may_serialize(me) {
+            self.backends[me].tx = None;
+            return Err("40001");
         }
         if tx.ops.is_empty() {
             self.commit_is_visible(me);

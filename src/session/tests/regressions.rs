@@ -571,3 +571,37 @@ fn a_question_to_the_ledger_that_is_cancelled_is_asked_again() {
     play.receive(&look);
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
+
+/// A commit whose acknowledgement was lost was found in the ledger of the same server, and told at once:
+/// with `commit_ack=backup` it was acknowledged before any backup had it, and a promotion could lose it
+/// (simulation, seed 489).
+#[test]
+fn a_commit_that_was_found_waits_for_the_backup_too() {
+    for lost_again in [false, true] {
+        let mut play = Play::start();
+        play.session.options.backup_acknowledges = true;
+        play.begin_and_read();
+        play.execute("INSERT INTO t VALUES (1)");
+        play.receive(&written());
+        play.told();
+        play.session.commit(false).unwrap();
+        play.flush();
+        play.fail_over();
+        let look = play.look(1, 1);
+        play.receive(&look);
+        let told = play.told();
+        assert!(matches!(told.as_slice(), [one] if one.starts_with("AwaitBackup")), "{told:?}");
+        if lost_again {
+            play.session.handle_link_lost();
+            play.link(2, 3);
+            let look = play.look(0, 0);
+            play.receive(&look);
+            assert!(play.sends("segue_begin"), "the next server is without it: it is run again");
+            continue;
+        }
+        assert!(!play.session.is_quiet());
+        play.session.handle_backup(Ok(()));
+        assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+        assert!(play.session.is_quiet());
+    }
+}

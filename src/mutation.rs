@@ -1,0 +1,136 @@
+//! Deliberate faults, for the simulation to find (`docs/simulation.md`).
+//!
+//! Without the feature `mutations`, which nothing but that check asks for, [`on`] is a constant and the
+//! compiler takes the faults out. With it one fault at a time can be switched on for a thread.
+
+/// A fault. Its site in the code is found by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// A transaction's COMMIT goes out without its seal.
+    SealLeftOut,
+    /// An autocommit statement that could not be sealed is told to be committed when its link is lost.
+    UnsealedToldCommitted,
+    /// What the ledger has is run again.
+    FoundTakenForAbsent,
+    /// What the ledger does not have is told to be committed.
+    AbsentTakenForFound,
+    /// A replay takes a number of its own, so that the attempt before it is not fenced off.
+    ReplayTakesNewNumber,
+    /// An attempt that could not be ended is not fenced off.
+    FenceLeftOut,
+    /// The seal does not raise where its number is taken (in the model, which stands for the SQL).
+    #[cfg(feature = "mutations")]
+    SealNeverRaises,
+    /// A seal that finds its number taken is not looked into: the transaction is run again.
+    FenceTakenForConflict,
+    /// The ledger of a server that was returned to is believed before the standby has it.
+    ConfirmationLeftOut,
+    /// What one lost server's ledger had is told without asking the next one's.
+    FoundNotDoubted,
+    /// A row is retired while a commit that stands in it is undecided.
+    UndecidedRowRetired,
+    /// A row is retired although a fence stands in it.
+    FencedRowRetired,
+    /// Acknowledged commits that are gone are not told of.
+    LossNotTold,
+    /// The commit is told before the backup has it.
+    BackupNotAwaited,
+    /// A link to a server of an older timeline is taken.
+    TimelineNotChecked,
+    /// COMMIT is sent before what is run again ahead of it has matched.
+    CommitBeforeComparison,
+    /// The replay goes on although it has given something else.
+    MismatchIgnored,
+    /// A replay that gives fewer messages than were seen has matched.
+    FewerRepliesMatch,
+    /// The digest leaves out all columns of a row but the first.
+    DigestOfFirstColumn,
+    /// The digest leaves out SQLSTATEs.
+    DigestWithoutErrors,
+    /// The last message that was seen is told once more by a replay.
+    MessageToldTwice,
+    /// What was told of a result is not taken back before it is told again.
+    ResultNotTakenBack,
+    /// A transaction's requests are forgotten once they are answered.
+    RequestsForgotten,
+    /// A replayed statement has the parameters of the one before it.
+    ParametersMixedUp,
+    /// What a COPY is given once it has begun is not kept for the replay.
+    CopyDataCut,
+    /// Settings are restored in another order than they were made.
+    SettingsReordered,
+    /// Settings of a transaction that was rolled back are restored.
+    SettingsOutliveRollback,
+    /// Settings that were made behind a savepoint outlive its rolling back.
+    SettingsOutliveSavepoint,
+    /// A commit is sent before the journal on disk has its promise.
+    PromiseNotAwaited,
+    /// The journal on disk lets go of a transaction before its outcome is known.
+    EntryEndedEarly,
+    /// A statement that was prepared on the lost link is taken for prepared on the new one.
+    PreparedOutliveLink,
+}
+
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub(crate) const fn on(_: Mutation) -> bool {
+    false
+}
+
+#[cfg(feature = "mutations")]
+pub use switched::*;
+
+#[cfg(feature = "mutations")]
+mod switched {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    pub const ALL: &[Mutation] = &[
+        Mutation::SealLeftOut,
+        Mutation::UnsealedToldCommitted,
+        Mutation::FoundTakenForAbsent,
+        Mutation::AbsentTakenForFound,
+        Mutation::ReplayTakesNewNumber,
+        Mutation::FenceLeftOut,
+        Mutation::SealNeverRaises,
+        Mutation::FenceTakenForConflict,
+        Mutation::ConfirmationLeftOut,
+        Mutation::FoundNotDoubted,
+        Mutation::UndecidedRowRetired,
+        Mutation::FencedRowRetired,
+        Mutation::LossNotTold,
+        Mutation::BackupNotAwaited,
+        Mutation::TimelineNotChecked,
+        Mutation::CommitBeforeComparison,
+        Mutation::MismatchIgnored,
+        Mutation::FewerRepliesMatch,
+        Mutation::DigestOfFirstColumn,
+        Mutation::DigestWithoutErrors,
+        Mutation::MessageToldTwice,
+        Mutation::ResultNotTakenBack,
+        Mutation::RequestsForgotten,
+        Mutation::ParametersMixedUp,
+        Mutation::CopyDataCut,
+        Mutation::SettingsReordered,
+        Mutation::SettingsOutliveRollback,
+        Mutation::SettingsOutliveSavepoint,
+        Mutation::PromiseNotAwaited,
+        Mutation::EntryEndedEarly,
+        Mutation::PreparedOutliveLink,
+    ];
+
+    thread_local! {
+        static ON: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Whether the fault is on in this thread.
+    pub fn on(mutation: Mutation) -> bool {
+        ON.get() == Some(mutation)
+    }
+
+    /// Switches one fault on in this thread, and all others off.
+    pub fn switch_on(mutation: Option<Mutation>) {
+        ON.set(mutation);
+    }
+}

@@ -1,0 +1,96 @@
+//! What has happened in runs, so that it can be seen that something did.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a run does to the session's servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    LinkBroken,
+    BackendEnded,
+    Crash,
+    CrashAndPromotion,
+    /// The old primary lives on, and takes commits of which nobody hears.
+    PromotionBesideTheOld,
+    /// The old primary refuses to write, and another one takes over.
+    Switchover,
+    /// No server can be had for as long as the session waits.
+    NoServer,
+}
+
+pub const FAULTS: [(Fault, &str); 7] = [
+    (Fault::LinkBroken, "links broken"),
+    (Fault::BackendEnded, "backends ended"),
+    (Fault::Crash, "servers crashed and restarted"),
+    (Fault::CrashAndPromotion, "servers crashed, their standby promoted"),
+    (Fault::PromotionBesideTheOld, "standbys promoted while the old primary lived on"),
+    (Fault::Switchover, "primaries made read-only, their standby promoted"),
+    (Fault::NoServer, "times that no server could be had"),
+];
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub runs: usize,
+    pub requests: usize,
+    pub faults: [usize; FAULTS.len()],
+    /// The session has gone on upon a newer timeline.
+    pub failovers: usize,
+    /// It has gone on upon another link to whichever server.
+    pub links: usize,
+    pub replays: usize,
+    pub divergences: usize,
+    pub commits_lost: usize,
+    pub unknown: usize,
+}
+
+impl Figures {
+    pub fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.requests += other.requests;
+        for (sum, count) in self.faults.iter_mut().zip(other.faults) {
+            *sum += count;
+        }
+        self.failovers += other.failovers;
+        self.links += other.links;
+        self.replays += other.replays;
+        self.divergences += other.divergences;
+        self.commits_lost += other.commits_lost;
+        self.unknown += other.unknown;
+    }
+
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults[fault as usize] += 1;
+    }
+
+    pub fn report(&self, took: Duration, threads: usize) -> Report<'_> {
+        Report { figures: self, took, threads }
+    }
+}
+
+pub struct Report<'a> {
+    figures: &'a Figures,
+    took: Duration,
+    threads: usize,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let it = self.figures;
+        let seconds = self.took.as_secs_f64();
+        let rate = it.runs as f64 / seconds.max(0.001);
+        writeln!(
+            f,
+            "{} schedules in {seconds:.1} s on {} threads: {rate:.0} schedules/s",
+            it.runs, self.threads
+        )?;
+        let mut line = |count: usize, what: &str| writeln!(f, "{count:>12} {what}");
+        line(it.requests, "requests of applications")?;
+        line(it.failovers, "failovers survived")?;
+        line(it.links, "links found anew")?;
+        line(it.replays, "replays")?;
+        line(it.divergences, "divergences, told")?;
+        line(it.commits_lost, "losses of acknowledged commits, told")?;
+        line(it.unknown, "unknown outcomes, told")?;
+        FAULTS.iter().try_for_each(|(fault, what)| line(it.faults[*fault as usize], what))
+    }
+}

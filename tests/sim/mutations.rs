@@ -1,0 +1,73 @@
+//! The check of the simulation itself: each deliberate fault of `src/mutation.rs`, one at a time, must
+//! be noticed. Only in builds with the feature `mutations`: `make sim-mutations`.
+
+#[cfg(not(feature = "mutations"))]
+pub use absent::*;
+#[cfg(feature = "mutations")]
+pub use present::*;
+
+#[cfg(not(feature = "mutations"))]
+mod absent {
+    pub fn seal_never_raises() -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutations")]
+mod present {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use segue::mutation::{ALL, Mutation, on, switch_on};
+
+    use crate::plan::Plan;
+    use crate::run;
+
+    /// Whether the ledger's SQL, which the model stands for, lacks the condition of its fence.
+    pub fn seal_never_raises() -> bool {
+        on(Mutation::SealNeverRaises)
+    }
+
+    /// The first seed that notices the fault, and what it says.
+    fn noticed(mutation: Mutation, seeds: u64) -> Option<(u64, String)> {
+        switch_on(Some(mutation));
+        let found = (0..seeds)
+            .find_map(|seed| run::once(&Plan::of(seed), false).0.err().map(|it| (seed, it)));
+        switch_on(None);
+        found
+    }
+
+    #[test]
+    fn every_deliberate_fault_is_noticed() {
+        let seeds = crate::number("SEGUE_SIM_SEEDS").unwrap_or(200_000);
+        let only = std::env::var("SEGUE_SIM_MUTATION").ok();
+        let wanted = |it: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{it:?}"));
+        let all: Vec<Mutation> = ALL.iter().copied().filter(wanted).collect();
+        let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some(it) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let found = noticed(*it, seeds);
+                        eprintln!("{it:?}: {found:?}");
+                        results.lock().unwrap().push((*it, found));
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().unwrap();
+        results.sort_by_key(|(mutation, _)| *mutation as usize);
+        println!("| fault | found after seeds | the first complaint |\n|---|---:|---|");
+        for (mutation, found) in &results {
+            let (seeds, problem) = match found {
+                Some((seed, problem)) => ((seed + 1).to_string(), problem.as_str()),
+                None => ("never".to_owned(), ""),
+            };
+            let problem: String = problem.chars().take(90).collect();
+            println!("| `{mutation:?}` | {seeds} | {problem} |");
+        }
+        let missed: Vec<_> = results.iter().filter(|(_, found)| found.is_none()).collect();
+        assert!(missed.is_empty(), "not noticed within {seeds} seeds: {missed:?}");
+    }
+}
