@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -25,6 +26,9 @@ use super::writer::{Certainty, Counts, Writer, Written};
 
 /// When so much has gathered, whoever hands in more writes it first.
 const GATHER_BYTES: usize = 4 << 20;
+
+/// So often others are let go ahead before a batch is written, at most.
+const TURNS: usize = 8;
 
 /// So often a record is looked for at the place where it should stand.
 const FIRST_TRIES: usize = 4;
@@ -253,9 +257,27 @@ impl Journal {
         }
     }
 
+    /// Lets those who are about to hand something in do so first. Else whoever has just been told of one
+    /// batch misses the next, and each sync serves half of them.
+    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        for _ in 0..TURNS {
+            let before = queue.batch.entries.len();
+            drop(queue);
+            thread::yield_now();
+            queue = self.lock();
+            if queue.batch.entries.len() == before {
+                break;
+            }
+        }
+        queue
+    }
+
     /// Writes what has gathered, for all who have a part in it.
     fn lead<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         queue.leading = true;
+        if self.0.sync != SyncPolicy::None {
+            queue = self.gather(queue);
+        }
         let spare = std::mem::take(&mut queue.spare);
         let mut batch = std::mem::replace(&mut queue.batch, spare);
         let fate = std::mem::take(&mut queue.fate);
