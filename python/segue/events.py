@@ -250,6 +250,15 @@ class SubmissionDied(Event):
     """What the server says of it, or Segue."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransactionsFound(Event):
+    """The client's journal holds transactions of an earlier process, which wait for `Client.recover`."""
+
+    level = _WARNING
+
+    count: int
+
+
 __all__ = [
     "CommitReapplied",
     "CommitsLost",
@@ -275,4 +284,5 @@ __all__ = [
     "SessionMoved",
     "StaleServer",
     "SubmissionDied",
+    "TransactionsFound",
 ]

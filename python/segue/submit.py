@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from segue import _dispatch, _segue
-from segue.errors import ProgrammingError
+from segue.errors import Error, ProgrammingError
 from segue.sql import Composable
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class DeadLetter:
     """The index of the statement that failed."""
     statements: tuple[str, ...] = field(repr=False)
     """The texts of all of them, with `$1` and so on for parameters."""
+    error: Error = field(repr=False, compare=False)
+    """What its ticket raises: the server's error, with all its fields, or Segue's own."""
     sqlstate: str
     """The server's; 25P02 where the number of rows was not what was expected."""
     message: str = field(repr=False)

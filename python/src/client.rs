@@ -440,6 +440,11 @@ fn described<'py>(py: Python<'py>, happened: &Happened) -> PyResult<Bound<'py, P
             fields.set_item("reason", message)?;
             ("SubmissionDied", format!("submission {id} is a dead letter: {message}"))
         }
+        ClientEvent::TransactionsFound { count } => {
+            set!(count);
+            let what = "transactions of an earlier process, which wait for recover()";
+            ("TransactionsFound", format!("the journal holds {count} {what}"))
+        }
         ClientEvent::Notice { session, notice } => {
             set!(session);
             notice_fields(&fields, notice)?;

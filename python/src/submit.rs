@@ -220,6 +220,7 @@ impl Submissions {
             dict.set_item("died_at", died_at.as_secs_f64())?;
             dict.set_item("statement", letter.statement)?;
             dict.set_item("statements", PyTuple::new(py, letter.statements)?)?;
+            dict.set_item("error", errors::from_core(py, &letter.error).into_value(py))?;
             dict.set_item("sqlstate", letter.sqlstate)?;
             dict.set_item("message", letter.message)?;
             dict.set_item("detail", letter.detail)?;
