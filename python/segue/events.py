@@ -252,7 +252,7 @@ class SubmissionDied(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TransactionsFound(Event):
-    """The client's journal holds transactions of an earlier process, which wait for `Client.recover`."""
+    """The journal holds transactions of an earlier process, which wait for `Client.recover`."""
 
     level = _WARNING
 
