@@ -163,10 +163,12 @@ impl Session {
 
     /// The unit whose bytes a unit is sent with, which is itself.
     fn source(&self, index: usize) -> usize {
-        let mixed_up = mutation::on(Mutation::ParametersMixedUp) && self.units[index].losses > 0;
+        if !mutation::on(Mutation::ParametersMixedUp) || self.units[index].losses == 0 {
+            return index;
+        }
         let id = |at: usize| self.units[at].statement.as_ref().map(|statement| statement.id);
         let like = |at: &usize| id(*at) == id(index) && self.units[*at].begin_len == 0;
-        (0..if mixed_up { index } else { 0 }).find(like).unwrap_or(index)
+        (0..index).find(like).unwrap_or(index)
     }
 
     /// Puts a unit on the wire, in the form that the present link needs.
@@ -184,7 +186,8 @@ impl Session {
             self.end_batch();
         }
         self.sync_owed = waits_with_sync;
-        let needed = self.previous_row_is_needed();
+        let opens = self.units[index].purpose == Purpose::OpenRow;
+        let needed = opens && self.previous_row_is_needed();
         let Unit { start, end, .. } = self.units[self.source(index)];
         let unit = &mut self.units[index];
         unit.sent = true;
