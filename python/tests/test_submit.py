@@ -407,6 +407,8 @@ def test_a_lane_is_stopped(client: segue.Client, cluster: Cluster, table: str) -
         poison.wait(60)
     assert other.wait(60) is not None
     assert behind.wait(0.2) is None
+    # What was sent behind the poison comes home without having been executed, and waits.
+    wait_until(lambda: client.submissions().waiting == 1)
     status = client.submissions()
     assert (status.lanes, status.lanes_stopped, status.waiting) == (1, 1, 1)
     assert client.dead_letters()[0].stops_lane
