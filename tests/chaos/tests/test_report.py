@@ -108,6 +108,27 @@ def test_a_good_run_ends_with_0(run: Path) -> None:
     assert report["violations"] == []
     assert report["pauses"]["c"]["share"]["max_ms"] == 30.0
     assert report["cluster_without_primary"]["max_ms"] == 3000.0
+    assert report["faults_by_kind"] == {
+        "kill-node": {"faults": 1, "failovers": 1, "p50_ms": 3000.0, "p99_ms": 3000.0, "max_ms": 3000.0}
+    }
+
+
+def test_examples_have_the_times_of_the_drawing(run: Path) -> None:
+    (run / "clients/c.20.1.log").write_text("B 1100000 7 insert\nE 4030000 7 unknown 08006 gone\n")
+    assert write_report(run) == 1
+    face = json.loads((run / "report.json").read_text())["faces"]["c"]
+    (unknown,) = face["examples"]["told_unknown"]
+    # The drawing begins with the line "cluster" of the diary.
+    assert "begun at 0.200 s" in unknown
+    assert face["error_examples"] == ["c.20.1 at 3.130 s, 7 (insert): 08006 gone"]
+
+
+def test_what_promoted_somebody_is_the_last_fault_before_it(run: Path) -> None:
+    later = "4500000 fault    2 restart  1.0 s\n4600000 over 2 restart\n"
+    (run / "diary.log").write_text((run / "diary.log").read_text() + later)
+    write_report(run)
+    kinds = json.loads((run / "report.json").read_text())["faults_by_kind"]
+    assert {kind: seen["failovers"] for kind, seen in kinds.items()} == {"kill-node": 1, "restart": 0}
 
 
 def test_a_duplicate_ends_it_with_1(run: Path) -> None:
@@ -129,3 +150,5 @@ def test_the_page_is_one_file_and_shows_all(run: Path) -> None:
     for wanted in ("n1", "n2", "faults", "clients killed", "c, per s", "c, pause ms"):
         assert wanted in texts
     assert "n2: primary, timeline 2" in texts
+    assert "<td>kill-node<td>1<td>1" in page
+    assert page.index("kill-node<td>") > page.index("</svg>")
