@@ -91,6 +91,7 @@ def write_report(run: Path) -> int:
         "pauses": pauses.by_face(waits),
         **verdict.as_dict(),
         "outages": pauses.as_dicts(outages),
+        "waits": pauses.waits_by_face(waits),
     }
     (run / "report.json").write_text(json.dumps(report, indent=1))
     throughput: dict[str, Counter[int]] = {}

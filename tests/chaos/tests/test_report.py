@@ -11,6 +11,7 @@ from chaos import pauses, plan
 from chaos.clientlog import ClientLog, Operation
 from chaos.prober import Sight
 from chaos.report import write_report
+from chaos.together import together
 
 
 def write(at: int, node: str, timeline: int) -> Sight:
@@ -152,3 +153,19 @@ def test_the_page_is_one_file_and_shows_all(run: Path) -> None:
     assert "n2: primary, timeline 2" in texts
     assert "<td>kill-node<td>1<td>1" in page
     assert page.index("kill-node<td>") > page.index("</svg>")
+
+
+def test_runs_are_added_up(run: Path) -> None:
+    write_report(run)
+    good = json.loads((run / "report.json").read_text())
+    row = (run / "payment.tsv").read_text()
+    (run / "payment.tsv").write_text(row * 2)
+    write_report(run)
+    bad = json.loads((run / "report.json").read_text())
+    assert together([good]).endswith("No violations, and nothing short of the target.\n")
+    said = together([good, bad])
+    #          failovers, faults, payments, errors, full disks, lost, unreported, twice, unknown, not told
+    assert "| all |  | 2 | 2 | 4 | 0 | 0 | 0 | 0 | 1 | 0 | 2 |" in said
+    assert "| Segue, beyond the cluster's | 2 | 30.0 | 30.0 | 30.0 |" in said
+    assert "| kill-node | 2 | 2 |" in said
+    assert said.endswith("c: 1 payments are there more than once\n")
