@@ -171,7 +171,18 @@ def _faults(page: Page) -> str:
         "<p>A failover counts for the last fault before it. The cluster is without a primary from the last"
         " write that the old one acknowledged to the first one of the new one.</p>"
     )
-    return f"<table>{head}{''.join(rows)}</table>{note}"
+    return f"<table>{head}{''.join(rows)}</table>{note}{_options(page.facts)}"
+
+
+def _options(facts: dict[str, Any]) -> str:
+    options = facts.get("options")
+    if options is None:
+        return ""
+    weights = ", ".join(f"{kind} {weight}" for kind, weight in options["weights"].items())
+    return (
+        f"<p>Weights of the kinds: {escape(weights)}. A worker rests"
+        f" {options['pace_ms']} ms between two payments, on average.</p>"
+    )
 
 
 def _count(number: int) -> str:

@@ -89,6 +89,7 @@ def run(tmp_path: Path) -> Path:
     facts = {
         "seed": 1, "mode": "sync", "seconds": 9.0, "faults": 1, "failovers": 1, "client_kills": 1,
         "crashes": [], "stuck": [], "late": [], "repairs": [], "broken": "", "balance": 100,
+        "build": "v1-2-gabc, release", "options": {"weights": {"kill-node": 7}, "pace_ms": 40},
     }  # fmt: skip
     (tmp_path / "facts.json").write_text(json.dumps(facts))
     (tmp_path / "clients").mkdir()
@@ -152,6 +153,8 @@ def test_the_page_is_one_file_and_shows_all(run: Path) -> None:
         assert wanted in texts
     assert "n2: primary, timeline 2" in texts
     assert "<td>kill-node<td>1<td>1" in page
+    assert "Built from v1-2-gabc, release" in page
+    assert "kill-node 7. A worker rests 40 ms" in page
     assert page.index("kill-node<td>") > page.index("</svg>")
 
 
