@@ -69,6 +69,8 @@ pub enum Mutation {
     EntryEndedEarly,
     /// A statement that was prepared on the lost link is taken for prepared on the new one.
     PreparedOutliveLink,
+    /// Recovery takes a number that the ledger does not have for not committed, without a fence.
+    RecoveryWithoutFence,
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -118,6 +120,7 @@ mod switched {
         Mutation::PromiseNotAwaited,
         Mutation::EntryEndedEarly,
         Mutation::PreparedOutliveLink,
+        Mutation::RecoveryWithoutFence,
     ];
 
     thread_local! {

@@ -85,7 +85,8 @@ impl Driver {
         let timeout = inner.config.failover.timeout;
         inner.sessions.fetch_add(1, Ordering::Relaxed);
         inner.statistics.enter(id, core.counters());
-        let keeper = Keeper::new(&inner);
+        let file = inner.file_journal.as_ref().map(Arc::clone);
+        let keeper = file.map(|file| Keeper::new(file, Arc::clone(&inner.config)));
         Self {
             inner,
             core,

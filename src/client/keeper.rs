@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::Inner;
 use super::journal::{FileJournal, unix_ms};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
     Fate, Form, JournalError, OutcomeKnown, Owner, Reason, Record, Seal, SessionOpened, Statement,
@@ -19,8 +19,8 @@ use crate::journal::{
 use crate::session::Filing;
 
 /// The records of one session.
-pub(super) struct Keeper {
-    inner: Arc<Inner>,
+pub struct Keeper {
+    config: Arc<Config>,
     file: Arc<FileJournal>,
     /// Names the session for as long as it lives.
     id: Uuid,
@@ -40,7 +40,7 @@ struct Entry {
 }
 
 /// An entry that is not kept.
-pub(super) struct NotKept {
+pub struct NotKept {
     pub entry: u64,
     /// What the session's status says of it.
     pub reason: String,
@@ -49,17 +49,17 @@ pub(super) struct NotKept {
 }
 
 impl Keeper {
-    pub fn new(inner: &Arc<Inner>) -> Option<Self> {
-        Some(Self {
-            file: Arc::clone(inner.file_journal.as_ref()?),
-            inner: Arc::clone(inner),
+    pub fn new(file: Arc<FileJournal>, config: Arc<Config>) -> Self {
+        Self {
+            file,
+            config,
             id: Uuid::new_v4(),
             opened_unix_ms: unix_ms(),
             system_identifier: 0,
             session: None,
             entries: VecDeque::new(),
             failed: Vec::new(),
-        })
+        }
     }
 
     /// Whether [`commit`](Self::commit) waits for the disk.
@@ -114,7 +114,7 @@ impl Keeper {
             }
         }
         let mut owner = self.file.journal.begin();
-        let config = &self.inner.config;
+        let config = &self.config;
         let record = Record::SessionOpened(SessionOpened {
             session: self.id,
             ledger_row,
@@ -197,7 +197,7 @@ impl Keeper {
                 let reason = error.reason().name();
                 let gone = self.forget(entry, deadline);
                 let refused = match gone {
-                    true if !self.inner.config.journal.required => None,
+                    true if !self.config.journal.required => None,
                     true => Some(required(&error)),
                     false => Some(stuck(&error)),
                 };

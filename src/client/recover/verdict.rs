@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::asker::{Answers, Wanted};
 use super::case::Case;
+use super::inquiry::{Answers, Wanted};
 use crate::error::Error;
 use crate::journal::{Fate, Seal, State};
 
@@ -163,8 +163,8 @@ fn says(
 
 #[cfg(test)]
 mod tests {
-    use super::super::asker::Answer;
     use super::super::case::SessionOf;
+    use super::super::inquiry::Answer;
     use super::*;
     use crate::error::ErrorKind;
     use crate::journal::{Found, FoundKind};
