@@ -16,6 +16,7 @@ use crate::journal::{
     Fate, Form, JournalError, OutcomeKnown, Owner, Reason, Record, Seal, SessionOpened, Statement,
     TransactionBegan,
 };
+use crate::mutation::{self, Mutation};
 use crate::session::Filing;
 
 /// The records of one session.
@@ -220,7 +221,7 @@ impl Keeper {
             return true;
         };
         let Some(mut entry) = self.entries.remove(at) else { return true };
-        if !entry.owner.may_be_found() {
+        if !entry.owner.may_be_found() || mutation::on(Mutation::HalfKeptGoesOn) {
             return true;
         }
         let ended = entry.owner.end(&self.file.journal);

@@ -170,6 +170,7 @@ impl Inquiry {
                 (Asks::Fence, ledger::fence_sql(row, wanted.highest.saturating_add(1)))
             }
             Stage::Behind(from) => (Asks::Look, look(&self.fenced[from..])),
+            Stage::Confirmation if mutation::on(Mutation::VerdictNotConfirmed) => return None,
             Stage::Confirmation => (Asks::Confirmation, ledger::CONFIRM.to_owned()),
             Stage::Ended => return None,
         };
