@@ -71,6 +71,8 @@ pub enum Mutation {
     PreparedOutliveLink,
     /// Recovery takes a number that the ledger does not have for not committed, without a fence.
     RecoveryWithoutFence,
+    /// Recovery asks a server of an older timeline than the dead session has been on.
+    OlderTimelineAsked,
     /// Recovery tells of a commit whose wait for the standby may have been cut short.
     VerdictNotConfirmed,
     /// A record counts as kept before the disk has it.
@@ -137,6 +139,7 @@ mod switched {
         Mutation::EntryEndedEarly,
         Mutation::PreparedOutliveLink,
         Mutation::RecoveryWithoutFence,
+        Mutation::OlderTimelineAsked,
         Mutation::VerdictNotConfirmed,
         Mutation::SyncLeftOut,
         Mutation::SegmentReclaimedAlive,

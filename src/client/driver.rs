@@ -488,6 +488,7 @@ impl Driver {
         link.set_interruptible(self.interrupt.is_some());
         if let Some(keeper) = &mut self.keeper {
             keeper.system_identifier = facts.system_identifier;
+            keeper.handle_timeline(facts.timeline, Instant::now() + self.timeout);
         }
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;

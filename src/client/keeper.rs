@@ -27,6 +27,8 @@ pub struct Keeper {
     id: Uuid,
     opened_unix_ms: u64,
     pub system_identifier: u64,
+    /// The newest that the session has been on.
+    timeline: u32,
     session: Option<Owner>,
     /// In the order in which they began.
     entries: VecDeque<Entry>,
@@ -57,6 +59,7 @@ impl Keeper {
             id: Uuid::new_v4(),
             opened_unix_ms: unix_ms(),
             system_identifier: 0,
+            timeline: 0,
             session: None,
             entries: VecDeque::new(),
             failed: Vec::new(),
@@ -126,7 +129,24 @@ impl Keeper {
             user: &config.user,
         });
         owner.append(&self.file.journal, &record)?;
+        owner.append(&self.file.journal, &Record::Timeline(self.timeline))?;
         Ok(self.session.insert(owner).number())
+    }
+
+    /// The session is about to go on upon a server of this timeline. Returns once that is kept: a later
+    /// process that asked a server of an older one would be told that nothing was committed.
+    pub fn handle_timeline(&mut self, timeline: u32, deadline: Instant) {
+        if timeline <= self.timeline {
+            return;
+        }
+        self.timeline = timeline;
+        // With the first transaction it is written in any case.
+        let Some(owner) = &mut self.session else { return };
+        let journal = &self.file.journal;
+        let kept = owner.append(journal, &Record::Timeline(timeline));
+        if let Err(error) = kept.and_then(|()| owner.commit(journal, Some(deadline))) {
+            tracing::warn!(%error, timeline, "the new timeline is not in the journal");
+        }
     }
 
     fn append(&mut self, number: u64, filing: &Filing<'_>) -> Result<(), JournalError> {

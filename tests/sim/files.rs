@@ -141,6 +141,12 @@ impl Files {
         }
     }
 
+    pub fn handle_timeline(&mut self, timeline: u32) {
+        if let Some(keeper) = self.keeper() {
+            keeper.handle_timeline(timeline, deadline());
+        }
+    }
+
     fn keeper(&mut self) -> Option<&mut Keeper> {
         self.disk.as_mut().and_then(|disk| disk.keeper.as_mut())
     }

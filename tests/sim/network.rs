@@ -280,6 +280,9 @@ impl Run {
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
         self.client.highest_timeline = timeline;
+        if let Some(files) = &mut self.client.files {
+            files.handle_timeline(timeline);
+        }
         self.client.link = Some(id);
         self.drain_events()
     }

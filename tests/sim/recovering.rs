@@ -350,10 +350,24 @@ impl Run {
         if self.client.access == LedgerAccess::None {
             return (true, None);
         }
+        // What was the primary once may be all that can be reached.
+        let mut server = primary;
+        let floor = asking.survey.timeline_floor();
+        // A timeline that the disk has not kept is not known.
+        let disk = self.client.files.as_ref().and_then(|files| files.disk.as_ref());
+        let knows = disk.is_some_and(|disk| !disk.failed);
+        let may_be_asked = |old: &usize| {
+            let old = &self.world.servers[*old];
+            old.alive && old.timeline >= floor
+        };
+        let old = (0..primary).rev().find(may_be_asked);
+        if let Some(old) = old.filter(|_| knows && self.world.rng.chance(25)) {
+            server = old;
+        }
         let id = self.world.backends.len();
         let buffer = *self.world.rng.pick(&[0, 40, 8192]);
-        self.world.backends.push(Backend::new(id, primary, buffer));
-        self.world.note(|| format!("the ledger is asked on server {primary}, backend {id}"));
+        self.world.backends.push(Backend::new(id, server, buffer));
+        self.world.note(|| format!("the ledger is asked on server {server}, backend {id}"));
         let inquiry = Inquiry::new(CLUSTER, &asking.survey.wanted());
         let (input, reply) = (BytesMut::new(), Reply::default());
         (true, Some(Link { backend: id, inquiry, kind: None, input, reply }))

@@ -23,11 +23,15 @@ const GRACE: Duration = Duration::from_millis(300);
 
 impl Inner {
     /// Waits for a primary for at most `failover_timeout_ms`, which bounds all that follows too.
-    pub(super) fn ask_ledger(&self, wanted: &BTreeMap<Uuid, Wanted>) -> Result<Answers> {
+    pub(super) fn ask_ledger(
+        &self,
+        wanted: &BTreeMap<Uuid, Wanted>,
+        timeline_floor: u32,
+    ) -> Result<Answers> {
         let deadline = Instant::now() + self.config.failover.timeout;
         let mut want = Want {
             session: self.next_session.fetch_add(1, Ordering::Relaxed),
-            timeline_floor: 0,
+            timeline_floor,
             writes: true,
             lost: None,
             deadline,

@@ -55,8 +55,10 @@ impl Inner {
         self.check_process()?;
         let survey = Survey::take(journal)?;
         let wanted = survey.wanted();
-        let answers =
-            if wanted.is_empty() { Ok(Answers::default()) } else { self.ask_ledger(&wanted) };
+        let answers = match wanted.is_empty() {
+            true => Ok(Answers::default()),
+            false => self.ask_ledger(&wanted, survey.timeline_floor()),
+        };
         Ok(survey.conclude(answers.as_ref()))
     }
 }

@@ -36,6 +36,11 @@ impl Survey {
         verdict::wanted(&self.cases)
     }
 
+    /// The least timeline of the server that may be asked.
+    pub fn timeline_floor(&self) -> u32 {
+        verdict::timeline(&self.cases)
+    }
+
     /// The verdicts, in the order in which the transactions began. What the ledger has decided is kept.
     pub fn conclude(self, answers: Result<&Answers, &Error>) -> Vec<RecoveredTransaction> {
         let Self { journal, recovered, cases } = self;
