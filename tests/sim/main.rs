@@ -7,20 +7,27 @@
 //! smaller first and printed as a plan, which goes into the same variable. `SEGUE_SIM_SEEDS=n` runs so
 //! many, from `SEGUE_SIM_FROM=n` on; `SEGUE_SIM_KEEP_GOING=1` goes on behind a failure.
 
+mod aftermath;
 mod app;
 mod application;
 mod backend;
 mod client;
 mod data;
+mod disk;
+#[path = "../../src/journal/tests/faulty.rs"]
+#[allow(dead_code)]
+mod faulty;
 mod figures;
 mod files;
 mod history;
 mod isolation;
+mod ledger_sql;
 mod messages;
 mod mutations;
 mod network;
 mod plan;
 mod quiet;
+mod recovering;
 mod rng;
 mod run;
 mod shrink;
@@ -33,6 +40,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plan::Plan;
+use segue::journal::{Directory, Stored};
 use sweep::Sweep;
 
 /// A plain `cargo test` runs so many seeds, the same everywhere, if the time suffices for them.
