@@ -195,7 +195,17 @@ impl Run {
             self.figures.recovered += 1;
             self.world.note(|| {
                 let (number, verdict) = (it.number(), it.verdict());
-                format!("transaction {number} is {}: {:?}", verdict.name(), it.seals())
+                let statements: Vec<String> = it
+                    .statements()
+                    .map(|it| {
+                        it.map_or_else(
+                            |error| error.to_string(),
+                            |it| format!("{} {:?}", it.sql, it.copy_data),
+                        )
+                    })
+                    .collect();
+                let seals = it.seals();
+                format!("transaction {number} is {}: {statements:?}, {seals:?}", verdict.name())
             });
         }
         aftermath::told(&mut self.client, &self.world, &found, server)?;
