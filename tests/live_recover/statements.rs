@@ -102,7 +102,7 @@ fn the_data_of_a_copy_comes_back_whole() {
 fn a_copy_without_its_end_is_told() {
     let mut past = Past::new();
     let mut cut = bytes::BytesMut::new();
-    frontend::CopyData::new(b"some\n").unwrap().write(&mut cut);
+    frontend::CopyData::new(&b"some\n"[..]).unwrap().write(&mut cut);
     for data in [&b""[..], &cut] {
         let request = [&request(&[], &[&[]])[..], data].concat();
         let sql = "COPY t FROM STDIN";
