@@ -26,6 +26,8 @@ class Program:
     worker: int
     workers: int
     journal: bool = False
+    submit_options: str = ""
+    """More of the connection string, where payments are handed over to the journal."""
 
     @property
     def is_segue(self) -> bool:
@@ -150,6 +152,7 @@ class Clients:
         ]  # fmt: skip
         if program.journal:
             command += ["--journal-dir", str(self._journals / program.face)]
+            command += ["--submit-options", program.submit_options]
         client.process = sandbox.spawn(command, self._logs / f"{program.face}.output", as_root=True)
 
     def _look_after(self) -> None:

@@ -167,8 +167,10 @@ def test_runs_are_added_up(run: Path) -> None:
     bad = json.loads((run / "report.json").read_text())
     assert together([good]).endswith("No violations, and nothing short of the target.\n")
     said = together([good, bad])
-    #          failovers, faults, payments, errors, full disks, lost, unreported, twice, unknown, not told
-    assert "| all |  | 2 | 2 | 4 | 0 | 0 | 0 | 0 | 1 | 0 | 2 |" in said
+    #                    failovers, faults, payments, errors, full disks, lost, twice, unknown, not told
+    assert "| all |  | 2 | 2 | 4 | 0 | 0 | 0 | 1 | 0 | 2 |" in said
+    good["facts"]["mode"] = "async"
+    assert "| lost | of these named | of killed clients | unreported | twice |" in together([good])
     assert "| Segue, beyond the cluster's | 2 | 30.0 | 30.0 | 30.0 |" in said
     assert "| kill-node | 2 | 2 |" in said
     assert said.endswith("c: 1 payments are there more than once\n")

@@ -27,9 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let _subscription = client.on_event(move |event| log.event(event));
 
     let conninfo = format!(
-        "{} journal=file journal_dir={}",
+        "{} journal=file journal_dir={} {}",
         arguments.conninfo,
-        arguments.journal_dir.display()
+        arguments.journal_dir.display(),
+        arguments.submit_options
     );
     let handing = Client::connect(&conninfo)?;
     let log = third.log.try_clone()?;

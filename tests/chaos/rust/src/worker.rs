@@ -25,6 +25,8 @@ pub struct Arguments {
     pub pace_ms: u64,
     pub stop: PathBuf,
     pub journal_dir: PathBuf,
+    /// More of the connection string, for the client that hands payments over.
+    pub submit_options: String,
 }
 
 impl Arguments {
@@ -50,6 +52,7 @@ impl Arguments {
             pace_ms: number("--pace-ms")?,
             stop: text("--stop")?.into(),
             journal_dir: text("--journal-dir")?.into(),
+            submit_options: text("--submit-options").unwrap_or_default(),
         })
     }
 }
