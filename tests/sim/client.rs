@@ -31,6 +31,8 @@ pub struct Client {
     pub highest_timeline: u32,
     /// The journal on disk.
     pub files: Option<Files>,
+    /// Lost commits are run again, of which the journal on disk is told nothing.
+    pub reapplies: bool,
 }
 
 impl Client {
@@ -46,9 +48,10 @@ impl Client {
             writes: true,
             backup_acknowledges: rng.chance(15),
             ledger_required: false,
-            reapply: false,
+            reapply: access != LedgerAccess::None && rng.chance(20),
             files: files.is_some(),
         };
+        let reapplies = options.reapply;
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
@@ -68,9 +71,10 @@ impl Client {
             awaiting: None,
             access,
             actions: 0,
-            steps_left: 3 + rng.below(20),
+            steps_left: 3 + rng.below(world.profile.requests_max),
             highest_timeline: 0,
             files,
+            reapplies,
         }
     }
 

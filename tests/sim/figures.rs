@@ -40,6 +40,7 @@ pub struct Figures {
     pub replays: usize,
     pub divergences: usize,
     pub commits_lost: usize,
+    pub reapplied: usize,
     pub unknown: usize,
 }
 
@@ -55,6 +56,7 @@ impl Figures {
         self.replays += other.replays;
         self.divergences += other.divergences;
         self.commits_lost += other.commits_lost;
+        self.reapplied += other.reapplied;
         self.unknown += other.unknown;
     }
 
@@ -90,6 +92,7 @@ impl fmt::Display for Report<'_> {
         line(it.replays, "replays")?;
         line(it.divergences, "divergences, told")?;
         line(it.commits_lost, "losses of acknowledged commits, told")?;
+        line(it.reapplied, "lost commits, run again")?;
         line(it.unknown, "unknown outcomes, told")?;
         FAULTS.iter().try_for_each(|(fault, what)| line(it.faults[*fault as usize], what))
     }

@@ -2,6 +2,7 @@
 //! server's log had been announced there before.
 
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
 use segue::error::{Error, ErrorKind};
 use segue::session::{Filing, Session};
@@ -97,11 +98,11 @@ impl Files {
     }
 
     /// All commits of the session's were announced, but for fences, which have done nothing else.
-    pub fn check(&self, log: &[Record], client: usize) -> Result<(), String> {
+    pub fn check(&self, log: &[Rc<Record>], client: usize) -> Result<(), String> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        let own = |record: &&Record| record.ids().any(|id| writer_of(id) == Some(client));
+        let own = |record: &&Rc<Record>| record.ids().any(|id| writer_of(id) == Some(client));
         let mut sealed = log.iter().filter(own).filter_map(|record| record.sealed);
         match sealed.find(|seal| !self.seals.contains(seal)) {
             Some(seal) if !self.lost => {
