@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use segue::session::{LedgerAccess, Options, Session, Statement};
 
+use crate::aftermath::Aftermath;
 use crate::app::{App, Request};
+use crate::disk::Disk;
 use crate::files::Files;
 use crate::plan::{For, Plan};
+use crate::recovering::Recovery;
 use crate::world::World;
 
 /// More clients than this no run has.
@@ -31,13 +34,22 @@ pub struct Client {
     pub highest_timeline: u32,
     /// The journal on disk.
     pub files: Option<Files>,
-    /// Lost commits are run again, of which the journal on disk is told nothing.
-    pub reapplies: bool,
+    /// Its process has died, and a later one is not at work yet.
+    pub recovery: Option<Recovery>,
+    pub aftermath: Aftermath,
+    pub options: Options,
+    run: u64,
+    /// How many processes there were before this one.
+    pub incarnation: u8,
 }
 
 impl Client {
     pub fn new(number: usize, plan: &Plan, access: LedgerAccess, world: &mut World) -> Self {
-        let files = Files::new(plan.rng(For::Files(number)));
+        let mut disk = plan.rng(For::Disk(number));
+        let disk = disk.chance(35).then(|| Disk::new(disk, number));
+        // What is run again is in memory only, and gone with its process.
+        let may_reapply = access != LedgerAccess::None && disk.is_none();
+        let files = Files::new(plan.rng(For::Files(number)), disk);
         let mut rng = plan.rng(For::Client(number));
         let options = Options {
             journal_bytes_max: if rng.chance(8) { 200 } else { 1 << 20 },
@@ -48,10 +60,9 @@ impl Client {
             writes: true,
             backup_acknowledges: rng.chance(15),
             ledger_required: false,
-            reapply: access != LedgerAccess::None && rng.chance(20),
+            reapply: may_reapply && rng.chance(20),
             files: files.is_some(),
         };
-        let reapplies = options.reapply;
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
@@ -59,9 +70,10 @@ impl Client {
             ..App::default()
         };
         world.note(|| format!("client {number}: {access:?}, {options:?}"));
+        let run = plan.seed;
         Self {
             number,
-            session: Session::new(options, (u128::from(plan.seed) << 8) | (number as u128 + 1)),
+            session: Session::new(options.clone(), seed(run, number, 0)),
             app,
             statements: HashMap::new(),
             link: None,
@@ -74,12 +86,27 @@ impl Client {
             steps_left: 3 + rng.below(world.profile.requests_max),
             highest_timeline: 0,
             files,
-            reapplies,
+            recovery: None,
+            aftermath: Aftermath::default(),
+            options,
+            run,
+            incarnation: 0,
         }
     }
 
+    /// Of its session.
+    pub fn seed(&self) -> u128 {
+        seed(self.run, self.number, self.incarnation)
+    }
+
+    /// The backend that it has to do with.
+    pub fn backend(&self) -> Option<usize> {
+        self.link.or(self.recovery.as_ref().and_then(Recovery::backend))
+    }
+
     pub fn is_over(&self) -> bool {
-        self.steps_left == 0 && self.requests.is_empty() && self.app.tx.is_none()
+        let idle = self.requests.is_empty() && self.app.tx.is_none();
+        self.steps_left == 0 && idle && self.recovery.is_none()
     }
 
     /// The number of an action in the whole run.
@@ -90,6 +117,10 @@ impl Client {
     pub fn action_numbers(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.actions).map(|action| self.action_number(action))
     }
+}
+
+fn seed(run: u64, number: usize, incarnation: u8) -> u128 {
+    (u128::from(run) << 8) | (number as u128 + 1) | (u128::from(incarnation) << 100)
 }
 
 /// The first of the numbers that an action may write.

@@ -16,9 +16,11 @@ pub enum Fault {
     Switchover,
     /// No server can be had for as long as the session waits.
     NoServer,
+    /// A client's process dies, and a later one takes over its journal.
+    ClientCrash,
 }
 
-pub const FAULTS: [(Fault, &str); 7] = [
+pub const FAULTS: [(Fault, &str); 8] = [
     (Fault::LinkBroken, "links broken"),
     (Fault::BackendEnded, "backends ended"),
     (Fault::Crash, "servers crashed and restarted"),
@@ -26,6 +28,7 @@ pub const FAULTS: [(Fault, &str); 7] = [
     (Fault::PromotionBesideTheOld, "standbys promoted while the old primary lived on"),
     (Fault::Switchover, "primaries made read-only, their standby promoted"),
     (Fault::NoServer, "times that no server could be had"),
+    (Fault::ClientCrash, "client processes that died"),
 ];
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +45,10 @@ pub struct Figures {
     pub commits_lost: usize,
     pub reapplied: usize,
     pub unknown: usize,
+    /// Of the client processes that died, those that had not come further than recovery.
+    pub crashes_of_recoveries: usize,
+    /// Transactions that a later process was told the outcome of.
+    pub recovered: usize,
 }
 
 impl Figures {
@@ -58,6 +65,8 @@ impl Figures {
         self.commits_lost += other.commits_lost;
         self.reapplied += other.reapplied;
         self.unknown += other.unknown;
+        self.crashes_of_recoveries += other.crashes_of_recoveries;
+        self.recovered += other.recovered;
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -94,6 +103,8 @@ impl fmt::Display for Report<'_> {
         line(it.commits_lost, "losses of acknowledged commits, told")?;
         line(it.reapplied, "lost commits, run again")?;
         line(it.unknown, "unknown outcomes, told")?;
+        line(it.recovered, "transactions of dead processes, judged")?;
+        line(it.crashes_of_recoveries, "processes that died while they recovered")?;
         FAULTS.iter().try_for_each(|(fault, what)| line(it.faults[*fault as usize], what))
     }
 }

@@ -25,9 +25,8 @@ fn int8(params: &[Vec<u8>], index: usize) -> Result<i64, Exec> {
 
 impl World {
     pub fn execute_internal(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Done {
-        if self.backends[me].wait == Wait::Nothing
-            && self.rng.below(1000) < self.profile.ledger_errors
-        {
+        let fresh = self.backends[me].wait == Wait::Nothing && !matches!(stmt, Stmt::Ask(_));
+        if fresh && self.rng.below(1000) < self.profile.ledger_errors {
             return Err(Exec::Error(*self.rng.pick(&REFUSALS)));
         }
         match stmt {
@@ -50,6 +49,7 @@ impl World {
             Stmt::Look => self.look_into_ledger(me, params),
             Stmt::Open => self.open_row(me, uuid(params, 0)?, uuid(params, 1)?),
             Stmt::Terminate => self.terminate(me, params),
+            Stmt::Ask(ask) => self.ask(me, ask),
             _ => {
                 self.op(me, Op::Message);
                 Ok(Exec::Done { rows: vec![vec![b"0/0".to_vec()]], tag: "SELECT 1".into() })
@@ -116,7 +116,7 @@ impl World {
         Ok(true)
     }
 
-    fn seal_by_function(
+    pub fn seal_by_function(
         &mut self,
         me: usize,
         stmt: &Stmt,

@@ -60,7 +60,8 @@ impl Run {
             .session
             .handle_input(&mut self.client.input)
             .map_err(|error| format!("{error}"))?;
-        self.drain_events()
+        self.drain_events()?;
+        self.file_ends()
     }
 
     pub fn arrive(&mut self, id: usize, count: usize) -> bool {
@@ -186,6 +187,8 @@ impl Run {
             }
             // Only where one is being looked for.
             Fault::NoServer => {}
+            // By a generator of its own.
+            Fault::ClientCrash => {}
         }
         Ok(())
     }
@@ -276,6 +279,9 @@ impl Run {
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
         self.client.highest_timeline = timeline;
+        if let Some(files) = &mut self.client.files {
+            files.handle_timeline(timeline);
+        }
         self.client.link = Some(id);
         self.drain_events()
     }

@@ -30,6 +30,7 @@ pub enum For {
     Client(usize),
     Files(usize),
     Profile,
+    Disk(usize),
 }
 
 impl Plan {
@@ -46,6 +47,7 @@ impl Plan {
             For::Client(number) => (5, number as u64),
             For::Files(number) => (6, number as u64),
             For::Profile => (20, 0),
+            For::Disk(number) => (7, number as u64),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }

@@ -4,7 +4,7 @@
 
 use crate::figures::FAULTS;
 use crate::rng::Rng;
-use crate::workload::USUAL;
+use crate::workload::{Sort, USUAL};
 
 /// Numbers without another unit are chances of a hundred.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ impl Profile {
         }
         // Something there must be.
         statements[0] += 1;
-        let mut faults = [2, 1, 1, 1, 1, 1, 0];
+        let mut faults = [2, 1, 1, 1, 1, 1, 0, 0];
         if rng.chance(60) {
             for weight in &mut faults[..6] {
                 *weight *= *rng.pick(&[0, 1, 1, 3]);
@@ -97,6 +97,7 @@ impl Profile {
         match rng.below(5) {
             0 => profile.leave_backends_behind(&mut rng),
             1 => profile.return_to_the_same_server(&mut rng),
+            2 => profile.replay_transactions(&mut rng),
             _ => {}
         }
         profile
@@ -108,7 +109,7 @@ impl Profile {
         self.zombies = *rng.pick(&[1, 5, 20]);
         self.fault_at_commit = 20;
         self.faults_max = self.faults_max.max(12);
-        self.faults = [6, 0, 0, *rng.pick(&[0, 1]), *rng.pick(&[0, 1]), 0, 0];
+        self.faults = [6, 0, 0, *rng.pick(&[0, 1]), *rng.pick(&[0, 1]), 0, 0, 0];
     }
 
     /// Servers crash with commits that no standby has, are up again, and then are replaced.
@@ -117,7 +118,23 @@ impl Profile {
         self.fault = 8;
         self.fault_at_commit = 20;
         self.faults_max = self.faults_max.max(12);
-        self.faults = [1, 2, 2, 2, 0, 0, 0];
+        self.faults = [1, 2, 2, 2, 0, 0, 0, 0];
+    }
+
+    /// Links are lost inside transactions that have savepoints, errors and settings in them, while others
+    /// change what they read.
+    fn replay_transactions(&mut self, rng: &mut Rng) {
+        self.begins = 90;
+        self.savepoints = 40;
+        self.fault_in_transaction = 5;
+        self.faults_max = self.faults_max.max(12);
+        self.keys = 1;
+        self.second_writer = 100;
+        for ((sort, usual), weight) in USUAL.iter().zip(&mut self.statements) {
+            if matches!(sort, Sort::Guard | Sort::Set | Sort::DivisionByZero | Sort::SelectAcct) {
+                *weight = usual * *rng.pick(&[1, 4]);
+            }
+        }
     }
 
     /// Nothing goes wrong any more, and nothing is slow.

@@ -5,6 +5,7 @@ use segue::wire::frame::Status;
 
 use crate::client::Client;
 use crate::figures::Figures;
+use crate::files::Files;
 use crate::history;
 use crate::plan::{For, Plan};
 use crate::profile::Profile;
@@ -23,6 +24,8 @@ pub struct Run {
     lag_max: usize,
     /// The standby is going to take over.
     pub promotes: bool,
+    /// All is answered, and nothing more is to go wrong.
+    ends: bool,
     pub figures: Figures,
 }
 
@@ -76,6 +79,7 @@ impl Run {
             faults_left: 1 + rng.below(profile.faults_max),
             lag_max: rng.below(8),
             promotes: false,
+            ends: false,
             figures: Figures { runs: 1, ..Figures::default() },
         }
     }
@@ -135,6 +139,18 @@ impl Run {
                 self.fault(number)?;
             }
             return Ok(true);
+        }
+        if !self.ends && self.crash_is_due() {
+            self.crash_client()?;
+            return Ok(true);
+        }
+        self.client.files.iter_mut().for_each(Files::flush_now_and_then);
+        if self.client.recovery.is_some() {
+            return match self.world.rng.below(6) {
+                0 => self.zombie(),
+                1 => self.others(),
+                _ => self.recover(),
+            };
         }
         match self.world.rng.below(12) {
             0 | 1 => self.application(),
@@ -230,7 +246,15 @@ impl Run {
     }
 
     pub fn is_zombie(&self, id: usize) -> bool {
-        self.world.backends[id].alive && self.clients().all(|client| client.link != Some(id))
+        self.world.backends[id].alive && self.clients().all(|client| client.backend() != Some(id))
+    }
+
+    /// What has ended goes to the journal as soon as that is known.
+    pub fn file_ends(&mut self) -> Result {
+        match self.client.files.as_ref().is_some_and(|files| files.disk.is_some()) {
+            true => self.serve_files(),
+            false => Ok(()),
+        }
     }
 
     pub fn serve_files(&mut self) -> Result {
@@ -288,6 +312,7 @@ impl Run {
         self.world.note(|| "the end: everything comes to rest".into());
         self.faults_left = 0;
         self.world.profile.come_to_rest();
+        self.ends = true;
         let mut barren = 0;
         while barren < 3000 {
             self.turn();
@@ -324,7 +349,7 @@ impl Run {
         self.serve_files()?;
         let client = &self.client;
         if let Some(files) = &client.files {
-            for server in self.world.servers.iter().filter(|_| !client.reapplies) {
+            for server in self.world.servers.iter().filter(|_| !client.options.reapply) {
                 files.check(&server.wal, client.number)?;
             }
             if client.session.is_quiet() {

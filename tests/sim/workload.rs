@@ -1,6 +1,6 @@
 //! What applications ask for.
 
-use crate::app::{App, Kind, Request};
+use crate::app::{App, Kind, Request, Transaction};
 use crate::profile::Profile;
 use crate::rng::Rng;
 
@@ -95,13 +95,14 @@ impl Profile {
 fn statement(
     rng: &mut Rng,
     profile: &Profile,
-    in_tx: bool,
+    tx: Option<&Transaction>,
     next_id: &mut i64,
 ) -> Option<(String, Vec<i64>)> {
     let mut id = || {
         *next_id += 1;
         *next_id
     };
+    let in_tx = tx.is_some();
     let (key, known) = (rng.below(profile.keys), 1 + rng.below(3));
     let names = ["app.x", "app.y", "application_name"];
     let name = names[rng.below(3)];
@@ -109,7 +110,9 @@ fn statement(
     let channel = rng.below(2);
     let savepoint = rng.below(2);
     if in_tx && rng.chance(profile.savepoints) {
-        let text = match rng.below(4) {
+        // What has failed is mostly caught.
+        let failed = tx.is_some_and(|tx| tx.failed) && rng.chance(80);
+        let text = match if failed { 2 } else { rng.below(4) } {
             0 | 1 => format!("SAVEPOINT s{savepoint}"),
             2 => format!("ROLLBACK TO s{savepoint}"),
             _ => format!("RELEASE s{savepoint}"),
@@ -162,15 +165,14 @@ fn statement(
 
 /// A request at random. `alone`: nothing else is on its way.
 pub fn request(rng: &mut Rng, profile: &Profile, app: &mut App, alone: bool) -> Request {
-    let in_tx = app.tx.is_some();
     let mut request = Request::new(Kind::Execute, "");
-    request.autocommit = !in_tx;
+    request.autocommit = app.tx.is_none();
     request.streamed = rng.chance(profile.streamed);
     if rng.chance(profile.strings) {
         let parts = 2 + rng.below(2);
         for part in 0..parts {
             let (text, ids) = loop {
-                let made = statement(rng, profile, in_tx, &mut app.next_id);
+                let made = statement(rng, profile, app.tx.as_ref(), &mut app.next_id);
                 // Known gap: where a first string does not parse, what is pipelined behind it runs
                 // outside the transaction.
                 let fits = |text: &str| {
@@ -187,7 +189,7 @@ pub fn request(rng: &mut Rng, profile: &Profile, app: &mut App, alone: bool) -> 
         return request;
     }
     let made = loop {
-        match statement(rng, profile, in_tx, &mut app.next_id) {
+        match statement(rng, profile, app.tx.as_ref(), &mut app.next_id) {
             None if alone => break None,
             None => {}
             some => break some,
