@@ -60,7 +60,7 @@ impl Client {
             writes: true,
             backup_acknowledges: rng.chance(15),
             ledger_required: false,
-            reapply: may_reapply && rng.chance(20),
+            reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
         };
         let app = App {

@@ -70,6 +70,13 @@ impl State {
         }
     }
 
+    pub fn count(&self, id: i64) -> usize {
+        usize::from(self.t.contains(&id))
+            + usize::from(self.d.contains(&id))
+            + self.log.iter().filter(|n| **n == id).count()
+            + self.acct.values().flatten().filter(|n| **n == id).count()
+    }
+
     /// How often each number is there.
     pub fn counts(&self) -> HashMap<i64, usize> {
         let all = self.t.iter().chain(&self.d).chain(&self.log);

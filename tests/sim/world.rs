@@ -11,7 +11,6 @@ use crate::data::{Op, Record, Reply, State};
 use crate::isolation::{Isolation, Reads};
 use crate::profile::Profile;
 use crate::rng::Rng;
-use crate::sql::Stmt;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lock {
