@@ -8,8 +8,9 @@ use super::record::{Form, Param, Statement};
 
 /// Bind.
 const BIND: u8 = b'B';
-/// CopyData.
+/// CopyData, and what ends it: CopyDone or CopyFail.
 const COPY_DATA: u8 = b'd';
+const COPY_ENDS: [u8; 2] = [b'c', b'f'];
 
 impl<'a> Statement<'a> {
     /// The parameters of each execution: one for each Bind, in order. Empty for a simple query. `None` if
@@ -35,6 +36,11 @@ impl<'a> Statement<'a> {
             .map_while(|message| message)
             .filter(|(tag, _)| *tag == COPY_DATA)
             .map(|(_, data)| data)
+    }
+
+    /// Whether the data of a COPY FROM STDIN are all there.
+    pub fn copy_has_ended(&self) -> bool {
+        messages(self.request).flatten().any(|(tag, _)| COPY_ENDS.contains(&tag))
     }
 
     fn bound(&self, body: &'a [u8]) -> Option<Vec<Param<'a>>> {

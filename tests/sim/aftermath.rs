@@ -7,7 +7,6 @@ use segue::{RecoveredTransaction, Verdict};
 
 use crate::app::{App, Expect, Kind, Request};
 use crate::client::Client;
-use crate::disk::Disk;
 use crate::run::Result;
 use crate::sql;
 use crate::world::World;
@@ -22,6 +21,8 @@ pub struct Group {
     whole: bool,
     /// The journal was to have it, if it could commit.
     promised: bool,
+    /// It is a COPY outside a transaction.
+    copies: bool,
     /// There was a verdict, or there need be none.
     known: bool,
 }
@@ -49,16 +50,21 @@ pub fn of_crash(client: &mut Client) {
             in_tx().any(|request| request.sql.contains("SAVEPOINT") || rolls_back_to(request));
         let fails = in_tx().any(|request| request.error.is_some());
         let commits = requests.iter().any(|request| request.kind == Kind::Commit);
-        if !tx.unsure {
-            client.app.mark(tx.gone.iter(), Expect::Never);
+        // What failed may come back with a savepoint of which no account is kept.
+        for id in &tx.gone {
+            let unsure = tx.unsure && commits;
+            let expect = if unsure { client.app.maybe() } else { Expect::Never };
+            client.app.mark(std::iter::once(id), expect);
         }
         let whole = !tx.unsure && !savepoints && !fails;
-        groups.push(Group { ids, commits, whole, promised, known: false });
+        groups.push(Group { ids, commits, whole, promised, copies: false, known: false });
     }
     for request in requests.into_iter().filter(|request| request.autocommit) {
         if request.kind == Kind::Execute {
+            let copies = request.copies_in();
             let ids = request.ids;
-            groups.push(Group { ids, commits: true, whole: true, promised, known: false });
+            let (commits, whole, known) = (true, true, false);
+            groups.push(Group { ids, commits, whole, promised, copies, known });
         }
     }
     for group in &groups {
@@ -86,18 +92,12 @@ fn rolls_back_to(request: &Request) -> bool {
     request.sql.contains("ROLLBACK TO")
 }
 
-/// The numbers that a recovered transaction's statements write.
-fn ids_of(found: &RecoveredTransaction) -> Result<Vec<i64>> {
+/// The numbers that a recovered transaction's statements write, and whether all can be read: the data
+/// of a COPY may be cut anywhere.
+fn ids_of(found: &RecoveredTransaction) -> Result<(Vec<i64>, bool)> {
     let mut ids = Vec::new();
     for statement in found.statements() {
-        let statement = match statement {
-            Ok(statement) => statement,
-            // What came of a COPY so far may be cut anywhere.
-            Err(_) if found.verdict() != Verdict::Committed => continue,
-            Err(error) => {
-                return Err(format!("a statement cannot be read from the journal: {error}"));
-            }
-        };
+        let Ok(statement) = statement else { return Ok((ids, false)) };
         let values: Vec<Vec<u8>> =
             statement.parameters.iter().flatten().map(|value| value.to_vec()).collect();
         let text = match statement.sql.contains(sql::PARAMETER) {
@@ -107,7 +107,7 @@ fn ids_of(found: &RecoveredTransaction) -> Result<Vec<i64>> {
         let data = String::from_utf8_lossy(&statement.copy_data).into_owned();
         ids.extend(numbers(&text).chain(numbers(&data)).filter(|id| *id > 1000));
     }
-    Ok(ids)
+    Ok((ids, true))
 }
 
 fn numbers(text: &str) -> impl Iterator<Item = i64> + '_ {
@@ -145,7 +145,7 @@ fn told_one(
     forgets: bool,
 ) -> Result {
     let (number, verdict) = (found.number(), found.verdict());
-    let ids = ids_of(found)?;
+    let (ids, all_complete) = ids_of(found)?;
     let Client { aftermath, app, .. } = client;
     let of = |what: &str| format!("transaction {number} of {ids:?} {what}");
     if found.is_doubtful() {
@@ -163,7 +163,11 @@ fn told_one(
     if let Some(stranger) = ids.iter().find(|id| !app.expect.contains_key(id)) {
         return Err(of(&format!("has written {stranger}, which nobody asked for")));
     }
-    let shares = |group: &&mut Group| group.ids.iter().any(|id| ids.contains(id));
+    // A COPY of which nothing has come is known by its being one.
+    let shares = |group: &&mut Group| {
+        group.ids.iter().any(|id| ids.contains(id))
+            || (!all_complete && ids.is_empty() && group.copies && !group.known)
+    };
     let mut group = aftermath.groups.iter_mut().find(shares);
     if let Some(group) = &mut group {
         group.known = true;
@@ -182,7 +186,8 @@ fn told_one(
                 return Err(of("is committed, and nobody has asked for that"));
             }
             if group.whole {
-                if let Some(id) = group.ids.iter().find(|id| !ids.contains(id)) {
+                let missing = group.ids.iter().find(|id| !ids.contains(id));
+                if let Some(id) = missing.filter(|_| all_complete) {
                     return Err(of(&format!("is committed, and the journal lacks {id}")));
                 }
                 app.orphaned.extend(&group.ids);
@@ -208,13 +213,7 @@ fn told_one(
                 app.mark(group.ids.iter(), Expect::Never);
             }
         }
-        _ => check_unknown(
-            app,
-            client.files.as_ref().and_then(|it| it.disk.as_ref()),
-            world,
-            found,
-            server,
-        )?,
+        _ => check_unknown(app, world, found, server)?,
     }
     Ok(())
 }
@@ -222,7 +221,6 @@ fn told_one(
 /// An outcome is unknown only where it has to be.
 fn check_unknown(
     app: &mut App,
-    _disk: Option<&Disk>,
     world: &World,
     found: &RecoveredTransaction,
     server: Option<usize>,

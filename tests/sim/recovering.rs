@@ -62,10 +62,12 @@ impl Run {
     /// Whether this client's process may die now; it does so by a generator of its own.
     pub fn crash_is_due(&mut self) -> bool {
         let files = self.client.files.as_mut().and_then(|files| files.disk.as_mut());
-        let recovers = self.client.recovery.is_some();
-        files.is_some_and(|disk| {
-            disk.crashes_left > 0 && disk.rng.below(1000) < if recovers { 40 } else { 10 }
-        })
+        let likely = match (&self.client.recovery, self.client.highest_timeline) {
+            (None, 0 | 1) => 10,
+            // Whatever happens once a session has failed over is worth looking at.
+            _ => 40,
+        };
+        files.is_some_and(|disk| disk.crashes_left > 0 && disk.rng.below(1000) < likely)
     }
 
     /// The process dies.
@@ -195,7 +197,17 @@ impl Run {
             self.figures.recovered += 1;
             self.world.note(|| {
                 let (number, verdict) = (it.number(), it.verdict());
-                format!("transaction {number} is {}: {:?}", verdict.name(), it.seals())
+                let statements: Vec<String> = it
+                    .statements()
+                    .map(|it| {
+                        it.map_or_else(
+                            |error| error.to_string(),
+                            |it| format!("{} {:?}", it.sql, it.copy_data),
+                        )
+                    })
+                    .collect();
+                let seals = it.seals();
+                format!("transaction {number} is {}: {statements:?}, {seals:?}", verdict.name())
             });
         }
         aftermath::told(&mut self.client, &self.world, &found, server)?;
@@ -361,7 +373,7 @@ impl Run {
             old.alive && old.timeline >= floor
         };
         let old = (0..primary).rev().find(may_be_asked);
-        if let Some(old) = old.filter(|_| knows && self.world.rng.chance(25)) {
+        if let Some(old) = old.filter(|_| knows && self.world.rng.chance(50)) {
             server = old;
         }
         let id = self.world.backends.len();

@@ -10,6 +10,7 @@ use crate::client::journal::cannot_open;
 use crate::client::parameter::Raw;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{self, Form, Found, Record, Records, Recovered};
+use crate::session::classify::{StatementKind, classify};
 
 /// A statement as an earlier process had executed it.
 #[derive(Clone, PartialEq, Eq)]
@@ -143,13 +144,18 @@ impl Begun {
             param_oids: (&self.types).into(),
             request: &self.request,
         };
-        let executions = statement.executions().ok_or_else(|| {
+        let simple = self.form == Form::Simple;
+        // The number of its commit is kept before it is sent, and what it is given afterwards need not be
+        // kept: with a part of that, or nothing of it, it would be another statement.
+        let cut = !simple
+            && classify(&self.sql).kind == StatementKind::CopyIn
+            && !statement.copy_has_ended();
+        let executions = statement.executions().filter(|_| !cut).ok_or_else(|| {
             Error::new(
                 ErrorKind::Protocol,
                 "a statement in the journal is not complete: part of its data was never written",
             )
         })?;
-        let simple = self.form == Form::Simple;
         let copy_data: Vec<u8> = statement.copy_data().flatten().copied().collect();
         let plain = RecoveredStatement {
             sql: self.sql.clone(),

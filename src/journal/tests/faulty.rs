@@ -236,11 +236,14 @@ impl Faulty {
         self.lock().trace.clone()
     }
 
-    /// What was done since there were so many operations.
+    /// What was done since there were so many operations; for the simulation.
+    #[allow(dead_code)]
     pub fn trace_from(&self, from: usize) -> Vec<Op> {
         self.lock().trace[from..].to_vec()
     }
 
+    /// For the simulation.
+    #[allow(dead_code)]
     pub fn state(&self) -> State {
         self.lock().state.clone()
     }

@@ -94,6 +94,11 @@ impl StatementKind {
 }
 
 impl StatementKind {
+    /// Whether it begins or ends a transaction. Savepoints do neither.
+    fn is_boundary(&self) -> bool {
+        matches!(self, Self::Begin { .. } | Self::Commit { .. } | Self::Rollback { .. })
+    }
+
     /// Whether it drops all prepared statements: DEALLOCATE ALL, DISCARD ALL.
     pub fn forgets_statements(&self) -> bool {
         match self {
@@ -141,8 +146,10 @@ impl Classified {
     /// Whether it ends a transaction by itself, so that a seal in front of the COMMIT behind it says
     /// nothing of what it has done.
     pub fn commits_by_itself(&self) -> bool {
-        let divides =
-            matches!(self.kind, StatementKind::Several(_)) && self.kind.controls_transaction();
+        let divides = match &self.kind {
+            StatementKind::Several(parts) => parts.iter().any(|part| part.kind.is_boundary()),
+            _ => false,
+        };
         divides || self.outside_transaction || self.unprotected == Some(control::TWO_PHASE)
     }
 
