@@ -20,6 +20,9 @@ use super::{Event, Session, internals};
 #[derive(Debug)]
 struct Kept {
     seal: Seal,
+    /// The number that it was told to be committed under. Where its row has not survived, it is run
+    /// again under another.
+    told: Seal,
     begin: BeginOptions,
     units: VecDeque<Unit>,
     journal: BytesMut,
@@ -36,6 +39,15 @@ struct Aside {
     journal_base: usize,
 }
 
+/// A lost transaction that is being run again.
+#[derive(Debug)]
+struct Running {
+    seal: Seal,
+    told: Seal,
+    begin: BeginOptions,
+    aside: Aside,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Reapply {
     /// In the order of their commits.
@@ -45,7 +57,9 @@ pub(super) struct Reapply {
     dropped: Option<Seal>,
     /// Lost, and to be run again.
     lost: VecDeque<Kept>,
-    running: Option<(Seal, BeginOptions, Aside)>,
+    running: Option<Running>,
+    /// What was run again on this link has made settings that may have been changed since.
+    disturbs: bool,
 }
 
 impl Reapply {
@@ -75,7 +89,7 @@ impl Session {
         self.front = 0;
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, begin, units, journal, journal_base });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
     }
 
     /// The autocommit unit in front has committed under `seal`.
@@ -106,7 +120,7 @@ impl Session {
         unit.seen = front.seen;
         let units = VecDeque::from([unit]);
         let begin = BeginOptions::default();
-        self.keep(Kept { seal, begin, units, journal, journal_base: 0 });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base: 0 });
     }
 
     fn keep(&mut self, kept: Kept) {
@@ -177,7 +191,7 @@ impl Session {
     /// Runs the next lost transaction, or goes on with what was in flight.
     pub(super) fn reapply_next(&mut self) {
         let aside = match self.reapply.running.take() {
-            Some((.., aside)) => aside,
+            Some(running) => running.aside,
             None => Aside {
                 transaction: std::mem::replace(&mut self.transaction, Transaction::None),
                 units: std::mem::take(&mut self.units),
@@ -187,10 +201,12 @@ impl Session {
             },
         };
         let Some(next) = self.reapply.lost.pop_front() else {
-            self.restore_aside(aside);
-            self.start_replay();
+            self.go_on_with(aside);
             return;
         };
+        let changes =
+            |unit: &Unit| unit.statement.as_ref().is_some_and(|s| s.class.sets_anything());
+        self.reapply.disturbs |= next.units.iter().any(changes);
         self.units = next.units;
         self.journal = next.journal;
         self.journal_base = next.journal_base;
@@ -203,13 +219,14 @@ impl Session {
         commit.seal = Some(next.seal);
         commit.effect = Effect::Writes;
         self.units.push_back(commit);
-        self.reapply.running = Some((next.seal, next.begin, aside));
+        let Kept { seal, told, begin, .. } = next;
+        self.reapply.running = Some(Running { seal, told, begin, aside });
         self.start_replay();
     }
 
     /// The COMMIT of a transaction that was run again has succeeded.
     pub(super) fn reapplied(&mut self) {
-        let Some((seal, begin, _)) = &self.reapply.running else { return };
+        let Some(Running { seal, begin, .. }) = &self.reapply.running else { return };
         let (seal, begin) = (*seal, begin.clone());
         self.seals.acknowledge(seal);
         self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
@@ -217,30 +234,42 @@ impl Session {
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, begin, units, journal, journal_base });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
         self.reapply_next();
     }
 
     /// It could not be run again as it was: it is lost, and with it whatever may build on it.
     pub(super) fn abandon_reapplying(&mut self) {
-        let Some((seal, _, aside)) = self.reapply.running.take() else { return };
+        let Some(Running { told, aside, .. }) = self.reapply.running.take() else { return };
         let rest = std::mem::take(&mut self.reapply.lost);
-        for seal in std::iter::once(seal).chain(rest.into_iter().map(|kept| kept.seal)) {
+        for seal in std::iter::once(told).chain(rest.into_iter().map(|kept| kept.told)) {
             let (from, to) = (seal.number, seal.number);
             self.emit(Event::CommitsLost { session: seal.row, from, to });
         }
+        self.go_on_with(aside);
+    }
+
+    /// Goes on with what was in flight. The settings that are in force then must be those of now, and
+    /// not those that an old transaction has made once more: a new link is given them.
+    fn go_on_with(&mut self, aside: Aside) {
         self.restore_aside(aside);
+        if std::mem::take(&mut self.reapply.disturbs) {
+            self.give_up_link = true;
+            return;
+        }
         self.start_replay();
     }
 
     /// The link is lost in the middle: the transaction in hand is to be run again.
     pub(super) fn interrupt_reapplying(&mut self) {
-        let Some((seal, begin, aside)) = self.reapply.running.take() else { return };
+        self.reapply.disturbs = false;
+        let Some(running) = self.reapply.running.take() else { return };
+        let Running { seal, told, begin, aside } = running;
         self.units.pop_back();
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let journal_base = self.journal_base;
-        self.reapply.lost.push_front(Kept { seal, begin, units, journal, journal_base });
+        self.reapply.lost.push_front(Kept { seal, told, begin, units, journal, journal_base });
         self.restore_aside(aside);
     }
 

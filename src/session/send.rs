@@ -113,6 +113,11 @@ impl Session {
 
     pub(super) fn rotate_if_due(&mut self, effect: Effect) {
         if self.begins_to_write(effect) && self.seals.rotation_is_due() {
+            // One that waits for its turn, behind what the journal on disk does not have yet, is enough.
+            let waits = |unit: &Unit| unit.purpose == Purpose::OpenRow;
+            if self.units.range(self.front..).any(waits) {
+                return;
+            }
             let mut undecided = self.units.range(self.front..).filter_map(|unit| unit.seal);
             if undecided.any(|seal| self.seals.would_retire(seal)) {
                 return;
@@ -163,7 +168,9 @@ impl Session {
 
     /// The unit whose bytes a unit is sent with, which is itself.
     fn source(&self, index: usize) -> usize {
-        if !mutation::on(Mutation::ParametersMixedUp) || self.units[index].losses == 0 {
+        let unit = &self.units[index];
+        let again = unit.losses > 0 || unit.replayed.is_some();
+        if !again || !mutation::on(Mutation::ParametersMixedUp) {
             return index;
         }
         let id = |at: usize| self.units[at].statement.as_ref().map(|statement| statement.id);

@@ -11,13 +11,14 @@ use segue::session::{
 use segue::wire::frame::Status;
 use segue::wire::row::Values;
 
-use crate::app::{self, Kind, Request};
+use crate::app::{Kind, Request};
 use crate::client::ids_from;
 use crate::data::Reply;
 use crate::isolation::Isolation;
 use crate::plan::For;
 use crate::run::{Result, Run};
 use crate::sql::PARAMETER;
+use crate::workload;
 
 impl Run {
     /// The application does one thing.
@@ -47,7 +48,11 @@ impl Run {
         self.client.actions += 1;
         if alone {
             self.client.steps_left = self.client.steps_left.saturating_sub(1);
-            self.client.pipeline = if rng.chance(30) { 1 + rng.below(5) } else { 0 };
+            let profile = &self.world.profile;
+            self.client.pipeline = 0;
+            if rng.chance(profile.pipelined) {
+                self.client.pipeline = 1 + rng.below(profile.pipeline_max);
+            }
         } else {
             self.client.pipeline -= 1;
         }
@@ -59,7 +64,7 @@ impl Run {
             self.client.pipeline = 0;
             let kind = if rng.chance(75) { Kind::Commit } else { Kind::Rollback };
             Request::new(kind, if kind == Kind::Commit { "COMMIT" } else { "ROLLBACK" })
-        } else if !in_tx && alone && rng.chance(30) {
+        } else if !in_tx && alone && rng.chance(self.world.profile.begins) {
             let isolation = *rng.pick(&[
                 Isolation::ReadCommitted,
                 Isolation::ReadCommitted,
@@ -74,7 +79,7 @@ impl Run {
             Request::new(Kind::Begin, &sql)
         } else {
             self.client.app.next_id = ids_from(number);
-            app::request(&mut rng, &mut self.client.app, alone)
+            workload::request(&mut rng, &self.world.profile, &mut self.client.app, alone)
         };
         if request.copies_in() || request.sql.contains("DISCARD") || request.sql.contains("DEALLOC")
         {
@@ -155,7 +160,7 @@ impl Run {
         let Some(front) = self.client.requests.front() else { return Ok(()) };
         let alone = front.rows.is_empty() && front.results.is_empty() && front.error.is_none();
         if alone && given.starts_with(&seen) && app.seen.len() == seen.len() {
-            return Err(format!("a replay that gave {given:?} has diverged from {seen:?}"));
+            return Err(format!("a replay that gave the same has diverged: {given:?}, {seen:?}"));
         }
         Ok(())
     }
@@ -165,7 +170,12 @@ impl Run {
             Event::Parameter { .. } | Event::Notice(_) | Event::Notification { .. } => {
                 return Ok(());
             }
-            Event::ProtectionLost(_) | Event::ReplayFinished => return Ok(()),
+            Event::ProtectionLost(reason) => {
+                // Refused for a reason that passes; the next transaction may be sealed again.
+                self.client.app.ledger &= !reason.starts_with("the ledger cannot be used");
+                return Ok(());
+            }
+            Event::ReplayFinished => return Ok(()),
             Event::ReplayStarted { .. } => {
                 self.figures.replays += 1;
                 return Ok(());
@@ -182,9 +192,13 @@ impl Run {
                     *row == session && (from..=to).contains(&number.cast_unsigned())
                 });
                 if let Some((_, number)) = kept {
-                    return Err(format!("commit {number} is reported lost, and is there"));
+                    return Err(format!("reported lost, and is there: {number}"));
                 }
                 self.client.app.lost.push((session, from, to));
+                return Ok(());
+            }
+            Event::CommitReapplied { .. } => {
+                self.figures.reapplied += 1;
                 return Ok(());
             }
             Event::AwaitBackup { ledger_row, number } => {
@@ -194,12 +208,15 @@ impl Run {
             _ => {}
         }
         let Some(request) = self.client.requests.front_mut() else {
-            return Err(format!("{event:?}, and nothing was requested"));
+            return Err(format!("nothing was requested, and it is told of something: {event:?}"));
         };
         // A commit that no backup confirms is told of in both ways.
         let unconfirmed = request.kind == Kind::Commit && matches!(event, Event::Complete(_));
         if request.error.is_some() && !unconfirmed && !matches!(event, Event::Ready(_)) {
-            return Err(format!("{event:?} behind the error of {}", request.sql));
+            return Err(format!(
+                "something behind the error of a request: {event:?}, {}",
+                request.sql
+            ));
         }
         match event {
             Event::Row(body) => request.rows.push(row_text(&body)?),
@@ -212,7 +229,7 @@ impl Run {
             Event::CopyIn => request.copy_ready = true,
             Event::Restarted => {
                 if request.streamed {
-                    return Err(format!("{} is streamed, and is taken back", request.sql));
+                    return Err(format!("what is streamed is taken back: {}", request.sql));
                 }
                 request.rows.clear();
                 request.results.clear();
@@ -232,7 +249,10 @@ impl Run {
 fn check_status(request: &Request, status: Status) -> Result {
     let ended = request.kind != Kind::Begin && request.autocommit;
     if ended && status != Status::Idle {
-        return Err(format!("{} has ended with status {status:?}", request.sql));
+        return Err(format!(
+            "it has ended, and its transaction has not: {}, {status:?}",
+            request.sql
+        ));
     }
     Ok(())
 }

@@ -57,6 +57,8 @@ pub struct Backend {
     pub skip: bool,
     pub before: Session,
     pub session: Session,
+    /// What a sequence gave it last, which no rollback changes.
+    pub last_value: Option<i64>,
     pub prepared: HashMap<String, (Stmt, String)>,
     pub portal: Option<(Stmt, String, Vec<Vec<u8>>)>,
     pub copy: Option<Copy>,
@@ -156,6 +158,7 @@ impl Backend {
             skip: false,
             before: Session::default(),
             session: Session::default(),
+            last_value: None,
             prepared: HashMap::new(),
             portal: None,
             copy: None,

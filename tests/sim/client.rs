@@ -47,6 +47,8 @@ impl Client {
     pub fn new(number: usize, plan: &Plan, access: LedgerAccess, world: &mut World) -> Self {
         let mut disk = plan.rng(For::Disk(number));
         let disk = disk.chance(35).then(|| Disk::new(disk, number));
+        // What is run again is in memory only, and gone with its process.
+        let may_reapply = access != LedgerAccess::None && disk.is_none();
         let files = Files::new(plan.rng(For::Files(number)), disk);
         let mut rng = plan.rng(For::Client(number));
         let options = Options {
@@ -58,7 +60,7 @@ impl Client {
             writes: true,
             backup_acknowledges: rng.chance(15),
             ledger_required: false,
-            reapply: false,
+            reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
         };
         let app = App {
@@ -81,7 +83,7 @@ impl Client {
             awaiting: None,
             access,
             actions: 0,
-            steps_left: 3 + rng.below(20),
+            steps_left: 3 + rng.below(world.profile.requests_max),
             highest_timeline: 0,
             files,
             recovery: None,

@@ -1,6 +1,6 @@
 //! The committed content of a model server, and its write-ahead log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
@@ -21,12 +21,14 @@ pub enum Op {
     /// The row's seq and recent.
     Ledger(Uuid, i64, i64),
     LedgerDelete(Uuid),
+    /// Up to this value, those of the sequence may have been handed out.
+    Sequence(i64),
     /// Written to the log, and of no other consequence.
     Message,
 }
 
 /// One committed transaction.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Record {
     pub ops: Vec<Op>,
     pub replies: Vec<Reply>,
@@ -50,6 +52,7 @@ pub struct State {
     pub acct: BTreeMap<i64, Vec<i64>>,
     pub big: Vec<i64>,
     pub ledger: BTreeMap<Uuid, (i64, i64)>,
+    pub sequence: i64,
 }
 
 impl State {
@@ -62,6 +65,7 @@ impl State {
             Op::Big(rows) => self.big.clone_from(rows),
             Op::Ledger(row, seq, recent) => drop(self.ledger.insert(*row, (*seq, *recent))),
             Op::LedgerDelete(row) => drop(self.ledger.remove(row)),
+            Op::Sequence(value) => self.sequence = *value,
             Op::Message => {}
         }
     }
@@ -71,5 +75,15 @@ impl State {
             + usize::from(self.d.contains(&id))
             + self.log.iter().filter(|n| **n == id).count()
             + self.acct.values().flatten().filter(|n| **n == id).count()
+    }
+
+    /// How often each number is there.
+    pub fn counts(&self) -> HashMap<i64, usize> {
+        let all = self.t.iter().chain(&self.d).chain(&self.log);
+        let mut counts = HashMap::new();
+        for id in all.chain(self.acct.values().flatten()) {
+            *counts.entry(*id).or_default() += 1;
+        }
+        counts
     }
 }

@@ -43,6 +43,7 @@ pub struct Figures {
     pub replays: usize,
     pub divergences: usize,
     pub commits_lost: usize,
+    pub reapplied: usize,
     pub unknown: usize,
     /// Of the client processes that died, those that had not come further than recovery.
     pub crashes_of_recoveries: usize,
@@ -62,6 +63,7 @@ impl Figures {
         self.replays += other.replays;
         self.divergences += other.divergences;
         self.commits_lost += other.commits_lost;
+        self.reapplied += other.reapplied;
         self.unknown += other.unknown;
         self.crashes_of_recoveries += other.crashes_of_recoveries;
         self.recovered += other.recovered;
@@ -99,6 +101,7 @@ impl fmt::Display for Report<'_> {
         line(it.replays, "replays")?;
         line(it.divergences, "divergences, told")?;
         line(it.commits_lost, "losses of acknowledged commits, told")?;
+        line(it.reapplied, "lost commits, run again")?;
         line(it.unknown, "unknown outcomes, told")?;
         line(it.recovered, "transactions of dead processes, judged")?;
         line(it.crashes_of_recoveries, "processes that died while they recovered")?;

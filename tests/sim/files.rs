@@ -3,6 +3,7 @@
 //! refuses at random.
 
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
 use segue::client::parts::Keeper;
 use segue::error::{Error, ErrorKind};
@@ -184,11 +185,11 @@ impl Files {
     }
 
     /// All commits of the session's were announced, but for fences, which have done nothing else.
-    pub fn check(&self, log: &[Record], client: usize) -> Result<(), String> {
+    pub fn check(&self, log: &[Rc<Record>], client: usize) -> Result<(), String> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        let own = |record: &&Record| record.ids().any(|id| writer_of(id) == Some(client));
+        let own = |record: &&Rc<Record>| record.ids().any(|id| writer_of(id) == Some(client));
         let mut sealed = log.iter().filter(own).filter_map(|record| record.sealed);
         match sealed.find(|seal| !self.seals.contains(seal)) {
             Some(seal) if !self.lost => {

@@ -117,7 +117,9 @@ pub fn check<'a>(world: &World, clients: impl Iterator<Item = &'a Client>) -> Re
                 let read: Vec<i64> =
                     read.into_iter().filter(|id| all.contains(id) || !is_own(*id, own)).collect();
                 if !all.starts_with(&read) {
-                    return Err(format!("{read:?} was read of {key}, whose list is {all:?}"));
+                    return Err(format!(
+                        "what was read of a list is not how it begins: {read:?} of {key}, {all:?}"
+                    ));
                 }
                 let others = |id: &&i64| writers[*id] != node;
                 if let Some(last) = read.iter().rev().find(others) {

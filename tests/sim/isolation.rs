@@ -5,6 +5,7 @@
 //! PostgreSQL finds conflicts in another way, but whatever this lets pass is serializable.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use crate::data::State;
 use crate::sql::Stmt;
@@ -42,7 +43,10 @@ pub struct Reads {
 impl Reads {
     fn note(&mut self, stmt: &Stmt) {
         match stmt {
-            Stmt::SelectAcct(key) | Stmt::Peek(key) | Stmt::UpdateAcct { key, .. } => {
+            Stmt::SelectAcct(key)
+            | Stmt::Peek(key)
+            | Stmt::Guard(key)
+            | Stmt::UpdateAcct { key, .. } => {
                 self.accounts.insert(*key);
             }
             Stmt::SelectT => self.t = true,
@@ -69,7 +73,7 @@ impl World {
             return;
         }
         if tx.snapshot.is_none() {
-            tx.snapshot = Some(Box::new(self.servers[server].state.clone()));
+            tx.snapshot = Some(Rc::clone(&self.servers[server].state));
         }
         tx.reads.note(stmt);
     }
@@ -99,7 +103,7 @@ impl World {
             return true;
         };
         let server = &self.servers[self.backends[me].server];
-        let mut now = server.state.clone();
+        let mut now = State::clone(&server.state);
         for (position, _) in &server.unconfirmed {
             server.wal[position - 1].ops.iter().for_each(|op| now.apply(op));
         }

@@ -41,8 +41,7 @@ impl World {
         let texts = match ask {
             Ask::Settings => vec![vec![self.backends[me].pid.to_string(), String::new()]],
             Ask::Look(rows) => {
-                let ledger = self.view(me).ledger;
-                let found = rows.iter().filter_map(|row| Some((row, ledger.get(row)?)));
+                let found = rows.iter().filter_map(|row| Some((row, self.sees_ledger(me, *row)?)));
                 found
                     .map(|(row, (seq, recent))| {
                         vec![row.to_string(), seq.to_string(), recent.to_string()]

@@ -14,6 +14,7 @@ mod backend;
 mod client;
 mod data;
 mod disk;
+mod execute;
 #[path = "../../src/journal/tests/faulty.rs"]
 #[allow(dead_code)]
 mod faulty;
@@ -21,19 +22,24 @@ mod figures;
 mod files;
 mod history;
 mod isolation;
+mod ledger;
 mod ledger_sql;
 mod messages;
 mod mutations;
 mod network;
 mod plan;
+mod profile;
 mod quiet;
 mod recovering;
 mod rng;
 mod run;
+mod sequences;
 mod shrink;
 mod sql;
 mod statements;
 mod sweep;
+mod view;
+mod workload;
 mod world;
 
 use std::collections::BTreeSet;
@@ -46,35 +52,6 @@ use sweep::Sweep;
 /// A plain `cargo test` runs so many seeds, the same everywhere, if the time suffices for them.
 const PLAIN_SEEDS: u64 = 12_000;
 const PLAIN_TIME: Duration = Duration::from_secs(40);
-
-/// Seeds that have found a fault, and which it was. A change of the model takes them elsewhere: the
-/// test beside the fault's own code is what holds it, and `src/mutation.rs` has several of them.
-const REGRESSIONS: &[(u64, &str)] = &[
-    (567, "the Close of a statement was passed over together with what had made it necessary"),
-    (9975, "the reply of a fenced attempt was taken for that of the committed one"),
-    (15542, "a COPY that waited for the journal on disk was ended on the wire before it was sent"),
-    (18641, "the model made a running transaction read-only, and its commit went unsealed"),
-    (19607, "a COPY that was run again was sealed in a row that the new server did not have"),
-    (11831, "a statement that was passed over had an error of syntax, and was told another one"),
-    (28861, "a backend that could not be ended was forgotten before the fence against it stood"),
-    (34253, "a row of the ledger was retired with a fence in it"),
-    (88558, "a COMMIT overtook the comparison of what was run again"),
-    (112956, "replies were awaited to what an earlier link had been sent"),
-    (131510, "data were asked for a COPY that had been told to have failed"),
-    (142108, "a fence in a row that the server never had turned the ledger off"),
-    (156094, "a commit that one lost server's ledger had was told without asking the next one's"),
-    (264933, "the model took what a failed string had made savepoints of for gone"),
-    (489, "a commit that was found in the ledger was told before the backup had it"),
-    (296868, "a COPY that began without a ledger and ended with one was not sealed"),
-];
-
-#[test]
-fn what_a_seed_has_found_stays_mended() {
-    for (seed, story) in REGRESSIONS {
-        let (result, _) = run::once(&Plan::of(*seed), false);
-        assert!(result.is_ok(), "seed {seed} ({story}): {}", result.unwrap_err());
-    }
-}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())

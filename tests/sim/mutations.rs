@@ -40,7 +40,7 @@ mod present {
 
     #[test]
     fn every_deliberate_fault_is_noticed() {
-        let seeds = crate::number("SEGUE_SIM_SEEDS").unwrap_or(200_000);
+        let seeds = crate::number("SEGUE_SIM_SEEDS").unwrap_or(20_000);
         let only = std::env::var("SEGUE_SIM_MUTATION").ok();
         let wanted = |it: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{it:?}"));
         let all: Vec<Mutation> = ALL.iter().copied().filter(wanted).collect();

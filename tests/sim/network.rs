@@ -7,7 +7,7 @@ use segue::session::{LinkReady, internals};
 
 use crate::app::Kind;
 use crate::backend::{Backend, error_message};
-use crate::figures::Fault;
+use crate::figures::{FAULTS, Fault};
 use crate::plan::For;
 use crate::run::{Result, Run};
 
@@ -30,10 +30,15 @@ impl Run {
 
     pub fn deliver_to_client(&mut self) -> Result<bool> {
         let Some(id) = self.client.link else { return Ok(false) };
+        let profile = &self.world.profile;
+        let (small, often) = (profile.small_pieces, profile.replies);
         let available = self.world.backends[id].wire.len();
-        let count =
-            if self.world.rng.chance(60) { available } else { self.world.rng.below(available + 1) };
-        if count == 0 {
+        let count = match self.world.rng.chance(60) {
+            _ if small => self.world.rng.below(available.min(60) + 1),
+            true => available,
+            false => self.world.rng.below(available + 1),
+        };
+        if count == 0 || !self.world.rng.chance(often) {
             return Ok(false);
         }
         self.receive(id, count)?;
@@ -139,7 +144,7 @@ impl Run {
         let arrives = if self.world.rng.chance(50) { left } else { self.world.rng.below(left + 1) };
         let backend = &mut self.world.backends[id];
         backend.inflight.truncate(arrives);
-        backend.stubborn = self.world.rng.chance(30);
+        backend.stubborn = self.world.rng.chance(self.world.profile.stubborn);
         self.client.link = None;
         self.client.awaiting = None;
         self.client.input.clear();
@@ -156,15 +161,9 @@ impl Run {
             _ => None,
         };
         let words = words.as_deref();
-        let kinds = [
-            Fault::LinkBroken,
-            Fault::LinkBroken,
-            Fault::BackendEnded,
-            Fault::Crash,
-            Fault::CrashAndPromotion,
-            Fault::PromotionBesideTheOld,
-            Fault::Switchover,
-        ];
+        let weights = self.world.profile.faults.into_iter().zip(FAULTS);
+        let kinds: Vec<Fault> =
+            weights.flat_map(|(weight, (kind, _))| std::iter::repeat_n(kind, weight)).collect();
         let kind = *rng.pick(&kinds);
         self.figures.fault(kind);
         self.world.note(|| format!("fault {number}: {kind:?}"));

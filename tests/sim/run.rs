@@ -8,6 +8,7 @@ use crate::figures::Figures;
 use crate::files::Files;
 use crate::history;
 use crate::plan::{For, Plan};
+use crate::profile::Profile;
 use crate::quiet::quietly;
 use crate::world::World;
 
@@ -20,7 +21,6 @@ pub struct Run {
     /// So many faults there were, and so many may come.
     pub faults: usize,
     pub faults_left: usize,
-    fault_percent: usize,
     lag_max: usize,
     /// The standby is going to take over.
     pub promotes: bool,
@@ -59,9 +59,10 @@ impl Run {
         let sync = rng.chance(60);
         let big = rng.below(9);
         let count = *rng.pick(&[1, 1, 2, 3]);
-        let mut world = World::new(plan.rng(For::Order), sync, big);
+        let profile = Profile::new(plan.rng(For::Profile));
+        let mut world = World::new(plan.rng(For::Order), profile, sync, big);
         world.trace = traced.then(Vec::new);
-        world.note(|| format!("synchronous replication: {sync}, clients: {count}"));
+        world.note(|| format!("synchronous replication: {sync}, clients: {count}, {profile:?}"));
         let access = match rng.below(10) {
             0 => LedgerAccess::None,
             1..=3 => LedgerAccess::Function,
@@ -75,8 +76,7 @@ impl Run {
             world,
             plan,
             faults: 0,
-            faults_left: rng.below(6),
-            fault_percent: *rng.pick(&[1, 3, 8]),
+            faults_left: 1 + rng.below(profile.faults_max),
             lag_max: rng.below(8),
             promotes: false,
             ends: false,
@@ -108,17 +108,17 @@ impl Run {
 
     pub fn run(&mut self) -> Result {
         let mut barren = 0;
-        for _ in 0..100_000 {
+        for _ in 0..1_000_000 {
             let done = self.round()?;
             barren = if done { 0 } else { barren + 1 };
             if self.is_over() {
                 return self.finish();
             }
-            if barren > 5000 {
-                return Err(format!("nothing happens any more; {}", self.awaited()));
+            if barren > 20_000 {
+                return Err(format!("nothing happens any more: {}", self.awaited()));
             }
         }
-        Err(format!("no end is in sight; {}", self.awaited()))
+        Err(format!("no end is in sight: {}", self.awaited()))
     }
 
     fn is_over(&self) -> bool {
@@ -134,7 +134,7 @@ impl Run {
     fn round(&mut self) -> Result<bool> {
         self.turn();
         self.drain_events()?;
-        if self.faults_left > 0 && self.world.rng.chance(self.fault_percent) {
+        if self.faults_left > 0 && self.fault_is_due() {
             if let Some(number) = self.next_fault() {
                 self.fault(number)?;
             }
@@ -166,6 +166,15 @@ impl Run {
         }
     }
 
+    fn fault_is_due(&mut self) -> bool {
+        let Profile { fault, fault_at_commit, fault_in_transaction, .. } = self.world.profile;
+        let at_commit = fault_at_commit > 0 && self.client.session.commit_in_flight();
+        let in_transaction = fault_in_transaction > 0 && self.client.app.tx.is_some();
+        self.world.rng.chance(fault)
+            || (at_commit && self.world.rng.chance(fault_at_commit))
+            || (in_transaction && self.world.rng.chance(fault_in_transaction))
+    }
+
     /// The number of the fault that is due, unless it is left out.
     pub fn next_fault(&mut self) -> Option<usize> {
         self.faults_left -= 1;
@@ -176,8 +185,11 @@ impl Run {
 
     /// Replication, the second writer, and the pending promotion.
     fn others(&mut self) -> Result<bool> {
+        self.trim_kept_commits();
         match self.world.rng.below(5) {
-            0 if self.world.rng.chance(30) => self.world.second_writer(),
+            0 if self.world.rng.chance(self.world.profile.second_writer) => {
+                self.world.second_writer()
+            }
             1 if self.promotes => {
                 self.promotes = false;
                 self.world.promote();
@@ -185,7 +197,9 @@ impl Run {
             2 => {
                 let primary = self.world.primary;
                 for backend in &mut self.world.backends {
-                    if backend.alive && backend.server == primary {
+                    // No faster than they are taken.
+                    let waits = backend.wire.len() > 100;
+                    if backend.alive && backend.server == primary && !waits {
                         backend.notifications.insert("c0".into());
                         backend.notify_if_idle();
                     }
@@ -193,7 +207,8 @@ impl Run {
             }
             _ => {
                 let lag = self.world.lag();
-                if lag > 0 && !self.promotes {
+                let goes_on = self.world.rng.chance(self.world.profile.replication);
+                if lag > 0 && !self.promotes && goes_on {
                     let count = 1 + self.world.rng.below(lag);
                     self.world.replicate(count.max(lag.saturating_sub(self.lag_max)));
                     return Ok(true);
@@ -203,11 +218,25 @@ impl Run {
         Ok(false)
     }
 
+    /// `on_commits_lost=reapply`: the session is told which of its commits the backup has.
+    fn trim_kept_commits(&mut self) {
+        if !self.client.session.keeps_commits() {
+            return;
+        }
+        let row = self.client.session.ledger_row();
+        let log = &self.world.servers[self.world.standby].wal;
+        let sealed = log.iter().rev().filter_map(|record| record.sealed);
+        let number = sealed.filter(|(id, _)| *id == row).map(|(_, number)| number).next();
+        if let Some(number) = number {
+            self.client.session.handle_backup_has(row, number.cast_unsigned());
+        }
+    }
+
     /// A backend whose client has gone goes on with what it has received.
     fn zombie(&mut self) -> Result<bool> {
         let zombies: Vec<usize> =
             (0..self.world.backends.len()).filter(|id| self.is_zombie(*id)).collect();
-        if zombies.is_empty() {
+        if zombies.is_empty() || !self.world.rng.chance(self.world.profile.zombies) {
             return Ok(false);
         }
         let id = *self.world.rng.pick(&zombies);
@@ -245,7 +274,10 @@ impl Run {
         let backend = &self.world.backends[id];
         let in_tx = self.client.app.tx.is_some();
         if !in_tx && self.client.session.journal_len() > 0 {
-            return Err(format!("{} bytes stay in the journal", self.client.session.journal_len()));
+            return Err(format!(
+                "what has ended stays in memory: {} bytes",
+                self.client.session.journal_len()
+            ));
         }
         if !backend.alive || backend.eof || in_tx || !self.client.session.output().is_empty() {
             return Ok(());
@@ -264,7 +296,7 @@ impl Run {
             && backend.session != self.client.app.session
         {
             return Err(format!(
-                "in force: {:?}; the application has set {:?}",
+                "other settings are in force than were made: {:?}, {:?}",
                 backend.session, self.client.app.session
             ));
         }
@@ -279,6 +311,7 @@ impl Run {
         }
         self.world.note(|| "the end: everything comes to rest".into());
         self.faults_left = 0;
+        self.world.profile.come_to_rest();
         self.ends = true;
         let mut barren = 0;
         while barren < 3000 {
@@ -316,7 +349,7 @@ impl Run {
         self.serve_files()?;
         let client = &self.client;
         if let Some(files) = &client.files {
-            for server in &self.world.servers {
+            for server in self.world.servers.iter().filter(|_| !client.options.reapply) {
                 files.check(&server.wal, client.number)?;
             }
             if client.session.is_quiet() {

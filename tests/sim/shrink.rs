@@ -12,9 +12,15 @@ const ORDERS: u64 = 30;
 /// It need not be the smallest.
 const TIME: Duration = Duration::from_secs(30);
 
-/// The words of a problem without its numbers: what two runs have in common that fail alike.
-fn kind(problem: &str) -> String {
-    problem.chars().filter(|c| c.is_alphabetic() || *c == ' ').take(50).collect()
+/// What two runs have in common that fail alike: how a problem begins, up to what it is about, which
+/// stands behind a colon or in brackets.
+fn kind(problem: &str) -> &str {
+    let (panic, problem) = match problem.strip_prefix("panic: ") {
+        Some(words) => (true, words),
+        None => (false, problem),
+    };
+    let about = |c: char| ":[{(".contains(c) || (panic && c.is_ascii_digit());
+    problem.split(about).next().unwrap_or_default()
 }
 
 pub fn shrink(found: &Plan, problem: &str) -> (Plan, String) {

@@ -32,6 +32,12 @@ pub enum Stmt {
     Bump(i64),
     /// A function that does not write, which its name does not tell either.
     Peek(i64),
+    /// One that fails in one way or another, or does not, as an account has it.
+    Guard(i64),
+    Nextval,
+    Currval,
+    Lastval,
+    Setval(i64),
     Set {
         name: String,
         value: String,
@@ -89,6 +95,11 @@ impl Stmt {
             | SelectBig
             | Bump(_)
             | Peek(_)
+            | Guard(_)
+            | Nextval
+            | Currval
+            | Lastval
+            | Setval(_)
             | SetConfig { .. }
             | Show(_)
             | DivisionByZero => &["n"],
@@ -112,6 +123,8 @@ impl Stmt {
                 | InsertLog(_)
                 | UpdateAcct { .. }
                 | Bump(_)
+                | Nextval
+                | Setval(_)
                 | CopyInLog
                 | CopyInT
                 | SealTable
@@ -194,6 +207,11 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         ["SELECT", "k", "n", "FROM", "acct", "WHERE", "k", _] => Stmt::SelectAcct(int(7)?),
         ["SELECT", "bump", _] => Stmt::Bump(int(2)?),
         ["SELECT", "peek", _] => Stmt::Peek(int(2)?),
+        ["SELECT", "guard", _] => Stmt::Guard(int(2)?),
+        ["SELECT", "nextval", "s"] => Stmt::Nextval,
+        ["SELECT", "currval", "s"] => Stmt::Currval,
+        ["SELECT", "lastval"] => Stmt::Lastval,
+        ["SELECT", "setval", "s", _] => Stmt::Setval(int(3)?),
         ["SELECT", "set_config", _, _, "false"] => {
             Stmt::SetConfig { name: text(2)?, value: text(3)? }
         }

@@ -135,6 +135,7 @@ impl World {
                     return Ok(true);
                 }
                 backend.session = Session::default();
+                backend.last_value = None;
                 backend.prepared.clear();
                 "DISCARD ALL".to_owned()
             }
@@ -170,8 +171,7 @@ impl World {
             }
             Stmt::CopyOutBig => {
                 self.look(me, stmt);
-                let big = self.view(me).big;
-                let rows: Vec<String> = big.iter().map(ToString::to_string).collect();
+                let rows: Vec<String> = self.sees_big(me).iter().map(ToString::to_string).collect();
                 let backend = &mut self.backends[me];
                 backend.send(&message(b'H', &[0, 0, 1, 0, 0]));
                 for row in &rows {

@@ -2,15 +2,15 @@
 //! statement does there. `backend` speaks the protocol.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use uuid::Uuid;
 
 use crate::backend::{Backend, Wait};
 use crate::data::{Op, Record, Reply, State};
 use crate::isolation::{Isolation, Reads};
-use crate::mutations;
+use crate::profile::Profile;
 use crate::rng::Rng;
-use crate::sql::Stmt;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lock {
@@ -33,7 +33,7 @@ pub struct Tx {
     pub sealed: Option<(Uuid, i64)>,
     pub isolation: Isolation,
     /// What was committed when it first looked, where its isolation holds to that.
-    pub snapshot: Option<Box<State>>,
+    pub snapshot: Option<Rc<State>>,
     pub reads: Reads,
 }
 
@@ -50,18 +50,22 @@ pub struct Server {
     pub alive: bool,
     pub read_only: bool,
     pub timeline: u32,
-    pub wal: Vec<Record>,
-    pub state: State,
+    pub wal: Vec<Rc<Record>>,
+    pub state: Rc<State>,
+    /// The last value of the sequence, which is logged some values ahead.
+    pub sequence: i64,
     /// Commits that wait for the standby: the position behind them.
     pub unconfirmed: Vec<(usize, usize)>,
 }
 
 impl Server {
     fn rebuild(&mut self) {
-        self.state = State::default();
+        let mut state = State::default();
         for record in &self.wal {
-            record.ops.iter().for_each(|op| self.state.apply(op));
+            record.ops.iter().for_each(|op| state.apply(op));
         }
+        self.sequence = state.sequence;
+        self.state = Rc::new(state);
         self.unconfirmed.clear();
     }
 }
@@ -82,19 +86,22 @@ pub struct World {
     /// Every execution of a statement of the user's: its text, and what it returned.
     pub executions: HashMap<String, Vec<Reply>>,
     pub trace: Option<Vec<String>>,
+    pub profile: Profile,
+    /// The transactions that were committed on whichever server, by the numbers that they have written.
+    pub commits: HashMap<i64, Vec<Rc<Record>>>,
 }
 
 impl World {
-    pub fn new(rng: Rng, sync: bool, big: usize) -> Self {
+    pub fn new(rng: Rng, profile: Profile, sync: bool, big: usize) -> Self {
         let mut ops = vec![Op::Big((0..big as i64).collect())];
         ops.extend((1..4).map(Op::T));
         ops.extend((1..4).map(Op::D));
         ops.extend((0..3).map(|key| Op::Acct(key, -1 - key)));
-        let first = Record { ops, replies: Vec::new(), sealed: None };
+        let first = Rc::new(Record { ops, ..Record::default() });
         let mut servers = Vec::new();
         for alive in [true, false] {
             let mut server =
-                Server { alive, timeline: 1, wal: vec![first.clone()], ..Server::default() };
+                Server { alive, timeline: 1, wal: vec![Rc::clone(&first)], ..Server::default() };
             server.rebuild();
             servers.push(server);
         }
@@ -107,6 +114,8 @@ impl World {
             sync,
             executions: HashMap::new(),
             trace: None,
+            profile,
+            commits: HashMap::new(),
         }
     }
 
@@ -121,7 +130,7 @@ impl World {
         let at = self.servers[self.standby].wal.len();
         let all = &self.servers[self.primary].wal;
         let end = all.len().min(at + count);
-        let more: Vec<Record> = all[at.min(end)..end].to_vec();
+        let more: Vec<Rc<Record>> = all[at.min(end)..end].to_vec();
         if more.is_empty() {
             return;
         }
@@ -148,9 +157,8 @@ impl World {
 
     fn make_visible(&mut self, server: usize, position: usize) {
         let server = &mut self.servers[server];
-        for op in &server.wal[position - 1].ops {
-            server.state.apply(op);
-        }
+        let state = Rc::make_mut(&mut server.state);
+        server.wal[position - 1].ops.iter().for_each(|op| state.apply(op));
     }
 
     /// A backend ends for whatever reason: what it has not committed is rolled back.
@@ -210,9 +218,8 @@ impl World {
         server.rebuild();
         let has = server.wal.len();
         let wal = server.wal.clone();
-        let mut standby = Server { alive: false, timeline, wal, ..Server::default() };
-        standby.rebuild();
-        self.servers.push(standby);
+        // Its content is made of its log once it takes over.
+        self.servers.push(Server { alive: false, timeline, wal, ..Server::default() });
         self.primary = new;
         self.standby = self.servers.len() - 1;
         self.note(|| {
@@ -231,7 +238,7 @@ impl World {
     }
 
     /// Takes the locks, or waits for their holder.
-    fn lock(&mut self, me: usize, locks: &[Lock]) -> Result<(), Exec> {
+    pub fn lock(&mut self, me: usize, locks: &[Lock]) -> Result<(), Exec> {
         for lock in locks {
             let Some(holder) = self.holder(me, lock) else { continue };
             let mut next = holder;
@@ -256,17 +263,6 @@ impl World {
         Ok(())
     }
 
-    /// What the backend sees: what is committed, and its own.
-    pub fn view(&self, me: usize) -> State {
-        let backend = &self.backends[me];
-        let snapshot = backend.tx.as_ref().and_then(|tx| tx.snapshot.as_deref());
-        let mut state = snapshot.unwrap_or(&self.servers[backend.server].state).clone();
-        if let Some(tx) = &backend.tx {
-            tx.ops.iter().for_each(|op| state.apply(op));
-        }
-        state
-    }
-
     /// Whether the backend's transaction can only read, as `transaction_read_only` says it.
     pub fn is_read_only(&self, me: usize) -> bool {
         let backend = &self.backends[me];
@@ -279,234 +275,11 @@ impl World {
         self.backends[me].begin_implicitly(read_only);
     }
 
-    fn op(&mut self, me: usize, op: Op) {
+    pub fn op(&mut self, me: usize, op: Op) {
         if let Some(tx) = &mut self.backends[me].tx {
             tx.ops.push(op);
             tx.has_xid = true;
         }
-    }
-
-    pub fn execute(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Exec {
-        match self.try_execute(me, stmt, params) {
-            Ok(done) | Err(done) => done,
-        }
-    }
-
-    fn try_execute(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Result<Exec, Exec> {
-        if self.is_read_only(me) && stmt.writes() {
-            return Err(Exec::Error("25006"));
-        }
-        self.look(me, stmt);
-        let uuid = |index: usize| {
-            params.get(index).and_then(|p| Uuid::from_slice(p).ok()).ok_or(Exec::Error("22P03"))
-        };
-        let int = |index: usize| {
-            let bytes = params.get(index).and_then(|p| p.as_slice().try_into().ok());
-            bytes.map(i64::from_be_bytes).ok_or(Exec::Error("22P03"))
-        };
-        let tag = |tag: &str| Ok(Exec::Done { rows: Vec::new(), tag: tag.to_owned() });
-        let row = |values: Vec<String>| {
-            let tag = format!("SELECT {}", values.len());
-            let rows = values.into_iter().map(|value| vec![value.into_bytes()]).collect();
-            Ok(Exec::Done { rows, tag })
-        };
-        let texts = |values: &mut dyn Iterator<Item = i64>| values.map(|n| n.to_string()).collect();
-        match stmt {
-            Stmt::InsertT(id) => {
-                self.insert_t(me, *id)?;
-                tag("INSERT 0 1")
-            }
-            Stmt::InsertD(id) => {
-                self.op(me, Op::D(*id));
-                tag("INSERT 0 1")
-            }
-            Stmt::InsertLog(id) => {
-                self.op(me, Op::Log(*id));
-                tag("INSERT 0 1")
-            }
-            Stmt::UpdateAcct { key, id } => {
-                self.lock(me, &[Lock::Acct(*key)])?;
-                self.check_unchanged(me, |state| state.acct.get(key).cloned())?;
-                self.op(me, Op::Acct(*key, *id));
-                let rows = vec![self.account(me, *key)];
-                Ok(Exec::Done { rows, tag: "UPDATE 1".into() })
-            }
-            Stmt::SelectT => row(texts(&mut self.view(me).t.into_iter())),
-            Stmt::SelectLog => {
-                let mut log = self.view(me).log;
-                log.sort_unstable();
-                row(texts(&mut log.into_iter()))
-            }
-            Stmt::SelectBig => row(texts(&mut self.view(me).big.into_iter())),
-            Stmt::SelectAcct(key) => {
-                let rows = vec![self.account(me, *key)];
-                Ok(Exec::Done { rows, tag: "SELECT 1".into() })
-            }
-            Stmt::Peek(key) => {
-                row(vec![self.view(me).acct.get(key).map_or(0, Vec::len).to_string()])
-            }
-            Stmt::Bump(id) => {
-                self.op(me, Op::Log(*id));
-                row(vec![self.view(me).log.len().to_string()])
-            }
-            Stmt::DivisionByZero => Err(Exec::Error("22012")),
-            Stmt::Show(name) => {
-                let session = &self.backends[me].session;
-                let value = session.local.get(name).or_else(|| session.settings.get(name));
-                let value = value.cloned().unwrap_or_default();
-                Ok(Exec::Done { rows: vec![vec![value.into_bytes()]], tag: "SHOW".into() })
-            }
-            Stmt::CopyOutBig => tag("COPY"),
-            Stmt::SealTable => {
-                let (session, number) = (uuid(0)?, int(1)?);
-                let sealed = self.seal(me, session, number)?;
-                tag(if sealed { "UPDATE 1" } else { "UPDATE 0" })
-            }
-            Stmt::SealFunction | Stmt::SealGuarded => {
-                let (session, number) = (uuid(0)?, int(1)?);
-                let value = self.seal_by_function(me, stmt, session, number)?;
-                Ok(Exec::Done {
-                    rows: vec![vec![value.to_be_bytes().to_vec()]],
-                    tag: "SELECT 1".into(),
-                })
-            }
-            Stmt::SealSimple(session, number) => {
-                let value = self.seal_by_function(me, &Stmt::SealGuarded, *session, *number)?;
-                row(vec![value.to_string()])
-            }
-            Stmt::Look => {
-                let array = params.first().ok_or(Exec::Error("22P03"))?;
-                let state = self.view(me);
-                let ids = array.get(20..).unwrap_or_default().chunks(20);
-                let rows: Vec<Vec<Vec<u8>>> = ids
-                    .filter_map(|element| Uuid::from_slice(element.get(4..)?).ok())
-                    .filter_map(|id| state.ledger.get(&id).map(|found| (id, *found)))
-                    .map(|(id, (seq, recent))| {
-                        let numbers = [seq.to_be_bytes().to_vec(), recent.to_be_bytes().to_vec()];
-                        [vec![id.as_bytes().to_vec()], numbers.to_vec()].concat()
-                    })
-                    .collect();
-                let tag = format!("SELECT {}", rows.len());
-                Ok(Exec::Done { rows, tag })
-            }
-            Stmt::Open => {
-                let (opened, retired) = (uuid(0)?, uuid(1)?);
-                let mut locks = vec![Lock::Ledger(opened)];
-                let exists = |state: &State, id: &Uuid| state.ledger.contains_key(id);
-                let retires = retired != opened && exists(&self.view(me), &retired);
-                if retires {
-                    locks.push(Lock::Ledger(retired));
-                }
-                self.lock(me, &locks)?;
-                let state = self.view(me);
-                if !exists(&state, &opened) {
-                    self.op(me, Op::Ledger(opened, 0, 0));
-                }
-                if retires && exists(&state, &retired) {
-                    self.op(me, Op::LedgerDelete(retired));
-                }
-                Ok(Exec::Done { rows: vec![vec![vec![0, 0, 0, 1]]], tag: "SELECT 1".into() })
-            }
-            Stmt::Terminate => self.terminate(me, params),
-            Stmt::Ask(ask) => self.ask(me, ask),
-            Stmt::Confirm => {
-                self.op(me, Op::Message);
-                row(vec!["0/0".into()])
-            }
-            // What touches the backend alone is done there.
-            _ => Err(Exec::Error("XX000")),
-        }
-    }
-
-    /// An account's key, and the numbers that were appended to it.
-    fn account(&self, me: usize, key: i64) -> Vec<Vec<u8>> {
-        let ids = self.view(me).acct.remove(&key).unwrap_or_default();
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        vec![key.to_string().into_bytes(), ids.join(" ").into_bytes()]
-    }
-
-    pub fn insert_t(&mut self, me: usize, id: i64) -> Result<(), Exec> {
-        self.lock(me, &[Lock::T(id)])?;
-        if self.view(me).t.contains(&id) || self.committed(me).t.contains(&id) {
-            return Err(Exec::Error("23505"));
-        }
-        self.op(me, Op::T(id));
-        Ok(())
-    }
-
-    /// Whether the row was there.
-    fn seal(&mut self, me: usize, session: Uuid, number: i64) -> Result<bool, Exec> {
-        if !self.view(me).ledger.contains_key(&session) {
-            return Ok(false);
-        }
-        self.lock(me, &[Lock::Ledger(session)])?;
-        self.check_unchanged(me, |state| state.ledger.get(&session).copied())?;
-        let Some((seq, recent)) = self.view(me).ledger.get(&session).copied() else {
-            return Ok(false);
-        };
-        if seq >= number && !mutations::seal_never_raises() {
-            return Err(Exec::Error("SG001"));
-        }
-        let recent = if number - seq <= 63 {
-            recent.checked_shl(u32::try_from(number - seq).unwrap()).unwrap_or(0) | 1
-        } else {
-            1
-        };
-        self.op(me, Op::Ledger(session, number, recent));
-        if let Some(tx) = &mut self.backends[me].tx {
-            tx.sealed = Some((session, number));
-        }
-        Ok(true)
-    }
-
-    pub fn seal_by_function(
-        &mut self,
-        me: usize,
-        stmt: &Stmt,
-        session: Uuid,
-        number: i64,
-    ) -> Result<i64, Exec> {
-        let has_xid = self.backends[me].tx.as_ref().is_some_and(|tx| tx.has_xid);
-        if *stmt == Stmt::SealGuarded && (!has_xid || self.is_read_only(me)) {
-            return Ok(0);
-        }
-        match self.seal(me, session, number)? {
-            true => Ok(number),
-            false => Err(Exec::Error("SG002")),
-        }
-    }
-
-    /// Tells another backend to end, and waits for that; now and then in vain.
-    fn terminate(&mut self, me: usize, params: &[Vec<u8>]) -> Result<Exec, Exec> {
-        let pid = params.first().and_then(|p| p.as_slice().try_into().ok()).map(i32::from_be_bytes);
-        let start = params.get(1).map(|text| String::from_utf8_lossy(text).into_owned());
-        let server = self.backends[me].server;
-        let target = self.backends.iter().position(|other| {
-            other.server == server
-                && Some(other.pid) == pid
-                && Some(&other.start) == start.as_ref()
-                && other.alive
-        });
-        let value = match (target, &self.backends[me].wait) {
-            (None, Wait::Terminate) => Some(1),
-            (None, _) => None,
-            (Some(target), Wait::Terminate) if self.backends[target].stubborn => {
-                if !self.rng.chance(20) {
-                    return Err(Exec::Blocked);
-                }
-                self.note(|| format!("backend {me} gives up waiting for the end of {target}"));
-                Some(0)
-            }
-            (Some(target), _) => {
-                self.backends[target].told_to_end = true;
-                self.backends[me].wait = Wait::Terminate;
-                return Err(Exec::Blocked);
-            }
-        };
-        self.backends[me].wait = Wait::Nothing;
-        let rows: Vec<Vec<Vec<u8>>> = value.map(|value| vec![vec![value]]).into_iter().collect();
-        let tag = format!("SELECT {}", rows.len());
-        Ok(Exec::Done { rows, tag })
     }
 
     /// Writes the transaction into the log. False: it must wait for the standby before it counts.
@@ -534,7 +307,10 @@ impl World {
             self.commit_is_visible(me);
             return Ok(true);
         }
-        let record = Record { ops: tx.ops, replies: tx.replies, sealed: tx.sealed };
+        let record = Rc::new(Record { ops: tx.ops, replies: tx.replies, sealed: tx.sealed });
+        for id in record.ids() {
+            self.commits.entry(id).or_default().push(Rc::clone(&record));
+        }
         self.servers[server].wal.push(record);
         let position = self.servers[server].wal.len();
         self.note(|| format!("backend {me} commits as transaction {position} of server {server}"));
@@ -559,7 +335,8 @@ impl World {
     /// Somebody else changes rows on the primary.
     pub fn second_writer(&mut self) {
         let server = self.primary;
-        if !self.servers[server].alive || self.servers[server].read_only {
+        let rests = self.profile.second_writes_left == 0;
+        if rests || !self.servers[server].alive || self.servers[server].read_only {
             return;
         }
         let op = match self.rng.below(3) {
@@ -582,9 +359,11 @@ impl World {
                 return;
             }
         }
+        self.profile.second_writes_left -= 1;
         self.note(|| format!("the second writer: {op:?}"));
         // Its commit waits for nobody, so that it needs no backend; that it is seen early harms none.
-        self.servers[server].state.apply(&op);
-        self.servers[server].wal.push(Record { ops: vec![op], replies: Vec::new(), sealed: None });
+        let server = &mut self.servers[server];
+        Rc::make_mut(&mut server.state).apply(&op);
+        server.wal.push(Rc::new(Record { ops: vec![op], ..Record::default() }));
     }
 }

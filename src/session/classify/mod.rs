@@ -182,6 +182,19 @@ impl Classified {
         !plain || self.sets_config || self.unrestorable.is_some()
     }
 
+    /// Whether it makes, changes or ends a setting or a LISTEN that outlives its transaction.
+    pub fn sets_anything(&self) -> bool {
+        match &self.kind {
+            StatementKind::Several(parts) => parts.iter().any(Self::sets_anything),
+            StatementKind::Set { local, .. } => !local,
+            StatementKind::Reset(_)
+            | StatementKind::Listen(_)
+            | StatementKind::Unlisten(_)
+            | StatementKind::Discard(_) => true,
+            _ => self.sets_config,
+        }
+    }
+
     fn outside_transaction(mut self) -> Self {
         self.outside_transaction = true;
         self

@@ -76,23 +76,30 @@ fn ledger_row(id: Uuid, seq: i64, recent: i64) -> Vec<u8> {
     message(b'D', &body)
 }
 
+fn options() -> Options {
+    Options {
+        journal_bytes_max: 1 << 20,
+        message_bytes_max: 1 << 20,
+        statement_cache_size: 16,
+        rotate_commits: 100,
+        retry_conflicts: 0,
+        writes: true,
+        backup_acknowledges: false,
+        ledger_required: false,
+        reapply: false,
+        files: false,
+    }
+}
+
 const ALL_INTERNALS: [u32; 6] = [0, 1, 2, 3, 4, 5];
 
 impl Play {
     /// A session on its first link, its row in the ledger opened.
     fn start() -> Self {
-        let options = Options {
-            journal_bytes_max: 1 << 20,
-            message_bytes_max: 1 << 20,
-            statement_cache_size: 16,
-            rotate_commits: 100,
-            retry_conflicts: 0,
-            writes: true,
-            backup_acknowledges: false,
-            ledger_required: false,
-            reapply: false,
-            files: false,
-        };
+        Self::with(options())
+    }
+
+    fn with(options: Options) -> Self {
         let session = Session::new(options, 1);
         let mut play =
             Self { session, sent: Vec::new(), next_statement: internals::FIRST_STATEMENT };
