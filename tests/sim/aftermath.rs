@@ -127,6 +127,12 @@ pub fn told(
         told_one(client, world, it, server, forgets)?;
     }
     let Client { aftermath, app, .. } = client;
+    let kept = |number: &&u64| !aftermath.done.contains(number);
+    for number in aftermath.verdicts.keys().filter(kept).filter(|_| !forgets) {
+        if !found.iter().any(|it| it.number() == *number) {
+            return Err(format!("transaction {number} is gone, and nobody is done with it"));
+        }
+    }
     for group in aftermath.groups.iter_mut().filter(|group| !group.known) {
         // What the journal does not have was never on its way.
         group.known = true;
@@ -251,8 +257,11 @@ fn check_unknown(
 }
 
 impl Aftermath {
-    /// The journal has forgotten it.
-    pub fn done(&mut self, number: u64) {
-        self.done.insert(number);
+    /// The journal has forgotten it; or may have, if it could not say so.
+    pub fn done(&mut self, number: u64, certainly: bool) {
+        match certainly {
+            true => drop(self.done.insert(number)),
+            false => drop(self.verdicts.remove(&number)),
+        }
     }
 }

@@ -222,9 +222,8 @@ impl Run {
             return;
         }
         if let Some(it) = found.pop() {
-            let done = self.world.rng.chance(90) && it.done().is_ok();
-            if done {
-                self.client.aftermath.done(it.number());
+            if self.world.rng.chance(90) {
+                self.client.aftermath.done(it.number(), it.done().is_ok());
             }
             self.client.recovery = Some(Recovery::Telling(found, Again(false)));
             return;
