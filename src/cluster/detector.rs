@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Failover;
 use crate::error::{Error, ErrorKind, ServerError};
+use crate::mutation::{self, Mutation};
 
 /// A redial of a lost server waits at least this long after the first failure.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
@@ -147,7 +148,9 @@ impl Detector {
 
     /// A poll, or the probe of a new link, was answered.
     pub fn handle_answer(&mut self, _now: Instant) -> Option<Health> {
-        self.misses = 0;
+        if !mutation::on(Mutation::MissesNotCleared) {
+            self.misses = 0;
+        }
         self.silent_since = None;
         self.failed_dials = 0;
         self.gone = false;
@@ -163,7 +166,9 @@ impl Detector {
         if matches!(self.health, Health::Lost | Health::ComingBack) {
             return None;
         }
-        if now.saturating_duration_since(since) >= self.timing.timeout {
+        if now.saturating_duration_since(since) >= self.timing.timeout
+            && !mutation::on(Mutation::SilenceNotGivenUp)
+        {
             return self.become_(Health::Lost);
         }
         if self.misses >= self.timing.poll_failures {
