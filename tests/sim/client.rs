@@ -4,11 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use segue::cluster;
+use segue::cluster::seeking::Seeking;
 use segue::session::{LedgerAccess, Options, Session, Statement};
 
 use crate::app::{App, Request};
 use crate::files::Files;
+use crate::limits::Limits;
 use crate::plan::{For, Plan};
+use crate::search::{Search, Waits};
 use crate::world::World;
 
 /// More clients than this no run has.
@@ -31,6 +35,12 @@ pub struct Client {
     pub highest_timeline: u32,
     /// The journal on disk.
     pub files: Option<Files>,
+    /// Whose picture of the cluster it shares.
+    pub monitor: usize,
+    pub seeking: Seeking,
+    pub search: Option<Search>,
+    pub waits: Waits,
+    pub limits: Limits,
 }
 
 impl Client {
@@ -49,6 +59,8 @@ impl Client {
             reapply: false,
             files: files.is_some(),
         };
+        let limits =
+            Limits { journal: options.journal_bytes_max, message: options.message_bytes_max };
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
@@ -71,6 +83,11 @@ impl Client {
             steps_left: 3 + rng.below(20),
             highest_timeline: 0,
             files,
+            monitor: 0,
+            seeking: Seeking::default(),
+            search: None,
+            waits: Waits::default(),
+            limits,
         }
     }
 
@@ -85,6 +102,15 @@ impl Client {
 
     pub fn action_numbers(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.actions).map(|action| self.action_number(action))
+    }
+}
+
+/// The same in the cluster's words.
+pub fn access(access: LedgerAccess) -> cluster::LedgerAccess {
+    match access {
+        LedgerAccess::None => cluster::LedgerAccess::None,
+        LedgerAccess::Table => cluster::LedgerAccess::Table,
+        LedgerAccess::Function => cluster::LedgerAccess::Function,
     }
 }
 

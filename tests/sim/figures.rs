@@ -16,9 +16,30 @@ pub enum Fault {
     Switchover,
     /// No server can be had for as long as the session waits.
     NoServer,
+    /// The client hears of the end of its link twice.
+    EndDuplicated,
+    /// A primary dies, its standby is promoted and dies too, and the next takes over.
+    Cascade,
+    /// Nothing gets to a server, nor back.
+    HostCutOff,
+    /// Polls get through and sessions' traffic does not, or the other way, or one direction alone.
+    Partition,
+    /// A server's processes are stopped.
+    Hang,
+    /// A server answers late.
+    Slow,
+    /// A server has no connection to spare.
+    Full,
+    StandbyLost,
+    /// A server of another cluster takes the place of a standby.
+    OtherCluster,
+    /// An old primary comes back as one.
+    StaleReturned,
+    /// Segue promotes a standby itself.
+    SelfPromotion,
 }
 
-pub const FAULTS: [(Fault, &str); 7] = [
+pub const FAULTS: [(Fault, &str); 18] = [
     (Fault::LinkBroken, "links broken"),
     (Fault::BackendEnded, "backends ended"),
     (Fault::Crash, "servers crashed and restarted"),
@@ -26,6 +47,17 @@ pub const FAULTS: [(Fault, &str); 7] = [
     (Fault::PromotionBesideTheOld, "standbys promoted while the old primary lived on"),
     (Fault::Switchover, "primaries made read-only, their standby promoted"),
     (Fault::NoServer, "times that no server could be had"),
+    (Fault::EndDuplicated, "ends of links that were told twice"),
+    (Fault::Cascade, "servers crashed, and the promoted standby after them"),
+    (Fault::HostCutOff, "servers cut off"),
+    (Fault::Partition, "servers cut off for one kind of traffic or in one direction"),
+    (Fault::Hang, "servers stopped"),
+    (Fault::Slow, "servers slow"),
+    (Fault::Full, "servers full"),
+    (Fault::StandbyLost, "standbys crashed"),
+    (Fault::OtherCluster, "standbys replaced by a server of another cluster"),
+    (Fault::StaleReturned, "old primaries that came back as primaries"),
+    (Fault::SelfPromotion, "standbys that Segue promoted itself"),
 ];
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +73,10 @@ pub struct Figures {
     pub divergences: usize,
     pub commits_lost: usize,
     pub unknown: usize,
+    /// Sessions were told that no server could be had within their time.
+    pub timeouts: usize,
+    /// Virtual time, in microseconds.
+    pub time: u64,
 }
 
 impl Figures {
@@ -56,6 +92,8 @@ impl Figures {
         self.divergences += other.divergences;
         self.commits_lost += other.commits_lost;
         self.unknown += other.unknown;
+        self.timeouts += other.timeouts;
+        self.time += other.time;
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -91,6 +129,8 @@ impl fmt::Display for Report<'_> {
         line(it.divergences, "divergences, told")?;
         line(it.commits_lost, "losses of acknowledged commits, told")?;
         line(it.unknown, "unknown outcomes, told")?;
+        line(it.timeouts, "searches for a server that ended with failover_timeout")?;
+        line((it.time / 1_000_000) as usize, "seconds of virtual time")?;
         FAULTS.iter().try_for_each(|(fault, what)| line(it.faults[*fault as usize], what))
     }
 }

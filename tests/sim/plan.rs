@@ -29,6 +29,7 @@ pub enum For {
     Fault(usize),
     Client(usize),
     Files(usize),
+    Cluster,
 }
 
 impl Plan {
@@ -44,6 +45,7 @@ impl Plan {
             For::Fault(number) => (4, number as u64),
             For::Client(number) => (5, number as u64),
             For::Files(number) => (6, number as u64),
+            For::Cluster => (7, 0),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }
