@@ -130,11 +130,12 @@ impl Picture {
         self.chosen
     }
 
-    /// Whether every server but the chosen one is known to be down. A silent one is not.
+    /// Whether every server but the chosen one is known to be down. A silent one is not, for however
+    /// long it has been so.
     pub fn others_are_lost(&self) -> bool {
-        let others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
-        self.chosen.is_some()
-            && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
+        let mut others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
+        let is_down = |s: &Server| s.detector.health() == Health::Lost && !s.detector.given_up();
+        self.chosen.is_some() && others.all(|(_, server)| is_down(server))
     }
 
     pub fn standby(&self) -> Option<usize> {

@@ -78,6 +78,9 @@ impl Run {
             return Err("there is no link, and the session wants none".into());
         }
         let now = self.world.now;
+        if self.client.search.is_none() && self.client.waits.idle_until > now {
+            return Ok(false);
+        }
         let monitor = &mut self.monitors[self.client.monitor];
         let at = monitor.origin.at(now);
         let mut search = match self.client.search.take() {
@@ -238,6 +241,7 @@ impl Run {
         let since = waits.seeks_since.take().unwrap_or(now);
         self.world.note(|| format!("no link can be had: {error}"));
         if error.kind() == ErrorKind::FailoverTimeout {
+            self.figures.timeouts += 1;
             let due = (since + timeout).max(began);
             if now < since + timeout || now > due + SLACK {
                 return Err(format!(
@@ -246,7 +250,8 @@ impl Run {
                 ));
             }
         }
-        self.figures.timeouts += 1;
+        // The application waits a little before it tries again.
+        self.client.waits.idle_until = now + RETRY;
         self.client.search = None;
         self.client.seeking.handle_none();
         self.client.app.no_link = true;

@@ -1,15 +1,19 @@
 //! How time passes in a run: a little with everything that happens, and to the next thing that is due
 //! when nothing does.
 
+use crate::backend::Wait;
 use crate::client::Client;
 use crate::clock::{MS, NEVER};
 use crate::monitor::us;
+use crate::net::Way;
 use crate::run::{Result, Run};
 
 /// After so many rounds in which nothing has happened, it is waited for.
 const PATIENCE: usize = 25;
 /// And after so many in any case.
 const IMPATIENCE: usize = 300;
+/// So many polls and the like are passed over at once.
+const POLLS: usize = 200;
 /// A run that has not ended by then will not.
 const TIME_MAX: u64 = 3600 * 1000 * MS;
 
@@ -20,8 +24,12 @@ impl Run {
         if self.is_watched() && self.world.now >= self.next_due {
             self.happen()?;
         }
-        if barren > PATIENCE && (barren > IMPATIENCE || !self.somebody_may_act()) {
-            self.wait()?;
+        if barren > PATIENCE && barren.is_multiple_of(5) {
+            if !self.somebody_may_act() {
+                self.wait(POLLS)?;
+            } else if barren > IMPATIENCE {
+                self.wait(1)?;
+            }
         }
         Ok(())
     }
@@ -104,11 +112,11 @@ impl Run {
     }
 
     /// Nothing happens until something is due.
-    fn wait(&mut self) -> Result {
+    fn wait(&mut self, times: usize) -> Result {
         // Polls alone change nothing for anybody.
         let before = self.what_matters();
         let arrival = self.next_arrival();
-        for _ in 0..200 {
+        for _ in 0..times {
             let due = if self.is_watched() { self.next_due() } else { NEVER };
             let next = arrival.min(due);
             if next == NEVER {
@@ -137,13 +145,31 @@ impl Run {
 
     /// Whether somebody has something to do that needs no waiting for, and has not had his turn.
     fn somebody_may_act(&mut self) -> bool {
-        let now = self.world.now;
-        let waits =
-            |it: &Client| it.session.is_quiet() && it.waits.idle_until <= now && !it.is_over();
-        if self.clients().any(waits) {
+        let links: Vec<usize> = self.clients().filter_map(|client| client.link).collect();
+        links.into_iter().for_each(|id| self.stamp(id));
+        if self.clients().any(|client| self.may_act(client)) {
             return true;
         }
         self.standby_that_receives().is_some_and(|standby| self.world.lag(standby) > 0)
+    }
+
+    fn may_act(&self, client: &Client) -> bool {
+        let now = self.world.now;
+        if client.session.is_quiet() && !client.is_over() && client.waits.idle_until <= now {
+            return true;
+        }
+        let Some(id) = client.link else {
+            return client.search.is_none() && client.waits.idle_until <= now;
+        };
+        let backend = &self.world.backends[id];
+        let (there, back) = (!self.is_cut(id, Way::ToServer), !self.is_cut(id, Way::ToClient));
+        let works = backend.alive && !self.is_hung(backend.server) && !backend.input.is_empty();
+        let hears = client.awaiting.is_some() || backend.down.arrived(now) > 0 || !backend.alive;
+        client.waits.woken
+            || client.session.gives_up_link()
+            || (works && backend.wait == Wait::Nothing)
+            || (there && (client.session.output_len() > 0 || backend.up.arrived(now) > 0))
+            || (back && hears)
     }
 
     /// Gives what is new on a link's way the time at which it arrives.
