@@ -147,7 +147,12 @@ impl Run {
                 let to_client = !to_server || rng.chance(30);
                 self.net.cuts.push(Cut { polls, sessions, to_server, to_client, ..cut });
             }
-            Fault::Hang => self.net.addresses[any].hung_until = lasts,
+            Fault::Hang => {
+                // Half of them for so long that it is given up.
+                let timeout = us(self.monitors[0].timing.timeout);
+                let longer = if rng.chance(50) { timeout * 2 + 3000 * MS } else { 0 };
+                self.net.addresses[any].hung_until = lasts + longer;
+            }
             Fault::Slow => self.net.addresses[any].slow_until = lasts,
             Fault::Full => self.net.addresses[any].full_until = lasts,
             Fault::StandbyLost => {
@@ -330,6 +335,10 @@ impl Run {
         let Some(succession) = self.monitors[0].picture.succession(at) else { return Ok(()) };
         let heir = self.net.addresses[succession.heir].server;
         if self.world.standbys.contains(&heir) {
+            let has = |server: &usize| self.world.servers[*server].wal.len();
+            if self.world.standbys.iter().map(has).max() > Some(has(&heir)) {
+                return Err(format!("Segue promotes server {heir}, which lags"));
+            }
             self.world.note(|| format!("Segue promotes server {heir}"));
             // It waits for that to become known before it thinks of another one.
             self.promoting_until = now + us(self.monitors[0].timing.timeout);

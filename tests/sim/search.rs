@@ -337,12 +337,13 @@ impl Run {
             self.lose_link(true)?;
             return Ok(true);
         }
-        self.judge_link(address)?;
         Ok(false)
     }
 
     /// No session stays on a server that was silent for too long, or that the cluster has left.
-    fn judge_link(&self, address: usize) -> Result {
+    pub fn judge_link(&self) -> Result {
+        let Some(id) = self.client.link.filter(|_| !self.client.waits.woken) else { return Ok(()) };
+        let address = self.address_of(id);
         let monitor = &self.monitors[self.client.monitor];
         let (now, timing) = (self.world.now, &monitor.timing);
         let told = &monitor.told[address];

@@ -46,6 +46,7 @@ impl Run {
             self.wake();
             for index in 0..=self.others.len() {
                 self.swap(index);
+                self.judge_link()?;
                 if self.client.search.is_some() {
                     self.seek()?;
                 }
