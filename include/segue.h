@@ -3031,6 +3031,18 @@ const char *segue_dead_letters_message(const segue_dead_letters *letters, size_t
 const char *segue_dead_letters_detail(const segue_dead_letters *letters, size_t index);
 
 /**
+ * The error that the submission's tickets give, with all fields of the server's: constraint, table, hint.
+ *
+ * @param[in] letters  A list, or NULL.
+ * @param[in] index    The letter's position, from 0.
+ * @return an error that belongs to the list and lives as long: not to be freed; NULL if there is no such letter
+ * Threads: any.
+ * @since ABI 1.0
+ */
+const segue_error *segue_dead_letters_error(const segue_dead_letters *letters,
+                                            size_t index);
+
+/**
  * Frees a list. The dead letters stay where they are.
  *
  * @param[in] letters  A list; NULL does nothing.

@@ -89,5 +89,7 @@ cp "$built/segue-chaos" "$programs/rust"
 cc -std=c99 -O1 -g -Wall -Wextra -Werror -Iinclude tests/chaos/client.c -o "$programs/c" \
     "$programs/libsegue.so.1" -Wl,-rpath,"$programs" -pthread
 
+build=$(git describe --always --dirty 2>/dev/null || true)
 export PYTHONPATH="$root/tests"
-exec "$venv/bin/python" -m chaos --rust "$programs/rust" --c "$programs/c" "$@"
+exec "$venv/bin/python" -m chaos --rust "$programs/rust" --c "$programs/c" \
+    --build "$build${build:+, }$profile" "$@"

@@ -95,6 +95,26 @@ pub enum Mutation {
     DeadlineNotKept,
     /// There are more warm links than sessions, and than are allowed.
     WarmLinksUnlimited,
+    /// Recovery takes a number that the ledger does not have for not committed, without a fence.
+    RecoveryWithoutFence,
+    /// Recovery asks a server of an older timeline than the dead session has been on.
+    OlderTimelineAsked,
+    /// Recovery tells of a commit whose wait for the standby may have been cut short.
+    VerdictNotConfirmed,
+    /// A record counts as kept before the disk has it.
+    SyncLeftOut,
+    /// A segment goes although something in it is alive.
+    SegmentReclaimedAlive,
+    /// A full segment is cut ahead of what was acknowledged.
+    JournalTruncatedEarly,
+    /// What stands behind a write that did not arrive in full is read as if it had been acknowledged.
+    TornTailNotCut,
+    /// A record whose body is not what was written is taken for whole.
+    ChecksumNotChecked,
+    /// The numbers of what is in flight are handed out again.
+    OwnersHandedOutAgain,
+    /// A transaction goes on without the journal, which has a part of it.
+    HalfKeptGoesOn,
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -157,6 +177,16 @@ mod switched {
         Mutation::DeadlineSetAnew,
         Mutation::DeadlineNotKept,
         Mutation::WarmLinksUnlimited,
+        Mutation::RecoveryWithoutFence,
+        Mutation::OlderTimelineAsked,
+        Mutation::VerdictNotConfirmed,
+        Mutation::SyncLeftOut,
+        Mutation::SegmentReclaimedAlive,
+        Mutation::JournalTruncatedEarly,
+        Mutation::TornTailNotCut,
+        Mutation::ChecksumNotChecked,
+        Mutation::OwnersHandedOutAgain,
+        Mutation::HalfKeptGoesOn,
     ];
 
     thread_local! {

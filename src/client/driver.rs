@@ -84,7 +84,8 @@ impl Driver {
         let timeout = inner.config.failover.timeout;
         inner.sessions.fetch_add(1, Ordering::Relaxed);
         inner.statistics.enter(id, core.counters());
-        let keeper = Keeper::new(&inner);
+        let file = inner.file_journal.as_ref().map(Arc::clone);
+        let keeper = file.map(|file| Keeper::new(file, Arc::clone(&inner.config)));
         Self {
             inner,
             core,
@@ -477,6 +478,7 @@ impl Driver {
         link.set_interruptible(self.interrupt.is_some());
         if let Some(keeper) = &mut self.keeper {
             keeper.system_identifier = facts.system_identifier;
+            keeper.handle_timeline(facts.timeline, Instant::now() + self.timeout);
         }
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;

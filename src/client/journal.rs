@@ -15,13 +15,15 @@ use uuid::Uuid;
 use super::process;
 use crate::config::{Config, JournalMode, JournalSync};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{self, Disk, FoundKind, Journal, JournalError, Key, Recovered, SyncPolicy};
+use crate::journal::{
+    Directory, Disk, FoundKind, Journal, JournalError, Key, Options, Recovered, SyncPolicy,
+};
 
 /// What nobody waits for is written after so long.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
 /// The journal on disk. Whoever lets go of it last closes it.
-pub(super) struct FileJournal {
+pub struct FileJournal {
     pub journal: Journal,
     /// Whether a commit waits for the disk, and not for the kernel alone.
     pub waits: bool,
@@ -52,20 +54,27 @@ impl FileJournal {
             JournalSync::Always => SyncPolicy::Always,
         };
         let bytes_max = u64::try_from(config.limits.journal_dir_bytes_max).unwrap_or(u64::MAX);
-        let mut options = journal::Options::new(sync, bytes_max, Uuid::new_v4());
+        let mut options = Options::new(sync, bytes_max, Uuid::new_v4());
         options.key = key(config)?;
-        let (journal, recovered) = Journal::open(disk, options).map_err(cannot_open)?;
+        let (file, recovered) = Self::take_over(disk, options)?;
+        Ok(Some((Arc::new(file.attended()?), recovered)))
+    }
+
+    /// Takes over the journal in `dir`. There is no thread yet that writes what nobody waits for.
+    pub fn take_over(dir: Arc<dyn Directory>, options: Options) -> Result<(Self, Recovered)> {
+        let waits = options.sync != SyncPolicy::None;
+        let (journal, recovered) = Journal::open(dir, options).map_err(cannot_open)?;
         for finding in &recovered.report().findings {
             tracing::warn!(%finding, "the journal");
         }
         end_idle_sessions(&journal, &recovered);
-        let waits = sync != SyncPolicy::None;
-        Ok(Some((Arc::new(Self::with(journal, waits)?), recovered)))
+        let (flusher, thread, process) = (Arc::default(), Mutex::default(), process::id());
+        Ok((Self { journal, waits, flusher, thread, process }, recovered))
     }
 
-    fn with(journal: Journal, waits: bool) -> Result<Self> {
-        let flusher = Arc::new(Flusher::default());
-        let (shared, writer) = (Arc::clone(&flusher), journal.clone());
+    /// Starts the thread.
+    fn attended(mut self) -> Result<Self> {
+        let (shared, writer) = (Arc::clone(&self.flusher), self.journal.clone());
         let thread = thread::Builder::new()
             .name("segue-journal".to_owned())
             .spawn(move || shared.run(&writer))
@@ -73,8 +82,8 @@ impl FileJournal {
                 let message = "the thread that writes the journal could not be started";
                 Error::new(ErrorKind::Limit, message).with_source(error)
             })?;
-        let (thread, process) = (Mutex::new(Some(thread)), process::id());
-        Ok(Self { journal, waits, flusher, thread, process })
+        self.thread = Mutex::new(Some(thread));
+        Ok(self)
     }
 
     /// Something was handed in that nobody may come to wait for.

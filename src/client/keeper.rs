@@ -9,23 +9,26 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::Inner;
 use super::journal::{FileJournal, unix_ms};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
     Fate, Form, JournalError, OutcomeKnown, Owner, Reason, Record, Seal, SessionOpened, Statement,
     TransactionBegan,
 };
+use crate::mutation::{self, Mutation};
 use crate::session::Filing;
 
 /// The records of one session.
-pub(super) struct Keeper {
-    inner: Arc<Inner>,
+pub struct Keeper {
+    config: Arc<Config>,
     file: Arc<FileJournal>,
     /// Names the session for as long as it lives.
     id: Uuid,
     opened_unix_ms: u64,
     pub system_identifier: u64,
+    /// The newest that the session has been on.
+    timeline: u32,
     session: Option<Owner>,
     /// In the order in which they began.
     entries: VecDeque<Entry>,
@@ -40,7 +43,7 @@ struct Entry {
 }
 
 /// An entry that is not kept.
-pub(super) struct NotKept {
+pub struct NotKept {
     pub entry: u64,
     /// What the session's status says of it.
     pub reason: String,
@@ -49,17 +52,18 @@ pub(super) struct NotKept {
 }
 
 impl Keeper {
-    pub fn new(inner: &Arc<Inner>) -> Option<Self> {
-        Some(Self {
-            file: Arc::clone(inner.file_journal.as_ref()?),
-            inner: Arc::clone(inner),
+    pub fn new(file: Arc<FileJournal>, config: Arc<Config>) -> Self {
+        Self {
+            file,
+            config,
             id: Uuid::new_v4(),
             opened_unix_ms: unix_ms(),
             system_identifier: 0,
+            timeline: 0,
             session: None,
             entries: VecDeque::new(),
             failed: Vec::new(),
-        })
+        }
     }
 
     /// Whether [`commit`](Self::commit) waits for the disk.
@@ -114,7 +118,7 @@ impl Keeper {
             }
         }
         let mut owner = self.file.journal.begin();
-        let config = &self.inner.config;
+        let config = &self.config;
         let record = Record::SessionOpened(SessionOpened {
             session: self.id,
             ledger_row,
@@ -125,7 +129,24 @@ impl Keeper {
             user: &config.user,
         });
         owner.append(&self.file.journal, &record)?;
+        owner.append(&self.file.journal, &Record::Timeline(self.timeline))?;
         Ok(self.session.insert(owner).number())
+    }
+
+    /// The session is about to go on upon a server of this timeline. Returns once that is kept: a later
+    /// process that asked a server of an older one would be told that nothing was committed.
+    pub fn handle_timeline(&mut self, timeline: u32, deadline: Instant) {
+        if timeline <= self.timeline {
+            return;
+        }
+        self.timeline = timeline;
+        // With the first transaction it is written in any case.
+        let Some(owner) = &mut self.session else { return };
+        let journal = &self.file.journal;
+        let kept = owner.append(journal, &Record::Timeline(timeline));
+        if let Err(error) = kept.and_then(|()| owner.commit(journal, Some(deadline))) {
+            tracing::warn!(%error, timeline, "the new timeline is not in the journal");
+        }
     }
 
     fn append(&mut self, number: u64, filing: &Filing<'_>) -> Result<(), JournalError> {
@@ -197,7 +218,7 @@ impl Keeper {
                 let reason = error.reason().name();
                 let gone = self.forget(entry, deadline);
                 let refused = match gone {
-                    true if !self.inner.config.journal.required => None,
+                    true if !self.config.journal.required => None,
                     true => Some(required(&error)),
                     false => Some(stuck(&error)),
                 };
@@ -220,7 +241,7 @@ impl Keeper {
             return true;
         };
         let Some(mut entry) = self.entries.remove(at) else { return true };
-        if !entry.owner.may_be_found() {
+        if !entry.owner.may_be_found() || mutation::on(Mutation::HalfKeptGoesOn) {
             return true;
         }
         let ended = entry.owner.end(&self.file.journal);

@@ -10,6 +10,8 @@ mod event;
 mod journal;
 mod keeper;
 mod parameter;
+#[doc(hidden)]
+pub mod parts;
 mod pipeline;
 mod process;
 mod question;

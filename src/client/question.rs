@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::link::Link;
 use crate::wire::frame::Frame;
-use crate::wire::{error_fields, row};
+use crate::wire::{Malformed, error_fields, row};
 
 /// While an answer is waited for, its asker is asked so often whether to go on waiting.
 const ATTENTION: Duration = Duration::from_millis(50);
 
+/// No answer to a question of Segue's own is larger.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
 /// Rows of text; `None` is NULL.
-pub(super) type Rows = Vec<Vec<Option<String>>>;
+pub type Rows = Vec<Vec<Option<String>>>;
 
 /// Sends a simple query and waits for its end.
 pub(super) fn ask(
@@ -42,26 +45,10 @@ pub(super) fn exchange(
 ) -> Result<Rows> {
     let malformed = |error| broken(io::Error::new(io::ErrorKind::InvalidData, error));
     link.exchange(out, input).map_err(broken)?;
-    let mut rows = Vec::new();
-    let mut refused = None;
+    let mut reply = Reply::default();
     loop {
-        while let Some(frame) = Frame::take(input, 1 << 20).map_err(malformed)? {
-            match frame.tag() {
-                b'D' => {
-                    let values = row::Values::new(frame.body()).map_err(malformed)?;
-                    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-                    let values = values.map(|value| value.map(|value| value.map(text)));
-                    rows.push(values.collect::<Result<Vec<_>, _>>().map_err(malformed)?);
-                }
-                b'E' => refused = Some(error_fields::parse(frame.body()).map_err(malformed)?),
-                b'Z' => {
-                    return match refused {
-                        None => Ok(rows),
-                        Some(error) => Err(Error::server(error, Outcome::NotCommitted)),
-                    };
-                }
-                _ => {}
-            }
+        if let Some(ended) = reply.feed(input).map_err(malformed)? {
+            return ended;
         }
         let slice = deadline.min(Instant::now() + ATTENTION);
         let received = match link.recv_deadline(input, slice) {
@@ -75,8 +62,40 @@ pub(super) fn exchange(
         };
         if received == 0 {
             let error = broken(io::ErrorKind::UnexpectedEof.into());
-            return Err(refused.map_or(error.clone(), |it| error.with_server_error(it)));
+            return Err(reply.refused.map_or(error.clone(), |it| error.with_server_error(it)));
         }
+    }
+}
+
+/// What has come of the answer to one question. Pure.
+#[derive(Default)]
+pub struct Reply {
+    rows: Rows,
+    refused: Option<ServerError>,
+}
+
+impl Reply {
+    /// Takes in what has arrived, up to the end of the answer; `None` while that has not come.
+    pub fn feed(&mut self, input: &mut BytesMut) -> Result<Option<Result<Rows>>, Malformed> {
+        while let Some(frame) = Frame::take(input, MESSAGE_BYTES_MAX)? {
+            match frame.tag() {
+                b'D' => {
+                    let values = row::Values::new(frame.body())?;
+                    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                    let values = values.map(|value| value.map(|value| value.map(text)));
+                    self.rows.push(values.collect::<Result<Vec<_>, _>>()?);
+                }
+                b'E' => self.refused = Some(error_fields::parse(frame.body())?),
+                b'Z' => {
+                    return Ok(Some(match self.refused.take() {
+                        None => Ok(std::mem::take(&mut self.rows)),
+                        Some(error) => Err(Error::server(error, Outcome::NotCommitted)),
+                    }));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::time::UNIX_EPOCH;
 
-use super::boundary::{boundary, free, handle, output, read};
+use super::boundary::{Failure, boundary, free, handle, output, read};
 use super::client::segue_client;
 use super::error::{c_string, or_null, segue_error};
 use super::ticket::{id, segue_ticket};
@@ -25,6 +25,7 @@ struct Letter {
     sqlstate: CString,
     message: CString,
     detail: Option<CString>,
+    error: segue_error,
 }
 
 impl Letter {
@@ -41,6 +42,7 @@ impl Letter {
             sqlstate: c_string(letter.sqlstate),
             message: c_string(letter.message),
             detail: letter.detail.map(c_string),
+            error: segue_error::new(Failure::Core(letter.error)),
         }
     }
 }
@@ -328,6 +330,22 @@ pub unsafe extern "C" fn segue_dead_letters_detail(
 ) -> *const c_char {
     // SAFETY: the header's contract: NULL or a list that has not been freed.
     unsafe { of(letters, index, ptr::null(), |letter| Some(or_null(letter.detail.as_ref()))) }
+}
+
+/// The error that the submission's tickets give, with all fields of the server's: constraint, table, hint.
+///
+/// @param[in] letters  A list, or NULL.
+/// @param[in] index    The letter's position, from 0.
+/// @return an error that belongs to the list and lives as long: not to be freed; NULL if there is no such letter
+/// Threads: any.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_dead_letters_error(
+    letters: *const segue_dead_letters,
+    index: usize,
+) -> *const segue_error {
+    // SAFETY: the header's contract: NULL or a list that has not been freed.
+    unsafe { of(letters, index, ptr::null(), |letter| Some(&raw const letter.error)) }
 }
 
 /// Frees a list. The dead letters stay where they are.

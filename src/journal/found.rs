@@ -262,6 +262,7 @@ impl Found {
             Record::Statement(_)
             | Record::StatementData(_)
             | Record::Seen(_)
+            | Record::Timeline(_)
             | Record::Ended
             | Record::Checkpoint(_) => {}
         }

@@ -46,6 +46,14 @@ impl Options {
             geometry: None,
         }
     }
+
+    /// For tests: another size of segments, and of the zeros ahead of the records, in bytes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_geometry(mut self, segment: u64, ahead: u64) -> Self {
+        self.geometry = Some((segment, ahead));
+        self
+    }
 }
 
 /// How `bytes_max` is used.

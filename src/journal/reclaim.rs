@@ -13,6 +13,7 @@ use super::record::Kind;
 use super::recovery::File;
 use super::segment::{OpenError, Opened, Segment, Step};
 use super::writer::{Certainty, Writer, overhead};
+use crate::mutation::{self, Mutation};
 
 /// So much is copied by one write.
 const COPY_BYTES: usize = 256 << 10;
@@ -93,7 +94,8 @@ impl Writer {
         if self.is_pinned(&oldest) {
             return Ok(false);
         }
-        if self.live.in_segment(oldest.number) > 0 {
+        let spares = mutation::on(Mutation::SegmentReclaimedAlive);
+        if self.live.in_segment(oldest.number) > 0 && !spares {
             let copied = self.copy_forward(&oldest);
             let synced = copied.and_then(|()| self.sync());
             if let Err(error) = synced {

@@ -36,6 +36,7 @@ pub enum Kind {
     DeadLetter = 11,
     Checkpoint = 12,
     Doubted = 13,
+    Timeline = 14,
 }
 
 impl Kind {
@@ -54,6 +55,7 @@ impl Kind {
             11 => Self::DeadLetter,
             12 => Self::Checkpoint,
             13 => Self::Doubted,
+            14 => Self::Timeline,
             _ => return None,
         })
     }
@@ -94,6 +96,9 @@ pub enum Record<'a> {
     Checkpoint(Checkpoint),
     /// Records of the owner may be missing, because the journal was found damaged.
     Doubted,
+    /// The session is about to send something to a server of this timeline of its cluster: no server of
+    /// an older one can tell what becomes of that.
+    Timeline(u32),
 }
 
 /// A session of the client.
@@ -263,6 +268,7 @@ impl<'a> Record<'a> {
             Self::DeadLetter(_) => Kind::DeadLetter,
             Self::Checkpoint(_) => Kind::Checkpoint,
             Self::Doubted => Kind::Doubted,
+            Self::Timeline(_) => Kind::Timeline,
         }
     }
 
@@ -308,6 +314,7 @@ impl<'a> Record<'a> {
                 put_text(out, it.sqlstate);
             }
             Self::Ended | Self::Doubted => {}
+            Self::Timeline(timeline) => put_u32(out, *timeline),
             Self::Submission(it) => it.encode(out),
             Self::SubmissionOutcome(it) => {
                 out.push(it.fate as u8);
@@ -375,6 +382,7 @@ impl<'a> Record<'a> {
             }),
             Kind::Ended => Self::Ended,
             Kind::Doubted => Self::Doubted,
+            Kind::Timeline => Self::Timeline(f.u32()?),
             Kind::Submission => Self::Submission(Submission::decode(&mut f)?),
             Kind::SubmissionOutcome => Self::SubmissionOutcome(SubmissionOutcome {
                 fate: Fate::decode(&mut f)?,

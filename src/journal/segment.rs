@@ -10,6 +10,7 @@ use super::frame::{ALIGNMENT, FRAME_BYTES, Frame};
 use super::header::{COPIES, HEADER_BYTES, Header, HeaderError, RECORDS_AT, Secrets};
 use super::report::{Finding, What};
 use super::storage::{Directory, Stored};
+use crate::mutation::{self, Mutation};
 
 const WINDOW_BYTES: usize = 1 << 20;
 /// So much is fetched from the disk ahead of it.
@@ -240,6 +241,10 @@ impl Walk<'_> {
             Some(frame) if at + frame.frame_bytes() <= self.end => at + frame.frame_bytes(),
             _ => at + ALIGNMENT as u64,
         };
+        if mutation::on(Mutation::TornTailNotCut) {
+            self.at = self.find(behind)?.unwrap_or(self.end);
+            return self.next();
+        }
         let damaged = self.end_is_known || at < self.last_synced(behind)?;
         if damaged {
             let next = self.find(behind)?.unwrap_or(self.end);

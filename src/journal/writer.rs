@@ -27,6 +27,7 @@ use super::record::{Checkpoint, Kind, Record};
 use super::recovery::{File, Recovered, read_pinned};
 use super::segment::name_of;
 use super::storage::{Directory, Stored};
+use crate::mutation::{self, Mutation};
 
 /// After so many batches in a row that the disk has failed to take, the journal is left alone.
 const FAILURES_MAX: u32 = 3;
@@ -124,7 +125,10 @@ impl Writer {
             geometry: Geometry::of(&options),
             live: Live::of(&recovered.index, &recovered.files),
             total: files.iter().map(|file| file.size).sum(),
-            next_owner: recovered.index.next_owner.max(1),
+            next_owner: match mutation::on(Mutation::OwnersHandedOutAgain) {
+                true => 1,
+                false => recovered.index.next_owner.max(1),
+            },
             pin: Arc::clone(&recovered.pin),
             pinned_below: next_number,
             names_unsynced: false,
@@ -233,6 +237,10 @@ impl Writer {
             return Ok(());
         }
         self.counts.syncs += 1;
+        if mutation::on(Mutation::SyncLeftOut) {
+            current.acknowledged = current.end;
+            return Ok(());
+        }
         match current.file.sync() {
             Ok(()) => {
                 current.synced = current.end;
@@ -406,7 +414,10 @@ impl Writer {
     }
 
     fn retire(&mut self, mut current: Current) {
-        let end = current.acknowledged;
+        let mut end = current.acknowledged;
+        if mutation::on(Mutation::JournalTruncatedEarly) {
+            end = RECORDS_AT + (end - RECORDS_AT) / 16 * 8;
+        }
         if current.size > end && current.file.truncate(end).is_ok() {
             self.total -= current.size - end;
             current.size = end;

@@ -405,6 +405,7 @@ impl Session {
                 continue;
             }
             unit.found = false;
+            unit.rule_out_attempts(self.link.server, self.link.timeline);
             if unit.autocommit && unit.unprotected.is_some() && !blocked {
                 let error = match unit.unprotected {
                     Some(FATAL_STATEMENT) => fatal_statement(),

@@ -4,7 +4,7 @@
 use super::classify::Effect;
 use super::classify::control::TWO_PHASE;
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Purpose, Unit, Verdict};
+use super::unit::{Attempt, CopyIn, Purpose, Unit, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, unknown};
 use super::{Event, Phase, Session};
 use crate::error::{Error, ErrorKind, Outcome};
@@ -25,6 +25,9 @@ impl Session {
             return;
         }
         let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
+        // While the ledger is asked, what is sealed has not been sent on this link yet.
+        let asking = matches!(self.phase, Phase::Adopting(_));
+        let attempt = Attempt { server: self.link.server, timeline: self.link.timeline };
         let failed = self.status == Status::Failed;
         self.phase = Phase::Lost;
         self.disturbed = true;
@@ -47,6 +50,9 @@ impl Session {
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
             unit.losses += u32::from(unit.sent);
+            if unit.sent && unit.seal.is_some() && !asking {
+                unit.attempts.push(attempt);
+            }
             unit.doubt_what_was_found();
         }
         if executing {

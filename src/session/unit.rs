@@ -200,6 +200,8 @@ pub(super) struct Unit {
     pub losses: u32,
     /// How many of them while it was the one that the server was executing.
     pub losses_in_front: u32,
+    /// The attempts of which any may be the one that has committed, once it is found to be.
+    pub attempts: Vec<Attempt>,
     /// What is to be told of it without running it again.
     pub verdict: Option<Verdict>,
     /// The ledger of a server that is lost had its commit.
@@ -218,6 +220,13 @@ pub(super) struct Unit {
     pub held: bool,
     /// What that journal has of its commit.
     pub promised: Option<Promise>,
+}
+
+/// Where a unit has been run whose reply is not known to be the committed one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub server: usize,
+    pub timeline: u32,
 }
 
 /// The end of a unit that is known without a reply.
@@ -261,6 +270,7 @@ impl Unit {
             diverged: None,
             losses: 0,
             losses_in_front: 0,
+            attempts: Vec::new(),
             verdict: None,
             found: false,
             backed: false,
@@ -311,6 +321,12 @@ impl Unit {
             self.found = true;
             self.backed = false;
         }
+    }
+
+    /// The ledger of a server on this timeline is without its commit, and backends that it had on that
+    /// server are gone: those attempts can never become this history's.
+    pub fn rule_out_attempts(&mut self, server: usize, timeline: u32) {
+        self.attempts.retain(|it| it.server != server && it.timeline >= timeline);
     }
 
     /// What is to be told where no ledger can be asked: what was found once is the best that is known.

@@ -19,7 +19,7 @@ impl Session {
             let (commit, seal, user_done) =
                 (unit.purpose == Purpose::Commit, unit.seal, unit.user_done);
             // Which of several attempts has committed is not known, and each may have replied otherwise.
-            let several = unit.losses > 1;
+            let several = unit.attempts.len() > 1;
             let unconfirmed = unit.unconfirmed.take();
             match verdict {
                 Verdict::Committed => {

@@ -255,6 +255,15 @@ static void dead_letters(void)
     CHECK_STR(segue_dead_letters_sqlstate(letters, 0), "23505");
     CHECK_HAS(segue_dead_letters_message(letters, 0), "s_pkey");
     CHECK_HAS(segue_dead_letters_detail(letters, 0), "(7)");
+    const segue_error *told = segue_dead_letters_error(letters, 0);
+    CHECK_INT(segue_error_status(told), SEGUE_SERVER);
+    CHECK_INT(segue_error_outcome(told), SEGUE_TXN_NOT_COMMITTED);
+    CHECK_STR(segue_error_sqlstate(told), "23505");
+    CHECK_STR(segue_error_field(told, 'n'), "s_pkey");
+    CHECK_STR(segue_error_field(told, 't'), "s");
+    CHECK_INT(segue_error_status(segue_dead_letters_error(letters, 1)), SEGUE_TRANSACTION_FAILED);
+    CHECK(segue_dead_letters_error(letters, 2) == NULL);
+    CHECK(segue_dead_letters_error(NULL, 0) == NULL);
     CHECK_STR(segue_dead_letters_sqlstate(letters, 1), "25P02");
     CHECK_STR(segue_dead_letters_key(letters, 1), NULL);
     CHECK_STR(segue_dead_letters_lane(letters, 1), NULL);

@@ -36,6 +36,17 @@ def _absolute(path: str) -> Path:
     return Path(path).resolve()
 
 
+def _kinds(text: str) -> dict[str, int]:
+    """Kinds of faults and how often each is chosen, relative to the others."""
+    kinds = {}
+    for word in text.split(","):
+        kind, _, weight = word.partition("=")
+        if kind not in plan.KINDS:
+            raise argparse.ArgumentTypeError(f"there is no kind of fault called {kind!r}")
+        kinds[kind] = int(weight) if weight else plan.KINDS[kind]
+    return kinds
+
+
 def options() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
@@ -44,10 +55,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--mode", choices=["sync", "async"], default="sync", help="of replication")
     parser.add_argument("--clients", default="rust,c,python,aio,psycopg-libpq,psycopg-haproxy")
-    parser.add_argument("--faults", help="only these kinds, with commas: " + ", ".join(plan.KINDS))
+    parser.add_argument(
+        "--faults",
+        type=_kinds,
+        help="only these kinds, with commas, each with =WEIGHT or its usual one: " + ", ".join(plan.KINDS),
+    )
     parser.add_argument("--pace-ms", type=int, default=40, help="a worker's rest between transactions")
     parser.add_argument("--rust", type=_absolute, help="the Rust client's program")
     parser.add_argument("--c", type=_absolute, help="the C client's program")
+    parser.add_argument("--build", default="", help="what was built, for the report: a commit")
     parser.add_argument("--output", type=Path, help="a directory for logs and report")
     parser.add_argument("--schedule", type=int, help="print so many faults of the seed's, and end")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -162,9 +178,6 @@ def run_inside(given: argparse.Namespace) -> int:
     number = 0
     begun = time.monotonic()
     first_timeline = timeline(cluster)
-    kinds = None
-    if given.faults:
-        kinds = {kind: plan.KINDS[kind] for kind in given.faults.split(",")}
     try:
         clients.stuck()
         while True:
@@ -174,7 +187,7 @@ def run_inside(given: argparse.Namespace) -> int:
             elif time.monotonic() - begun > given.minutes * 60:
                 break
             number += 1
-            nemesis.strike(plan.fault(given.seed, number, kinds))
+            nemesis.strike(plan.fault(given.seed, number, given.faults))
     except (TimeoutError, RuntimeError, KeyboardInterrupt) as error:
         broken = f"{type(error).__name__}: {error}"
         diary.note("broken", broken)
@@ -190,7 +203,7 @@ def run_inside(given: argparse.Namespace) -> int:
         "seed": given.seed,
         "mode": given.mode,
         "seconds": round(time.monotonic() - begun, 1),
-        "faults": number,
+        "faults": nemesis.faults,
         "failovers": timeline(cluster) - first_timeline,
         "client_kills": clients.kills,
         "crashes": clients.crashes,
@@ -198,6 +211,13 @@ def run_inside(given: argparse.Namespace) -> int:
         "late": late,
         "repairs": nemesis.repairs,
         "broken": broken,
+        "build": given.build,
+        "options": {
+            "weights": given.faults or plan.KINDS,
+            "pace_ms": given.pace_ms,
+            "minutes": None if given.failovers else given.minutes,
+            "failovers": given.failovers,
+        },
         "settings": vars(settings),
         "clients": clients.faces,
         "balance": BALANCE,
@@ -217,7 +237,7 @@ def main() -> int:
     given = options()
     if given.schedule is not None:
         for number in range(1, given.schedule + 1):
-            print(plan.fault(given.seed, number))
+            print(plan.fault(given.seed, number, given.faults))
         return 0
     if given.inside:
         return sandbox.as_init(lambda: run_inside(given))
@@ -233,9 +253,11 @@ def main() -> int:
         return 2
     run.mkdir(parents=True, exist_ok=True)
     words = ["--inside", "--output", str(run), "--seed", str(given.seed)]
-    for name in ("minutes", "failovers", "mode", "clients", "faults", "pace_ms", "rust", "c"):
+    if given.faults is not None:
+        words += ["--faults", ",".join(f"{kind}={weight}" for kind, weight in given.faults.items())]
+    for name in ("minutes", "failovers", "mode", "clients", "pace_ms", "rust", "c", "build"):
         value = getattr(given, name)
-        if value is not None:
+        if value not in (None, ""):
             words += [f"--{name.replace('_', '-')}", str(value)]
     return sandbox.enter("chaos", words)
 

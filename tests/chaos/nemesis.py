@@ -27,6 +27,7 @@ class Nemesis:
         self._programs = clients
         self._seed = seed
         self._note = note
+        self.faults = 0
         self.stuck: list[str] = []
         self.repairs: list[str] = []
 
@@ -34,9 +35,14 @@ class Nemesis:
         """One fault from its beginning to the moment in which all is well again."""
         primary = self._cluster.primary()
         if primary is None:
-            self._note("skip", f"{fault.number}: no primary")
+            # What came before has an effect that came late, as when Patroni demotes long after etcd died.
+            self._note("late", f"{fault.number}: no primary yet")
             self.heal()
+            primary = self._cluster.primary()
+        if primary is None:
+            self._note("skip", f"{fault.number}: no primary")
             return
+        self.faults += 1
         standbys = [node for node in self._cluster.nodes if node is not primary]
         standby = standbys[fault.candidate]
         killer = threading.Thread(target=self._kill_clients, args=(fault,))

@@ -22,8 +22,9 @@ body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1340p
 h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
 table { border-collapse: collapse } th, td { padding: .25em .55em; border-bottom: 1px solid #ddd;
        text-align: right; vertical-align: bottom; font-variant-numeric: tabular-nums }
-th:first-child, td:first-child { text-align: left }
-tr.other td { color: #777 } td.bad { color: #c0392b; font-weight: 600 }
+th:first-child, td:first-child { text-align: left; white-space: nowrap }
+tr + tr th:first-child { text-align: right }
+tr.other td { color: #777 } th.group { text-align: center } td.bad { color: #c0392b; font-weight: 600 }
 .good { color: #2e7d4f } .bad { color: #c0392b } .draw { overflow-x: auto }
 svg text { font: 11px system-ui, sans-serif; fill: #444 } svg .small { font-size: 9px }
 details { margin: .4em 0 }
@@ -59,6 +60,8 @@ class Page:
     """For each face, from when to when each payment took, in microseconds from the beginning."""
     roles: dict[str, list[Bar]]
     faults: list[Bar]
+    by_kind: dict[str, dict[str, Any]]
+    """For each kind of fault: how many, failovers, and the time without a primary."""
     client_kills: list[float]
 
 
@@ -71,63 +74,119 @@ def render(page: Page) -> str:
         f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
         f"<p>Seed {facts['seed']}, {facts['faults']} faults in {facts['seconds']:.0f} s,"
-        f" {facts['client_kills']} clients killed. The cluster was without a primary for"
-        f" {page.cluster['p50_ms']} ms in the median of failovers, at most {page.cluster['max_ms']} ms.</p>",
+        f" {facts['client_kills']} clients killed{_build(facts)}.</p>",
         _verdict(page),
+        "<h2>What the clients met</h2>",
         _table(page),
         "<h2>Over time</h2>",
         _key(),
         f'<div class="draw">{_drawing(page)}</div>',
+        "<h2>Faults</h2>",
+        _faults(page),
         _details(page),
         "</body></html>",
     ]
     return "\n".join(parts)
 
 
+def _build(facts: dict[str, Any]) -> str:
+    build = facts.get("build")
+    return f". Built from {escape(build)}" if build else ""
+
+
 def _verdict(page: Page) -> str:
     if not page.violations and not page.shortfalls:
-        return '<p class="good"><b>Nothing lost, nothing twice, no error, nothing unknown.</b></p>'
+        return (
+            '<p class="good"><b>Segue&rsquo;s clients: nothing lost, nothing twice, no error,'
+            " nothing unknown.</b></p>"
+        )
     lines = [f'<li class="bad"><b>{escape(text)}</b></li>' for text in page.violations]
     lines += [f"<li>{escape(text)}</li>" for text in page.shortfalls]
     return f"<ul>{''.join(lines)}</ul>"
 
 
 def _table(page: Page) -> str:
+    lost_unreported = page.facts["mode"] != "sync"
     head = (
-        "<tr><th>client<th>payments<th>told committed<th>errors seen<th>disk full<th>lost<th>unreported"
-        "<th>there twice<th>unknown<th>not told<th>divergences<th>pause p50<th>p99<th>longest"
-        "<th>beyond the cluster&rsquo;s p50<th>p99<th>longest</tr>"
+        '<tr><th rowspan="2">client<th rowspan="2">payments<th rowspan="2">told committed'
+        '<th rowspan="2">errors seen<th rowspan="2">disk full<th rowspan="2">lost'
+        + ('<th rowspan="2">of these unreported' if lost_unreported else "")
+        + '<th rowspan="2">there twice<th rowspan="2">unknown<th rowspan="2">not told'
+        '<th rowspan="2">divergences<th colspan="3" class="group">pause, ms'
+        '<th colspan="3" class="group">beyond the cluster&rsquo;s, ms</tr>'
+        "<tr><th>p50<th>p99<th>longest<th>p50<th>p99<th>longest</tr>"
     )
     rows = []
-    for name, face in page.faces.items():
+    # The status quo comes last.
+    for name, face in sorted(page.faces.items(), key=lambda item: (_is_other(item[0]), item[0])):
         split = page.pauses.get(name, {})
         cells = [
             f"{face.payments:,}",
             f"{face.told_committed:,}",
             _count(face.errors - face.errors_disk_full),
-            str(face.errors_disk_full),
+            f"{face.errors_disk_full:,}",
             _count(face.lost),
-            _count(face.lost_unreported),
+            *([_count(face.lost_unreported)] if lost_unreported else []),
             _count(face.duplicated),
             _count(face.told_unknown),
-            str(face.told_nothing),
+            f"{face.told_nothing:,}",
             _count(face.events.get("replay_diverged", 0)),
         ]
         for part in ("whole", "share"):
             cells += [_milliseconds(split.get(part, {}).get(f"{key}_ms")) for key in ("p50", "p99", "max")]
         marked = [c if c.startswith("<td") else f"<td>{c}" for c in cells]
-        kind = ' class="other"' if name.startswith("psycopg") else ""
+        kind = ' class="other"' if _is_other(name) else ""
         rows.append(f"<tr{kind}><td>{escape(name)}{''.join(marked)}</tr>")
-    note = (
-        "<p>Times in milliseconds. A pause is one payment that had begun before the new primary took writes"
-        " and ended afterwards; what is beyond the cluster&rsquo;s is counted from that moment, as an"
-        " independent prober has seen it. <i>Not told</i>: the client was killed before it heard.</p>"
+    notes = (
+        "<p>A <i>pause</i> is one payment that had begun before the new primary took writes and ended"
+        " afterwards; what is <i>beyond the cluster&rsquo;s</i> is counted from that moment, as an"
+        " independent prober has seen it. <i>Disk full</i>: the server was out of room, said so, and nothing"
+        " was committed. <i>Not told</i>: the client was killed before it heard.</p>"
+        "<p>In grey, for comparison: the same payments through psycopg 3, with a pool and a loop that tries"
+        " again after any error. Segue&rsquo;s clients never try again.</p>"
     )
-    return f'<div class="draw"><table>{head}{"".join(rows)}</table></div>{note}'
+    return f'<div class="draw"><table>{head}{"".join(rows)}</table></div>{notes}'
+
+
+def _is_other(face: str) -> bool:
+    return face.startswith("psycopg")
+
+
+def _faults(page: Page) -> str:
+    head = (
+        '<tr><th rowspan="2">kind<th rowspan="2">faults<th rowspan="2">failovers'
+        '<th colspan="3" class="group">without a primary then, ms</tr><tr><th>p50<th>p99<th>longest</tr>'
+    )
+    rows = []
+    for kind, seen in page.by_kind.items():
+        cells = [f"{seen['faults']:,}", f"{seen['failovers']:,}"]
+        cells += [
+            _milliseconds(seen[f"{key}_ms"]) if seen["failovers"] else "" for key in ("p50", "p99", "max")
+        ]
+        rows.append(f"<tr><td>{escape(kind)}{''.join(f'<td>{cell}' for cell in cells)}</tr>")
+    cells = [f"{sum(seen[key] for seen in page.by_kind.values()):,}" for key in ("faults", "failovers")]
+    cells += [_milliseconds(page.cluster[f"{key}_ms"]) for key in ("p50", "p99", "max")]
+    rows.append(f"<tr><td><b>all</b>{''.join(f'<td>{cell}' for cell in cells)}</tr>")
+    note = (
+        "<p>A failover counts for the last fault before it. The cluster is without a primary from the last"
+        " write that the old one acknowledged to the first one of the new one.</p>"
+    )
+    return f"<table>{head}{''.join(rows)}</table>{note}{_options(page.facts)}"
+
+
+def _options(facts: dict[str, Any]) -> str:
+    options = facts.get("options")
+    if options is None:
+        return ""
+    weights = ", ".join(f"{kind} {weight}" for kind, weight in options["weights"].items())
+    return (
+        f"<p>Weights of the kinds: {escape(weights)}. A worker rests"
+        f" {options['pace_ms']} ms between two payments, on average.</p>"
+    )
 
 
 def _count(number: int) -> str:
-    return f'<td class="bad">{number}' if number else "0"
+    return f'<td class="bad">{number:,}' if number else "0"
 
 
 def _milliseconds(value: float | None) -> str:

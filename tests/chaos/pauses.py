@@ -138,6 +138,16 @@ def by_face(found: Iterable[Pause]) -> dict[str, dict[str, Any]]:
     }
 
 
+def waits_by_face(found: Iterable[Pause]) -> dict[str, dict[str, list[int]]]:
+    """All of them, so that several runs can be taken together."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for pause in found:
+        group = groups.setdefault(pause.face, {"whole_us": [], "share_us": []})
+        group["whole_us"].append(pause.whole_us)
+        group["share_us"].append(pause.share_us)
+    return groups
+
+
 def as_dicts(found: Iterable[Outage]) -> list[dict[str, Any]]:
     """For JSON."""
     return [asdict(outage) | {"failover": outage.is_failover} for outage in found]

@@ -67,9 +67,10 @@ def shortfalls(faces: dict[str, Face]) -> list[str]:
 def write_report(run: Path) -> int:
     """Writes report.json and report.html; the exit status of the run."""
     facts = json.loads((run / "facts.json").read_text())
+    begun, faults, kills = _diary(run / "diary.log")
     logs = parse_all(run / "clients")
     database = Database.read(run, facts["balance"])
-    verdict = judge(logs, database)
+    verdict = judge(logs, database, begun)
     sights = read(run / "prober.log")
     outages = pauses.outages(sights)
     failovers = [outage for outage in outages if outage.is_failover]
@@ -79,18 +80,20 @@ def write_report(run: Path) -> int:
     bad = violations(verdict.faces, facts, wrong)
     short = shortfalls(verdict.faces)
     cluster = pauses.summary([outage.end - outage.start for outage in failovers])
+    by_kind = _by_kind(faults, failovers, begun)
     report: dict[str, Any] = {
         "facts": facts,
         "violations": bad,
         "shortfalls": short,
         "failovers": facts["failovers"],
         "cluster_without_primary": cluster,
+        "faults_by_kind": by_kind,
         "pauses": pauses.by_face(waits),
         **verdict.as_dict(),
         "outages": pauses.as_dicts(outages),
+        "waits": pauses.waits_by_face(waits),
     }
     (run / "report.json").write_text(json.dumps(report, indent=1))
-    begun, faults, kills = _diary(run / "diary.log")
     throughput: dict[str, Counter[int]] = {}
     longest: dict[str, list[tuple[int, int]]] = {}
     end = max((log.last_time for log in logs), default=begun)
@@ -115,6 +118,7 @@ def write_report(run: Path) -> int:
         spans=longest,
         roles=_roles(sights, begun, end),
         faults=faults,
+        by_kind=by_kind,
         client_kills=kills,
     )
     (run / "report.html").write_text(render(page))
@@ -143,6 +147,25 @@ def _diary(path: Path) -> tuple[int, list[Bar], list[float]]:
         elif kind == "client":
             kills.append(at)
     return begun or 0, faults, kills
+
+
+def _by_kind(faults: list[Bar], failovers: list[pauses.Outage], begun: int) -> dict[str, dict[str, Any]]:
+    """How many faults there were of each kind, the failovers after them, and the time without a primary."""
+    counts = Counter(fault.kind for fault in faults)
+    took: dict[str, list[int]] = {kind: [] for kind in counts}
+    for failover in failovers:
+        # That of the last fault that had begun when the new primary took writes.
+        before = [fault for fault in faults if begun + fault.start * 1e6 <= failover.end]
+        if before:
+            took[before[-1].kind].append(failover.end - failover.start)
+    return {
+        kind: {"faults": count, "failovers": len(took[kind]), **_without_count(pauses.summary(took[kind]))}
+        for kind, count in counts.most_common()
+    }
+
+
+def _without_count(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key != "count"}
 
 
 def _roles(sights: list[Any], begun: int, end: int) -> dict[str, list[Bar]]:

@@ -69,6 +69,8 @@ class Face:
     """How the clients of one kind fared."""
 
     face: str
+    run_begun: int = 0
+    """Times in examples are seconds since then, as in the drawing."""
     lives: int = 0
     reads: int = 0
     payments: int = 0
@@ -102,6 +104,10 @@ class Face:
     divergences: list[str] = field(default_factory=list)
     connect_errors: int = 0
 
+    def at(self, time: int | None) -> str:
+        """A time, for people."""
+        return "never" if time is None else f"{(time - self.run_begun) / 1e6:.3f} s"
+
     def example(self, name: str, text: str) -> None:
         """Keeps some of what is counted, to look for."""
         kept = self.examples.setdefault(name, [])
@@ -123,15 +129,15 @@ class Verdict:
         return asdict(self)
 
 
-def judge(logs: Sequence[ClientLog], database: Database) -> Verdict:
-    """Every promise that was made, against the rows that are there."""
+def judge(logs: Sequence[ClientLog], database: Database, begun: int = 0) -> Verdict:
+    """Every promise that was made, against the rows that are there. Examples' times count from `begun`."""
     there = Counter(payment.id for payment in database.payments)
     kinds = {payment.id: payment.kind for payment in database.payments}
     intended: set[int] = set()
     faces: dict[str, Face] = {}
     lost_of: dict[tuple[str, int, int], list[Operation]] = defaultdict(list)
     for log in logs:
-        face = faces.setdefault(log.face, Face(log.face))
+        face = faces.setdefault(log.face, Face(log.face, begun))
         face.lives += 1
         for operation in log.operations.values():
             intended.add(operation.id)
@@ -148,7 +154,7 @@ def judge(logs: Sequence[ClientLog], database: Database) -> Verdict:
                 face.findings_explained += 1
             else:
                 face.findings += 1
-                face.example("findings", f"{log.name} at {time}: {text}")
+                face.example("findings", f"{log.name} at {face.at(time)}: {text}")
         _take_events(face, log)
     _losses(faces, logs, lost_of)
     foreign = sorted(id_ for id_ in there if id_ not in intended)
@@ -164,7 +170,7 @@ def _judge_operation(
         face.reads += 1
         return False
     face.payments += 1
-    where = f"{log.name}: {operation.id} ({operation.kind}, begun {operation.begun})"
+    where = f"{log.name}: {operation.id} ({operation.kind}, begun at {face.at(operation.begun)})"
     if count > 1:
         face.duplicated += 1
         face.example("duplicated", f"{where}: {count} times")
@@ -180,7 +186,7 @@ def _judge_operation(
         face.told_committed += 1
         if count == 0:
             face.lost += 1
-            face.example("lost", f"{where}, told {operation.ended}")
+            face.example("lost", f"{where}, told at {face.at(operation.ended)}")
             return True
     elif operation.outcome == NOT_COMMITTED:
         face.told_not_committed += 1
@@ -204,7 +210,7 @@ def _count_errors(face: Face, log: ClientLog, operation: Operation) -> None:
             face.errors_disk_full += 1
         face.errors_by_sqlstate[state] = face.errors_by_sqlstate.get(state, 0) + 1
         if face.errors_by_sqlstate[state] <= 5:
-            text = f"{log.name} at {time}, {operation.id} ({operation.kind}): {state} {message}"
+            text = f"{log.name} at {face.at(time)}, {operation.id} ({operation.kind}): {state} {message}"
             face.error_examples.append(text)
 
 
@@ -215,7 +221,7 @@ def _take_events(face: Face, log: ClientLog) -> None:
             continue
         face.events[event.name] = face.events.get(event.name, 0) + 1
         if event.name == "replay_diverged":
-            face.divergences.append(f"{log.name} at {event.time}: {event.text}")
+            face.divergences.append(f"{log.name} at {face.at(event.time)}: {event.text}")
 
 
 def _losses(

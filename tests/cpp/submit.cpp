@@ -248,6 +248,10 @@ TEST(dead_letters) {
     CHECK_EQ(letter.sqlstate, "23505");
     CHECK_CONTAINS(letter.message, name);
     CHECK_CONTAINS(*letter.detail, "(7)");
+    const auto thrown = CHECK_THROWS(segue::unique_violation, std::rethrow_exception(letter.error));
+    CHECK_EQ(thrown.constraint(), name + "_pkey");
+    CHECK_EQ(thrown.outcome(), segue::outcome::not_committed);
+    CHECK_THROWS(segue::transaction_failed, std::rethrow_exception(letters[1].error));
     CHECK(!letters[1].lane && !letters[1].key && !letters[1].detail && !letters[1].stops_lane);
     // What was sent behind the poison comes home without having been executed, and waits.
     WAIT_UNTIL(own.submissions().waiting == 1);

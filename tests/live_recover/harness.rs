@@ -58,6 +58,7 @@ pub struct Past {
     journal: Option<Journal>,
     system_identifier: u64,
     pub session: u64,
+    session_owner: Option<Owner>,
     pub session_uuid: Uuid,
 }
 
@@ -83,6 +84,7 @@ impl Past {
             conninfo,
             system_identifier,
             session: 0,
+            session_owner: None,
             session_uuid: Uuid::new_v4(),
         };
         let disk = Disk::open(&past.path()).expect("a journal's directory");
@@ -103,7 +105,14 @@ impl Past {
             }),
         );
         past.session = owner.number();
+        past.session_owner = Some(owner);
         past
+    }
+
+    /// The session has gone on upon a server of this timeline.
+    pub fn reached(&mut self, timeline: u32) {
+        let owner = self.session_owner.take().expect("the session's records");
+        self.session_owner = Some(self.write(Some(owner), &Record::Timeline(timeline)));
     }
 
     pub fn path(&self) -> PathBuf {

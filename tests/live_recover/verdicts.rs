@@ -175,6 +175,23 @@ fn another_cluster_is_not_believed() {
     assert_eq!(seq(server(), row), 0, "nothing is written there");
 }
 
+/// A session had failed over before its process died, and after the restart only the deposed primary could
+/// be reached. It was asked, its ledger fenced, and "not committed" said of what the promoted
+/// server may have committed. Found by the simulation.
+#[test]
+fn a_server_of_an_older_timeline_is_not_asked() {
+    let mut past = Past::new();
+    let row = open_row(server());
+    past.sent(past.began(false), row, 4);
+    past.reached(1);
+    past.reached(1000);
+    past.leave();
+    let found = only(past.client("failover_timeout_ms=2000").recover().unwrap());
+    assert_eq!(found.verdict(), Unknown);
+    assert!(found.reason().unwrap().contains("could not be asked"), "{found:?}");
+    assert_eq!(seq(server(), row), 0, "nothing is fenced there");
+}
+
 #[test]
 fn a_database_without_the_ledger_says_nothing() {
     let mut past = Past::new();

@@ -1,7 +1,7 @@
 //! The application of the model: what it asks for at random, what it is told, and what must
 //! therefore be true of the servers. Knows nothing of how a session keeps its promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use segue::error::{Error, ErrorKind, Outcome};
 use uuid::Uuid;
@@ -91,7 +91,7 @@ pub struct Transaction {
     pub failed: bool,
     /// A string failed that had made a savepoint, so that rolling back to one may bring back more, or
     /// less, than is kept account of here: if it commits, nothing is expected of what it wrote.
-    unsure: bool,
+    pub unsure: bool,
     /// It was ended by something else than the server.
     pub doomed: bool,
     savepoints: Vec<(String, usize, Session)>,
@@ -127,6 +127,10 @@ pub struct App {
     pub backed: bool,
     /// The ledger's rows are given up so soon that the loss of a commit may outlive its row.
     pub rotates_fast: bool,
+    /// Told before the process died: that a promotion has lost them, nobody is left to tell.
+    pub orphaned: BTreeSet<i64>,
+    /// The journal was told of a commit without a seal.
+    pub unsealed: bool,
 }
 
 /// One statement at random: its text, and the numbers that it writes.
@@ -287,13 +291,13 @@ impl App {
         Ok(())
     }
 
-    fn mark<'a>(&mut self, ids: impl Iterator<Item = &'a i64>, expect: Expect) {
+    pub fn mark<'a>(&mut self, ids: impl Iterator<Item = &'a i64>, expect: Expect) {
         for id in ids {
             self.expect.insert(*id, expect);
         }
     }
 
-    fn maybe(&mut self) -> Expect {
+    pub fn maybe(&mut self) -> Expect {
         self.groups += 1;
         self.settings_unknown = true;
         Expect::Maybe(self.groups)
@@ -494,6 +498,7 @@ impl App {
                     }
                     Some(true) => {}
                     _ if !self.ledger && !world.sync => {}
+                    Some(false) if self.orphaned.contains(id) && !world.sync => {}
                     Some(false) if self.rotates_fast && !world.sync => {}
                     Some(false) => {
                         return Err(format!("{id} was reported committed, and is lost in silence"));

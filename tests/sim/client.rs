@@ -8,10 +8,13 @@ use segue::cluster;
 use segue::cluster::seeking::Seeking;
 use segue::session::{LedgerAccess, Options, Session, Statement};
 
+use crate::aftermath::Aftermath;
 use crate::app::{App, Request};
+use crate::disk::Disk;
 use crate::files::Files;
 use crate::limits::Limits;
 use crate::plan::{For, Plan};
+use crate::recovering::Recovery;
 use crate::search::{Search, Waits};
 use crate::world::World;
 
@@ -41,11 +44,20 @@ pub struct Client {
     pub search: Option<Search>,
     pub waits: Waits,
     pub limits: Limits,
+    /// Its process has died, and a later one is not at work yet.
+    pub recovery: Option<Recovery>,
+    pub aftermath: Aftermath,
+    pub options: Options,
+    run: u64,
+    /// How many processes there were before this one.
+    pub incarnation: u8,
 }
 
 impl Client {
     pub fn new(number: usize, plan: &Plan, access: LedgerAccess, world: &mut World) -> Self {
-        let files = Files::new(plan.rng(For::Files(number)));
+        let mut disk = plan.rng(For::Disk(number));
+        let disk = disk.chance(35).then(|| Disk::new(disk, number));
+        let files = Files::new(plan.rng(For::Files(number)), disk);
         let mut rng = plan.rng(For::Client(number));
         let options = Options {
             journal_bytes_max: if rng.chance(8) { 200 } else { 1 << 20 },
@@ -68,9 +80,10 @@ impl Client {
             ..App::default()
         };
         world.note(|| format!("client {number}: {access:?}, {options:?}"));
+        let run = plan.seed;
         Self {
             number,
-            session: Session::new(options, (u128::from(plan.seed) << 8) | (number as u128 + 1)),
+            session: Session::new(options.clone(), seed(run, number, 0)),
             app,
             statements: HashMap::new(),
             link: None,
@@ -88,11 +101,27 @@ impl Client {
             search: None,
             waits: Waits::default(),
             limits,
+            recovery: None,
+            aftermath: Aftermath::default(),
+            options,
+            run,
+            incarnation: 0,
         }
     }
 
+    /// Of its session.
+    pub fn seed(&self) -> u128 {
+        seed(self.run, self.number, self.incarnation)
+    }
+
+    /// The backend that it has to do with.
+    pub fn backend(&self) -> Option<usize> {
+        self.link.or(self.recovery.as_ref().and_then(Recovery::backend))
+    }
+
     pub fn is_over(&self) -> bool {
-        self.steps_left == 0 && self.requests.is_empty() && self.app.tx.is_none()
+        let idle = self.requests.is_empty() && self.app.tx.is_none();
+        self.steps_left == 0 && idle && self.recovery.is_none()
     }
 
     /// The number of an action in the whole run.
@@ -112,6 +141,10 @@ pub fn access(access: LedgerAccess) -> cluster::LedgerAccess {
         LedgerAccess::Table => cluster::LedgerAccess::Table,
         LedgerAccess::Function => cluster::LedgerAccess::Function,
     }
+}
+
+fn seed(run: u64, number: usize, incarnation: u8) -> u128 {
+    (u128::from(run) << 8) | (number as u128 + 1) | (u128::from(incarnation) << 100)
 }
 
 /// The first of the numbers that an action may write.

@@ -37,9 +37,11 @@ pub enum Fault {
     StaleReturned,
     /// Segue promotes a standby itself.
     SelfPromotion,
+    /// A client's process dies, and a later one takes over its journal.
+    ClientCrash,
 }
 
-pub const FAULTS: [(Fault, &str); 18] = [
+pub const FAULTS: [(Fault, &str); 19] = [
     (Fault::LinkBroken, "links broken"),
     (Fault::BackendEnded, "backends ended"),
     (Fault::Crash, "servers crashed and restarted"),
@@ -58,6 +60,7 @@ pub const FAULTS: [(Fault, &str); 18] = [
     (Fault::OtherCluster, "standbys replaced by a server of another cluster"),
     (Fault::StaleReturned, "old primaries that came back as primaries"),
     (Fault::SelfPromotion, "standbys that Segue promoted itself"),
+    (Fault::ClientCrash, "client processes that died"),
 ];
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +80,10 @@ pub struct Figures {
     pub timeouts: usize,
     /// Virtual time, in microseconds.
     pub time: u64,
+    /// Of the client processes that died, those that had not come further than recovery.
+    pub crashes_of_recoveries: usize,
+    /// Transactions that a later process was told the outcome of.
+    pub recovered: usize,
 }
 
 impl Figures {
@@ -94,6 +101,8 @@ impl Figures {
         self.unknown += other.unknown;
         self.timeouts += other.timeouts;
         self.time += other.time;
+        self.crashes_of_recoveries += other.crashes_of_recoveries;
+        self.recovered += other.recovered;
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -131,6 +140,8 @@ impl fmt::Display for Report<'_> {
         line(it.unknown, "unknown outcomes, told")?;
         line(it.timeouts, "searches for a server that ended with failover_timeout")?;
         line((it.time / 1_000_000) as usize, "seconds of virtual time")?;
+        line(it.recovered, "transactions of dead processes, judged")?;
+        line(it.crashes_of_recoveries, "processes that died while they recovered")?;
         FAULTS.iter().try_for_each(|(fault, what)| line(it.faults[*fault as usize], what))
     }
 }

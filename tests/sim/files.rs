@@ -1,14 +1,17 @@
-//! A model of the journal on disk: what a session hands over, and whether a commit that is found in a
-//! server's log had been announced there before.
+//! What a session hands to the journal on disk, and whether a commit that is found in a server's log
+//! had been announced there before. Behind it is the real journal (`disk`), or a model that keeps or
+//! refuses at random.
 
 use std::collections::{BTreeMap, HashSet};
 
+use segue::client::parts::Keeper;
 use segue::error::{Error, ErrorKind};
 use segue::session::{Filing, Session};
 use uuid::Uuid;
 
 use crate::client::writer_of;
 use crate::data::Record;
+use crate::disk::{Disk, deadline};
 use crate::rng::Rng;
 
 #[derive(Debug, PartialEq)]
@@ -26,19 +29,32 @@ pub struct Files {
     seals: HashSet<(Uuid, i64)>,
     /// Something went on without the journal.
     lost: bool,
+    /// The same, and what was announced without a seal, since the client's process began.
+    pub lost_of_process: bool,
+    pub unsealed_of_process: bool,
     problem: Option<String>,
+    pub disk: Option<Disk>,
 }
 
 impl Files {
-    pub fn new(mut rng: Rng) -> Option<Self> {
-        rng.chance(50).then(|| Self {
+    pub fn new(mut rng: Rng, disk: Option<Disk>) -> Option<Self> {
+        (rng.chance(50) || disk.is_some()).then(|| Self {
             fails: rng.chance(30),
             rng,
             entries: BTreeMap::new(),
             seals: HashSet::new(),
             lost: false,
+            lost_of_process: false,
+            unsealed_of_process: false,
             problem: None,
+            disk,
         })
+    }
+
+    /// The process has died, and another one begins.
+    pub fn begin_anew(&mut self) {
+        self.entries.clear();
+        (self.lost_of_process, self.unsealed_of_process) = (false, false);
     }
 
     fn take(&mut self, entry: u64, filing: &Filing<'_>) {
@@ -54,6 +70,7 @@ impl Files {
                 *state = State::Promised;
                 // A COPY that is announced so may end on a server with a ledger, and be sealed.
                 self.lost = true;
+                self.unsealed_of_process = true;
             }
             (Filing::Ended, Some(_)) => drop(self.entries.remove(&entry)),
             (Filing::TooLarge, Some(state)) => *state = State::Promised,
@@ -63,6 +80,9 @@ impl Files {
 
     /// Hands over what is due, and lets go what waits for it.
     pub fn serve(&mut self, session: &mut Session) {
+        if self.disk.is_some() {
+            return self.serve_from_disk(session);
+        }
         let mut too_large = Vec::new();
         session.file(&mut |entry, filing| {
             self.take(entry, &filing);
@@ -87,6 +107,73 @@ impl Files {
             }
         }
         session.handle_journal(!failed);
+    }
+
+    /// The thread does its work that writes what nobody waits for.
+    pub fn flush_now_and_then(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            if disk.rng.below(30) == 0 {
+                disk.flush();
+            }
+        }
+    }
+
+    /// As the client's driver does it.
+    fn serve_from_disk(&mut self, session: &mut Session) {
+        self.hand_over(session);
+        let awaits = session.awaits_journal();
+        if let Some(keeper) = self.keeper().filter(|_| awaits) {
+            keeper.commit(deadline());
+        }
+        let all_kept = self.hear_of_failures(session);
+        if awaits {
+            session.handle_journal(all_kept);
+        }
+    }
+
+    /// The same up to where the journal has what it is given, and what it says of that is not heard any
+    /// more.
+    pub fn serve_last(&mut self, session: &mut Session) {
+        self.hand_over(session);
+        let awaits = session.awaits_journal();
+        if let Some(keeper) = self.keeper().filter(|_| awaits) {
+            keeper.commit(deadline());
+        }
+    }
+
+    pub fn handle_timeline(&mut self, timeline: u32) {
+        if let Some(keeper) = self.keeper() {
+            keeper.handle_timeline(timeline, deadline());
+        }
+    }
+
+    fn keeper(&mut self) -> Option<&mut Keeper> {
+        self.disk.as_mut().and_then(|disk| disk.keeper.as_mut())
+    }
+
+    fn hand_over(&mut self, session: &mut Session) {
+        if session.has_filings() {
+            session.file(&mut |entry, filing| {
+                self.take(entry, &filing);
+                if let Some(keeper) = self.keeper() {
+                    keeper.take(entry, &filing);
+                }
+            });
+        }
+    }
+
+    /// Whether all is kept.
+    fn hear_of_failures(&mut self, session: &mut Session) -> bool {
+        let Some(keeper) = self.keeper().filter(|keeper| keeper.has_failures()) else {
+            return true;
+        };
+        for it in keeper.failures(deadline()) {
+            self.entries.remove(&it.entry);
+            self.lost |= it.refused.is_none();
+            self.lost_of_process |= it.refused.is_none();
+            session.handle_not_kept(it.entry, it.reason, it.refused);
+        }
+        false
     }
 
     fn not_kept(&mut self, session: &mut Session, entry: u64) {

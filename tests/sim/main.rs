@@ -7,16 +7,22 @@
 //! smaller first and printed as a plan, which goes into the same variable. `SEGUE_SIM_SEEDS=n` runs so
 //! many, from `SEGUE_SIM_FROM=n` on; `SEGUE_SIM_KEEP_GOING=1` goes on behind a failure.
 
+mod aftermath;
 mod app;
 mod application;
 mod backend;
 mod client;
 mod clock;
 mod data;
+mod disk;
+#[path = "../../src/journal/tests/faulty.rs"]
+#[allow(dead_code)]
+mod faulty;
 mod figures;
 mod files;
 mod history;
 mod isolation;
+mod ledger_sql;
 mod limits;
 mod messages;
 mod monitor;
@@ -26,6 +32,7 @@ mod net;
 mod network;
 mod plan;
 mod quiet;
+mod recovering;
 mod replication;
 mod rng;
 mod run;
@@ -41,6 +48,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plan::Plan;
+use segue::journal::{Directory, Stored};
 use sweep::Sweep;
 
 /// A plain `cargo test` runs so many seeds, the same everywhere, if the time suffices for them.

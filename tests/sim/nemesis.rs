@@ -162,8 +162,8 @@ impl Run {
                 }
             }
             Fault::OtherCluster => self.replace_standby(&mut rng, lasts),
-            // These follow from others.
-            Fault::StaleReturned | Fault::SelfPromotion => {}
+            // These follow from others, or come by a generator of their own.
+            Fault::StaleReturned | Fault::SelfPromotion | Fault::ClientCrash => {}
             Fault::NoServer => {
                 let timeout = us(self.monitors[0].timing.timeout);
                 let until = now + timeout / 2 + rng.next() % timeout;

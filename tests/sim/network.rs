@@ -64,7 +64,8 @@ impl Run {
             .session
             .handle_input(&mut self.client.input)
             .map_err(|error| format!("{error}"))?;
-        self.drain_events()
+        self.drain_events()?;
+        self.file_ends()
     }
 
     pub fn arrive(&mut self, id: usize, count: usize) -> bool {
@@ -203,7 +204,8 @@ impl Run {
                 self.clients_mut().for_each(|client| client.app.read_only_seen = true);
                 self.promotes = true;
             }
-            // Only where one is being looked for, or where the detector is in the loop.
+            // Only where one is being looked for, by a generator of its own, or where the detector is in
+            // the loop.
             _ => {}
         }
         Ok(())
@@ -296,6 +298,9 @@ impl Run {
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
         self.client.highest_timeline = timeline;
+        if let Some(files) = &mut self.client.files {
+            files.handle_timeline(timeline);
+        }
         self.client.link = Some(id);
         self.drain_events()
     }

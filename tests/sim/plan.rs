@@ -30,6 +30,7 @@ pub enum For {
     Client(usize),
     Files(usize),
     Cluster,
+    Disk(usize),
 }
 
 impl Plan {
@@ -45,7 +46,8 @@ impl Plan {
             For::Fault(number) => (4, number as u64),
             For::Client(number) => (5, number as u64),
             For::Files(number) => (6, number as u64),
-            For::Cluster => (7, 0),
+            For::Cluster => (8, 0),
+            For::Disk(number) => (7, number as u64),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }

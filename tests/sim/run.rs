@@ -6,6 +6,7 @@ use segue::wire::frame::Status;
 use crate::client::{self, Client};
 use crate::clock::{MS, Origin};
 use crate::figures::Figures;
+use crate::files::Files;
 use crate::history;
 use crate::monitor::{self, Monitor};
 use crate::nemesis::Deed;
@@ -27,6 +28,8 @@ pub struct Run {
     pub lag_max: usize,
     /// The standby is going to take over.
     pub promotes: bool,
+    /// All is answered, and nothing more is to go wrong.
+    ends: bool,
     pub figures: Figures,
     pub net: Net,
     /// The processes' views of the cluster; none: the session's server is drawn.
@@ -120,6 +123,7 @@ impl Run {
             fault_percent: *rng.pick(&[1, 3, 8]),
             lag_max: rng.below(8),
             promotes: false,
+            ends: false,
             figures: Figures { runs: 1, ..Figures::default() },
         }
     }
@@ -185,6 +189,18 @@ impl Run {
                 self.fault(number)?;
             }
             return Ok(true);
+        }
+        if !self.ends && self.crash_is_due() {
+            self.crash_client()?;
+            return Ok(true);
+        }
+        self.client.files.iter_mut().for_each(Files::flush_now_and_then);
+        if self.client.recovery.is_some() {
+            return match self.world.rng.below(6) {
+                0 => self.zombie(),
+                1 => self.elsewhere(),
+                _ => self.recover(),
+            };
         }
         match self.world.rng.below(12) {
             0 | 1 if self.is_idle() => Ok(false),
@@ -260,7 +276,15 @@ impl Run {
 
     pub fn is_zombie(&self, id: usize) -> bool {
         let backend = &self.world.backends[id];
-        backend.alive && !backend.warm && self.clients().all(|client| client.link != Some(id))
+        backend.alive && !backend.warm && self.clients().all(|client| client.backend() != Some(id))
+    }
+
+    /// What has ended goes to the journal as soon as that is known.
+    pub fn file_ends(&mut self) -> Result {
+        match self.client.files.as_ref().is_some_and(|files| files.disk.is_some()) {
+            true => self.serve_files(),
+            false => Ok(()),
+        }
     }
 
     pub fn serve_files(&mut self) -> Result {
@@ -314,6 +338,7 @@ impl Run {
         }
         self.world.note(|| "the end: everything comes to rest".into());
         self.faults_left = 0;
+        self.ends = true;
         if self.is_watched() {
             self.come_to_rest()?;
         }

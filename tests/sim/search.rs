@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use segue::cluster::detector::Failure;
 use segue::cluster::picture::{Next, Observed};
+use segue::cluster::seeking::Seeking;
 use segue::cluster::{Confirmed, Want};
 use segue::error::{Error, ErrorKind};
 
@@ -290,6 +291,15 @@ impl Run {
         self.client.waits.backup_since = None;
     }
 
+    /// The client's process has died, and its monitor's account of it with it.
+    pub fn forget_waits(&mut self) {
+        if self.client.search.take().is_some() {
+            self.monitors[self.client.monitor].picture.waiting -= 1;
+        }
+        self.client.seeking = Seeking::default();
+        self.client.waits = Waits::default();
+    }
+
     /// Tells those sessions that the monitors have woken.
     pub fn wake(&mut self) {
         for index in 0..self.monitors.len() {
@@ -326,7 +336,7 @@ impl Run {
             return Ok(true);
         }
         if let Some((row, number)) = self.client.awaiting {
-            return self.await_backup(row, number);
+            return self.hear_backup(row, number);
         }
         let (now, address) = (self.world.now, self.address_of(id));
         let cut = self.net.blocked_since(address, Traffic::Sessions, now);
@@ -364,7 +374,7 @@ impl Run {
     }
 
     /// The backup is asked for a commit, with the picture's word on when that is in vain.
-    fn await_backup(&mut self, row: uuid::Uuid, number: u64) -> Result<bool> {
+    fn hear_backup(&mut self, row: uuid::Uuid, number: u64) -> Result<bool> {
         let now = self.world.now;
         let since = *self.client.waits.backup_since.get_or_insert(now);
         let monitor = &self.monitors[self.client.monitor];

@@ -4,6 +4,7 @@ use segue::session::ledger;
 use uuid::Uuid;
 
 use crate::isolation::Isolation;
+use crate::ledger_sql::{self, Ask};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stmt {
@@ -58,6 +59,7 @@ pub enum Stmt {
     Open,
     Terminate,
     Confirm,
+    Ask(Ask),
 }
 
 impl Stmt {
@@ -73,6 +75,7 @@ impl Stmt {
                 | Open
                 | Terminate
                 | Confirm
+                | Ask(_)
         )
     }
 
@@ -91,7 +94,7 @@ impl Stmt {
             | DivisionByZero => &["n"],
             SealFunction | SealGuarded => &["seal"],
             SealSimple(..) => &["segue_seal_of_this_request"],
-            Look => &["session", "seq", "recent"],
+            Look | Ask(_) => &["session", "seq", "recent"],
             Open => &["open"],
             Terminate => &["pg_terminate_backend"],
             Confirm => &["pg_logical_emit_message"],
@@ -114,6 +117,7 @@ impl Stmt {
                 | SealTable
                 | SealFunction
                 | Open
+                | Ask(ledger_sql::Ask::Fence(..))
         )
     }
 }
@@ -211,5 +215,8 @@ pub fn parse(sql: &str) -> Option<Stmt> {
 
 /// The statements of a simple query; `None` if any of them is a syntax error.
 pub fn parse_several(sql: &str) -> Option<Vec<Stmt>> {
+    if let Some(ask) = ledger_sql::parse(sql) {
+        return Some(vec![ask]);
+    }
     sql.split(';').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
 }

@@ -146,7 +146,7 @@ impl Run {
 
     /// Whether somebody has something to do that needs no waiting for, and has not had his turn.
     fn somebody_may_act(&mut self) -> bool {
-        let links: Vec<usize> = self.clients().filter_map(|client| client.link).collect();
+        let links: Vec<usize> = self.clients().filter_map(Client::backend).collect();
         links.into_iter().for_each(|id| self.stamp(id));
         if self.clients().any(|client| self.may_act(client)) {
             return true;
@@ -156,6 +156,15 @@ impl Run {
 
     fn may_act(&self, client: &Client) -> bool {
         let now = self.world.now;
+        if client.recovery.is_some() {
+            // It asks, or waits for what it has asked for.
+            let Some(id) = client.backend() else {
+                return self.world.servers[self.world.primary].alive;
+            };
+            let backend = &self.world.backends[id];
+            let works = backend.alive && !backend.input.is_empty() && backend.wait == Wait::Nothing;
+            return works || backend.up.arrived(now) + backend.down.arrived(now) > 0;
+        }
         if client.session.is_quiet() && !client.is_over() && client.waits.idle_until <= now {
             return true;
         }

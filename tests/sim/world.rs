@@ -382,6 +382,7 @@ impl World {
                 Ok(Exec::Done { rows: vec![vec![vec![0, 0, 0, 1]]], tag: "SELECT 1".into() })
             }
             Stmt::Terminate => self.terminate(me, params),
+            Stmt::Ask(ask) => self.ask(me, ask),
             Stmt::Confirm => {
                 self.op(me, Op::Message);
                 row(vec!["0/0".into()])
@@ -432,7 +433,7 @@ impl World {
         Ok(true)
     }
 
-    fn seal_by_function(
+    pub fn seal_by_function(
         &mut self,
         me: usize,
         stmt: &Stmt,

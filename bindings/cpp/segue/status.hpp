@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -110,6 +111,8 @@ struct dead_letter {
     std::string message;
     /// May hold values of the application's.
     std::optional<std::string> detail;
+    /// What its ticket throws, with all fields of the server's error: std::rethrow_exception(error).
+    std::exception_ptr error;
 };
 
 /// What becomes of a client's submissions.
@@ -208,6 +211,15 @@ inline statistics read_statistics(const segue_client* client) {
     return read;
 }
 
+/// The exception that stands for an error of the C interface, not thrown.
+inline std::exception_ptr exception_of(const segue_error* raw) {
+    try {
+        throw_copy(segue_error_status(raw), raw);
+    } catch (...) {
+        return std::current_exception();
+    }
+}
+
 inline std::vector<dead_letter> read_dead_letters(const segue_client* client) {
     segue_dead_letters* raw = nullptr;
     call(segue_client_dead_letters, client, &raw);
@@ -230,6 +242,7 @@ inline std::vector<dead_letter> read_dead_letters(const segue_client* client) {
         letter.sqlstate = copied(segue_dead_letters_sqlstate(raw, index));
         letter.message = copied(segue_dead_letters_message(raw, index));
         letter.detail = text_if(segue_dead_letters_detail(raw, index));
+        letter.error = exception_of(segue_dead_letters_error(raw, index));
     }
     return read;
 }

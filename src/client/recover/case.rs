@@ -30,6 +30,8 @@ pub(super) struct SessionOf {
     pub owner: u64,
     pub session: Uuid,
     pub system_identifier: u64,
+    /// The newest of its cluster that it has sent anything to; 0 if that is not known.
+    pub timeline: u32,
     pub database: String,
     pub user: String,
 }
@@ -42,17 +44,24 @@ pub(super) fn is_session(found: &Found) -> bool {
 pub(super) fn gather(recovered: &Recovered) -> Result<Vec<Case>, JournalError> {
     let mut sessions = HashMap::new();
     for found in recovered.in_flight().filter(|found| is_session(found)) {
-        recovered.records(found, |record| {
-            if let Record::SessionOpened(it) = record {
+        recovered.records(found, |record| match record {
+            Record::SessionOpened(it) => {
                 let session = SessionOf {
                     owner: found.owner,
                     session: it.session,
                     system_identifier: it.system_identifier,
+                    timeline: 0,
                     database: it.database.to_owned(),
                     user: it.user.to_owned(),
                 };
                 sessions.insert(found.owner, session);
             }
+            Record::Timeline(timeline) => {
+                if let Some(session) = sessions.get_mut(&found.owner) {
+                    session.timeline = session.timeline.max(*timeline);
+                }
+            }
+            _ => {}
         })?;
     }
     let mut cases = Vec::new();

@@ -1,7 +1,9 @@
 //! What became of the transactions that an earlier process had in flight.
 //!
 //! * `verdict` (pure): what the journal and the ledger say together; `case`: what the journal says of
-//!   one transaction; `asker`: asks the ledger, and sees to it that its answer stays true;
+//!   one transaction; `survey`: of all of them, up to their verdicts;
+//! * `inquiry` (pure): what the ledger has to be asked, lest its answer become untrue later; `asker`:
+//!   asks it;
 //! * `statement`: the transaction's statements, for an application that runs them again.
 //!
 //! `docs/recovery.md` says what each verdict means and why it holds. Nothing here runs a statement of
@@ -10,7 +12,9 @@
 
 mod asker;
 mod case;
+pub(super) mod inquiry;
 mod statement;
+mod survey;
 mod verdict;
 
 use std::fmt;
@@ -20,15 +24,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 pub use statement::{RecoveredStatement, RecoveredStatements};
+pub use survey::Survey;
 pub use verdict::{SealEvidence, Verdict};
 
 use super::Inner;
-use super::journal::cannot_open;
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Fate, Found, Journal, OutcomeKnown, Record, Recovered, State};
-use asker::Answers;
+use crate::journal::{Journal, Recovered};
 use case::Case;
+use inquiry::Answers;
 use verdict::Judgement;
 
 /// A transaction, or an autocommit statement, that an earlier process with the same journal had in
@@ -49,59 +53,14 @@ impl Inner {
     /// What an earlier process left in `journal`, in the order in which it began.
     pub(super) fn recover(&self, journal: &Journal) -> Result<Vec<RecoveredTransaction>> {
         self.check_process()?;
-        let recovered = Arc::new(journal.inherited().map_err(cannot_open)?);
-        let cases = case::gather(&recovered).map_err(cannot_open)?;
-        end_idle_sessions(journal, &recovered, &cases);
-        let wanted = verdict::wanted(&cases);
-        let answers =
-            if wanted.is_empty() { Ok(Answers::default()) } else { self.ask_ledger(&wanted) };
-        let mut found = Vec::with_capacity(cases.len());
-        for case in cases {
-            let judgement = verdict::judge(&case, answers.as_ref());
-            tracing::debug!(
-                owner = case.found.owner,
-                verdict = judgement.verdict.name(),
-                reason = judgement.reason.as_deref().unwrap_or_default(),
-                "recovered"
-            );
-            keep_verdict(journal, &case.found, judgement.verdict);
-            let (journal, recovered) = (journal.clone(), Arc::clone(&recovered));
-            let process = process::id();
-            found.push(RecoveredTransaction { journal, recovered, case, judgement, process });
-        }
-        if let Err(error) = journal.flush(None) {
-            tracing::warn!(%error, "what the ledger said is not in the journal; it will be asked again");
-        }
-        Ok(found)
+        let survey = Survey::take(journal)?;
+        let wanted = survey.wanted();
+        let answers = match wanted.is_empty() {
+            true => Ok(Answers::default()),
+            false => self.ask_ledger(&wanted, survey.timeline_floor()),
+        };
+        Ok(survey.conclude(answers.as_ref()))
     }
-}
-
-/// A session is on record for the sake of its transactions.
-fn end_idle_sessions(journal: &Journal, recovered: &Recovered, cases: &[Case]) {
-    for found in recovered.in_flight().filter(|found| case::is_session(found)) {
-        let used = |case: &Case| case.session.as_ref().is_some_and(|it| it.owner == found.owner);
-        if !cases.iter().any(used) {
-            // It is found once more if that cannot be written.
-            let _ = journal.adopt(found).end(journal);
-        }
-    }
-}
-
-/// What the ledger has decided stays decided, also when the ledger has been purged.
-fn keep_verdict(journal: &Journal, found: &Found, verdict: Verdict) {
-    let fate = match verdict {
-        Verdict::Committed => Fate::Committed,
-        Verdict::NotCommitted => Fate::NotCommitted,
-        Verdict::NeverSent | Verdict::Unknown => return,
-    };
-    if found.state == State::Known(fate) {
-        return;
-    }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at_unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let known = Record::OutcomeKnown(OutcomeKnown { fate, at_unix_ms, sqlstate: "" });
-    // Whether it is kept is seen when all have been handed in.
-    let _ = journal.adopt(found).append(journal, &known);
 }
 
 impl RecoveredTransaction {

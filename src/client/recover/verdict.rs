@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::asker::{Answers, Wanted};
 use super::case::Case;
+use super::inquiry::{Answers, Wanted};
 use crate::error::Error;
 use crate::journal::{Fate, Seal, State};
+use crate::mutation::{self, Mutation};
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +84,13 @@ pub(super) fn wanted(cases: &[Case]) -> BTreeMap<Uuid, Wanted> {
         }
     }
     wanted
+}
+
+/// No server of an older timeline can say what became of all of them: it may lack what they were sent to.
+pub(super) fn timeline(cases: &[Case]) -> u32 {
+    let asked = cases.iter().filter(|case| asks_ledger(case));
+    let newest = asked.filter_map(|case| case.session.as_ref()).map(|it| it.timeline).max();
+    newest.filter(|_| !mutation::on(Mutation::OlderTimelineAsked)).unwrap_or(0)
 }
 
 fn asks_ledger(case: &Case) -> bool {
@@ -163,8 +171,8 @@ fn says(
 
 #[cfg(test)]
 mod tests {
-    use super::super::asker::Answer;
     use super::super::case::SessionOf;
+    use super::super::inquiry::Answer;
     use super::*;
     use crate::error::ErrorKind;
     use crate::journal::{Found, FoundKind};
@@ -187,6 +195,7 @@ mod tests {
             owner: 2,
             session: Uuid::nil(),
             system_identifier: CLUSTER,
+            timeline: 3,
             database: "sales".to_owned(),
             user: "till".to_owned(),
         };
@@ -298,6 +307,21 @@ mod tests {
         assert_eq!(by_itself(State::NeverSent, false), Verdict::Unknown);
         // An autocommit statement leaves together with what is on record as sent.
         assert_eq!(by_itself(State::NeverSent, true), Verdict::NeverSent);
+    }
+
+    /// A later process knew nothing of timelines. Where only the primary could be reached that had been
+    /// deposed, it asked that one, fenced off the number there, and said "not committed" of what the
+    /// promoted server had committed.
+    #[test]
+    fn no_older_timeline_is_asked_than_the_session_has_been_on() {
+        let sent = case(State::Sent(vec![seal(5)]), false);
+        let mut earlier = case(State::Sent(vec![seal(4)]), false);
+        earlier.session.as_mut().unwrap().timeline = 2;
+        let mut known = case(State::Known(Fate::Committed), false);
+        known.session.as_mut().unwrap().timeline = 9;
+        assert_eq!(timeline(&[sent, earlier.clone(), known.clone()]), 3);
+        earlier.session = None;
+        assert_eq!(timeline(&[earlier, known]), 0, "what need not be asked about does not count");
     }
 
     #[test]

@@ -117,7 +117,8 @@ fn a_machine_that_dies_at_any_byte_loses_nothing_acknowledged() {
 
 #[test]
 fn a_machine_that_dies_with_half_its_writes_done_loses_nothing_acknowledged() {
-    let views: Vec<View> = (0..6).map(|n| View::Torn(n * 0x9e37_79b9 + n)).collect();
+    let mut views: Vec<View> = (0..6).map(|n| View::Torn(n * 0x9e37_79b9 + n)).collect();
+    views.extend((0..4).map(View::Cut));
     cut_everywhere(SyncPolicy::Batch, None, &views, 29);
 }
 

@@ -3,12 +3,14 @@
 //! It keeps apart what the kernel has and what the disk has: a write reaches the disk with the next
 //! sync of its file, a name with the next sync of the directory. A sync that fails forgets what it
 //! could not write, as Linux does, so that a later one that succeeds proves nothing.
+//!
+//! The simulation (`tests/sim`) has it too.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::journal::storage::{Directory, Stored};
+use super::{Directory, Stored};
 
 /// One thing that was done to the directory.
 #[derive(Debug, Clone)]
@@ -50,6 +52,9 @@ pub enum View {
     /// The machine died, and of what was not synced every piece of 512 bytes was written or not, as
     /// the bits of this number say.
     Torn(u64),
+    /// The machine died, and of what was not synced of each file the first operations have arrived, as
+    /// many as this number says, the last of them cut at some byte.
+    Cut(u64),
 }
 
 impl State {
@@ -100,8 +105,8 @@ impl State {
             View::Process => &self.names,
             View::Disk => &self.disk_names,
             // Names are journalled in order by file systems: here, all or none of them.
-            View::Torn(bits) if bits & 1 == 0 => &self.disk_names,
-            View::Torn(_) => &self.names,
+            View::Torn(bits) | View::Cut(bits) if bits & 1 == 0 => &self.disk_names,
+            View::Torn(_) | View::Cut(_) => &self.names,
         };
         let content = |inode: &usize| {
             let inode = &self.inodes[*inode];
@@ -109,6 +114,7 @@ impl State {
                 View::Process => inode.kernel.clone(),
                 View::Disk => inode.disk.clone(),
                 View::Torn(bits) => torn(inode, bits),
+                View::Cut(number) => cut(inode, number),
             }
         };
         names.iter().map(|(name, inode)| (name.clone(), content(inode))).collect()
@@ -127,6 +133,27 @@ fn apply_to(content: &mut Vec<u8>, op: &Op) {
         Op::Truncate { len, .. } => content.resize(usize::try_from(*len).unwrap(), 0),
         _ => {}
     }
+}
+
+impl Op {
+    /// As much of it as a crash in its midst leaves: of a write the first bytes, of anything else
+    /// nothing.
+    pub fn cut(&self, number: u64) -> Option<Self> {
+        let Self::Write { inode, position, bytes } = self else { return None };
+        let len = usize::try_from(number).unwrap_or(0) % (bytes.len() + 1);
+        Some(Self::Write { inode: *inode, position: *position, bytes: bytes[..len].to_vec() })
+    }
+}
+
+fn cut(inode: &Inode, number: u64) -> Vec<u8> {
+    let mut content = inode.disk.clone();
+    let random = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+    let whole = usize::try_from(random >> 33).unwrap_or(0) % (inode.dirty.len() + 1);
+    inode.dirty[..whole].iter().for_each(|op| apply_to(&mut content, op));
+    if let Some(op) = inode.dirty.get(whole).and_then(|op| op.cut(random >> 8)) {
+        apply_to(&mut content, &op);
+    }
+    content
 }
 
 fn torn(inode: &Inode, bits: u64) -> Vec<u8> {
@@ -207,6 +234,15 @@ impl Faulty {
 
     pub fn trace(&self) -> Vec<Op> {
         self.lock().trace.clone()
+    }
+
+    /// What was done since there were so many operations.
+    pub fn trace_from(&self, from: usize) -> Vec<Op> {
+        self.lock().trace[from..].to_vec()
+    }
+
+    pub fn state(&self) -> State {
+        self.lock().state.clone()
     }
 
     pub fn trace_len(&self) -> usize {

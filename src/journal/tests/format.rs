@@ -87,6 +87,7 @@ fn examples() -> Vec<Record<'static>> {
             at_unix_ms: 4,
         }),
         Record::Doubted,
+        Record::Timeline(7),
     ]
 }
 

@@ -7,7 +7,7 @@ mod faulty;
 mod format;
 mod script;
 
-use super::{Record, SessionOpened};
+use super::{Directory, Record, SessionOpened, Stored};
 
 fn script_session() -> Record<'static> {
     Record::SessionOpened(SessionOpened {

@@ -605,3 +605,58 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
         assert!(play.session.is_quiet());
     }
 }
+
+fn replied() -> Vec<u8> {
+    [no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat()
+}
+
+/// An insert was on its way to a server that was shutting down. The next one was without it, was given
+/// it again and replied, and was killed with its commit on disk. Which of the two attempts had committed
+/// was held to be unknown, and the application was told that the reply was lost (chaos, seed 702).
+#[test]
+fn the_reply_is_that_of_the_only_attempt_that_can_have_committed() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert!(play.sends("INSERT"));
+    play.receive(&replied());
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    let look = play.look(1, 1);
+    play.receive(&look);
+    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
+}
+
+/// A link on which the ledger was only asked counted as another attempt.
+#[test]
+fn a_link_that_is_lost_while_the_ledger_is_asked_is_no_attempt() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&replied());
+    play.fail_over();
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    let look = play.look(1, 1);
+    play.receive(&look);
+    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
+}
+
+/// Behind another name there may be the server that was lost, and on it the backend that was: without a
+/// promotion between the two attempts it is not known which of them has committed.
+#[test]
+fn of_two_attempts_that_can_have_committed_neither_reply_is_told() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.session.handle_link_lost();
+    play.link(1, 1);
+    let look = play.look(0, 0);
+    play.receive(&look);
+    play.receive(&replied());
+    play.session.handle_link_lost();
+    play.link(2, 2);
+    let look = play.look(1, 1);
+    play.receive(&look);
+    assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
+}

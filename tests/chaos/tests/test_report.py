@@ -11,6 +11,7 @@ from chaos import pauses, plan
 from chaos.clientlog import ClientLog, Operation
 from chaos.prober import Sight
 from chaos.report import write_report
+from chaos.together import together
 
 
 def write(at: int, node: str, timeline: int) -> Sight:
@@ -88,6 +89,7 @@ def run(tmp_path: Path) -> Path:
     facts = {
         "seed": 1, "mode": "sync", "seconds": 9.0, "faults": 1, "failovers": 1, "client_kills": 1,
         "crashes": [], "stuck": [], "late": [], "repairs": [], "broken": "", "balance": 100,
+        "build": "v1-2-gabc, release", "options": {"weights": {"kill-node": 7}, "pace_ms": 40},
     }  # fmt: skip
     (tmp_path / "facts.json").write_text(json.dumps(facts))
     (tmp_path / "clients").mkdir()
@@ -108,6 +110,27 @@ def test_a_good_run_ends_with_0(run: Path) -> None:
     assert report["violations"] == []
     assert report["pauses"]["c"]["share"]["max_ms"] == 30.0
     assert report["cluster_without_primary"]["max_ms"] == 3000.0
+    assert report["faults_by_kind"] == {
+        "kill-node": {"faults": 1, "failovers": 1, "p50_ms": 3000.0, "p99_ms": 3000.0, "max_ms": 3000.0}
+    }
+
+
+def test_examples_have_the_times_of_the_drawing(run: Path) -> None:
+    (run / "clients/c.20.1.log").write_text("B 1100000 7 insert\nE 4030000 7 unknown 08006 gone\n")
+    assert write_report(run) == 1
+    face = json.loads((run / "report.json").read_text())["faces"]["c"]
+    (unknown,) = face["examples"]["told_unknown"]
+    # The drawing begins with the line "cluster" of the diary.
+    assert "begun at 0.200 s" in unknown
+    assert face["error_examples"] == ["c.20.1 at 3.130 s, 7 (insert): 08006 gone"]
+
+
+def test_what_promoted_somebody_is_the_last_fault_before_it(run: Path) -> None:
+    later = "4500000 fault    2 restart  1.0 s\n4600000 over 2 restart\n"
+    (run / "diary.log").write_text((run / "diary.log").read_text() + later)
+    write_report(run)
+    kinds = json.loads((run / "report.json").read_text())["faults_by_kind"]
+    assert {kind: seen["failovers"] for kind, seen in kinds.items()} == {"kill-node": 1, "restart": 0}
 
 
 def test_a_duplicate_ends_it_with_1(run: Path) -> None:
@@ -129,3 +152,23 @@ def test_the_page_is_one_file_and_shows_all(run: Path) -> None:
     for wanted in ("n1", "n2", "faults", "clients killed", "c, per s", "c, pause ms"):
         assert wanted in texts
     assert "n2: primary, timeline 2" in texts
+    assert "<td>kill-node<td>1<td>1" in page
+    assert "Built from v1-2-gabc, release" in page
+    assert "kill-node 7. A worker rests 40 ms" in page
+    assert page.index("kill-node<td>") > page.index("</svg>")
+
+
+def test_runs_are_added_up(run: Path) -> None:
+    write_report(run)
+    good = json.loads((run / "report.json").read_text())
+    row = (run / "payment.tsv").read_text()
+    (run / "payment.tsv").write_text(row * 2)
+    write_report(run)
+    bad = json.loads((run / "report.json").read_text())
+    assert together([good]).endswith("No violations, and nothing short of the target.\n")
+    said = together([good, bad])
+    #          failovers, faults, payments, errors, full disks, lost, unreported, twice, unknown, not told
+    assert "| all |  | 2 | 2 | 4 | 0 | 0 | 0 | 0 | 1 | 0 | 2 |" in said
+    assert "| Segue, beyond the cluster's | 2 | 30.0 | 30.0 | 30.0 |" in said
+    assert "| kill-node | 2 | 2 |" in said
+    assert said.endswith("c: 1 payments are there more than once\n")

@@ -1,0 +1,260 @@
+//! What was in flight when a client's process died, and what the verdicts of a later one make certain
+//! of it. Knows nothing of how they are found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use segue::{RecoveredTransaction, Verdict};
+
+use crate::app::{App, Expect, Kind, Request};
+use crate::client::Client;
+use crate::disk::Disk;
+use crate::run::Result;
+use crate::sql;
+use crate::world::World;
+
+/// A transaction of which the application had not heard the end.
+#[derive(Debug)]
+pub struct Group {
+    pub ids: Vec<i64>,
+    /// Its commit was asked for.
+    commits: bool,
+    /// All of it, or nothing, whatever its statements were answered.
+    whole: bool,
+    /// The journal was to have it, if it could commit.
+    promised: bool,
+    /// There was a verdict, or there need be none.
+    known: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Aftermath {
+    pub groups: Vec<Group>,
+    /// What was said of each transaction, by its number in the journal.
+    verdicts: BTreeMap<u64, Verdict>,
+    /// The journal was told that nobody needs them any more.
+    done: BTreeSet<u64>,
+}
+
+/// What the application knows when its process dies, and what it expects of that.
+pub fn of_crash(client: &mut Client) {
+    let requests: Vec<Request> = client.requests.drain(..).collect();
+    let promised = client.files.as_ref().is_some_and(|files| {
+        !files.lost_of_process && files.disk.as_ref().is_some_and(|disk| !disk.forgets)
+    });
+    let mut groups = Vec::new();
+    if let Some(tx) = client.app.tx.take() {
+        let in_tx = || requests.iter().filter(|request| !request.autocommit);
+        let ids = tx.ids.iter().chain(in_tx().flat_map(|request| &request.ids)).copied().collect();
+        let savepoints =
+            in_tx().any(|request| request.sql.contains("SAVEPOINT") || rolls_back_to(request));
+        let fails = in_tx().any(|request| request.error.is_some());
+        let commits = requests.iter().any(|request| request.kind == Kind::Commit);
+        if !tx.unsure {
+            client.app.mark(tx.gone.iter(), Expect::Never);
+        }
+        let whole = !tx.unsure && !savepoints && !fails;
+        groups.push(Group { ids, commits, whole, promised, known: false });
+    }
+    for request in requests.into_iter().filter(|request| request.autocommit) {
+        if request.kind == Kind::Execute {
+            let ids = request.ids;
+            groups.push(Group { ids, commits: true, whole: true, promised, known: false });
+        }
+    }
+    for group in &groups {
+        let maybe = client.app.maybe();
+        for id in &group.ids {
+            let expect = match (group.commits, group.whole) {
+                (false, _) => Expect::Never,
+                (true, true) => maybe,
+                (true, false) => client.app.maybe(),
+            };
+            client.app.mark(std::iter::once(id), expect);
+        }
+    }
+    groups.retain(|group| !group.ids.is_empty());
+    client.aftermath.groups.extend(groups);
+    let app = &mut client.app;
+    // Nobody is left who could tell that a promotion has lost them.
+    let told = app.expect.iter().filter(|(_, expect)| **expect == Expect::Once);
+    app.orphaned.extend(told.map(|(id, _)| *id));
+    app.session = crate::world::Session::default();
+    app.settings_unknown = false;
+}
+
+fn rolls_back_to(request: &Request) -> bool {
+    request.sql.contains("ROLLBACK TO")
+}
+
+/// The numbers that a recovered transaction's statements write.
+fn ids_of(found: &RecoveredTransaction) -> Result<Vec<i64>> {
+    let mut ids = Vec::new();
+    for statement in found.statements() {
+        let statement = match statement {
+            Ok(statement) => statement,
+            // What came of a COPY so far may be cut anywhere.
+            Err(_) if found.verdict() != Verdict::Committed => continue,
+            Err(error) => {
+                return Err(format!("a statement cannot be read from the journal: {error}"));
+            }
+        };
+        let values: Vec<Vec<u8>> =
+            statement.parameters.iter().flatten().map(|value| value.to_vec()).collect();
+        let text = match statement.sql.contains(sql::PARAMETER) {
+            true => sql::bound(&statement.sql, &values).ok_or("a parameter is missing")?,
+            false => statement.sql.clone(),
+        };
+        let data = String::from_utf8_lossy(&statement.copy_data).into_owned();
+        ids.extend(numbers(&text).chain(numbers(&data)).filter(|id| *id > 1000));
+    }
+    Ok(ids)
+}
+
+fn numbers(text: &str) -> impl Iterator<Item = i64> + '_ {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+}
+
+/// A later process was told these; `server` is the one that it has asked.
+pub fn told(
+    client: &mut Client,
+    world: &World,
+    found: &[RecoveredTransaction],
+    server: Option<usize>,
+) -> Result {
+    let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
+    let forgets = disk.is_some_and(|disk| disk.forgets);
+    for it in found {
+        told_one(client, world, it, server, forgets)?;
+    }
+    let Client { aftermath, app, .. } = client;
+    for group in aftermath.groups.iter_mut().filter(|group| !group.known) {
+        // What the journal does not have was never on its way.
+        group.known = true;
+        if group.promised {
+            app.mark(group.ids.iter(), Expect::Never);
+        }
+    }
+    Ok(())
+}
+
+fn told_one(
+    client: &mut Client,
+    world: &World,
+    found: &RecoveredTransaction,
+    server: Option<usize>,
+    forgets: bool,
+) -> Result {
+    let (number, verdict) = (found.number(), found.verdict());
+    let ids = ids_of(found)?;
+    let Client { aftermath, app, .. } = client;
+    let of = |what: &str| format!("transaction {number} of {ids:?} {what}");
+    if found.is_doubtful() {
+        return Err(of("is doubted, and nothing was damaged"));
+    }
+    if aftermath.done.contains(&number) && !forgets {
+        return Err(of("is found again, although somebody is done with it"));
+    }
+    match aftermath.verdicts.insert(number, verdict) {
+        Some(before) if before != verdict && before != Verdict::Unknown && !forgets => {
+            return Err(of(&format!("was {}, and is {} now", before.name(), verdict.name())));
+        }
+        _ => {}
+    }
+    if let Some(stranger) = ids.iter().find(|id| !app.expect.contains_key(id)) {
+        return Err(of(&format!("has written {stranger}, which nobody asked for")));
+    }
+    let shares = |group: &&mut Group| group.ids.iter().any(|id| ids.contains(id));
+    let mut group = aftermath.groups.iter_mut().find(shares);
+    if let Some(group) = &mut group {
+        group.known = true;
+    }
+    match verdict {
+        Verdict::Committed => {
+            let Some(group) = group else {
+                // The application had heard of it.
+                let told = |expect| ids.iter().all(|id| app.expect.get(id) == Some(&expect));
+                let wrong = !ids.is_empty() && told(Expect::Never);
+                let there =
+                    ids.iter().any(|id| world.servers.iter().any(|it| it.state.count(*id) > 0));
+                return if wrong && there { Err(of("was told to be rolled back")) } else { Ok(()) };
+            };
+            if !group.commits {
+                return Err(of("is committed, and nobody has asked for that"));
+            }
+            if group.whole {
+                if let Some(id) = group.ids.iter().find(|id| !ids.contains(id)) {
+                    return Err(of(&format!("is committed, and the journal lacks {id}")));
+                }
+                app.orphaned.extend(&group.ids);
+                app.mark(group.ids.iter(), Expect::Once);
+            }
+        }
+        Verdict::NotCommitted | Verdict::NeverSent => {
+            if forgets {
+                return Ok(());
+            }
+            for id in &ids {
+                let told = app.expect.get(id) == Some(&Expect::Once);
+                let here = server.is_some_and(|it| world.servers[it].state.count(*id) > 0);
+                if told && (world.sync || here) {
+                    return Err(of(&format!(
+                        "is {}, and {id} was told to be there",
+                        verdict.name()
+                    )));
+                }
+            }
+            app.mark(ids.iter(), Expect::Never);
+            if let Some(group) = group.filter(|group| group.whole) {
+                app.mark(group.ids.iter(), Expect::Never);
+            }
+        }
+        _ => check_unknown(
+            app,
+            client.files.as_ref().and_then(|it| it.disk.as_ref()),
+            world,
+            found,
+            server,
+        )?,
+    }
+    Ok(())
+}
+
+/// An outcome is unknown only where it has to be.
+fn check_unknown(
+    app: &mut App,
+    _disk: Option<&Disk>,
+    world: &World,
+    found: &RecoveredTransaction,
+    server: Option<usize>,
+) -> Result {
+    app.unknowns += 1;
+    let reason = found.reason().unwrap_or_default();
+    // Nobody could be asked; or there is no ledger.
+    let Some(server) = server.filter(|_| app.ledger) else { return Ok(()) };
+    let unsealed = reason.contains("without a number in the ledger");
+    let seals = found.seals();
+    if unsealed && (seals.is_empty() || seals.iter().any(|seal| seal.row.is_nil())) {
+        return if app.unsealed { Ok(()) } else { Err(format!("nothing is unsealed: {reason}")) };
+    }
+    let gone = |row| {
+        let retires = |op: &crate::data::Op| *op == crate::data::Op::LedgerDelete(row);
+        world.servers[server].wal.iter().flat_map(|record| &record.ops).any(retires)
+    };
+    let missing = seals.iter().any(|seal| {
+        seal.committed.is_none()
+            && !world.servers[server].state.ledger.contains_key(&seal.row)
+            && !gone(seal.row)
+    });
+    if missing {
+        // It never came to this server.
+        return Ok(());
+    }
+    Err(format!("transaction {} is unknown, and need not be: {reason}; {seals:?}", found.number()))
+}
+
+impl Aftermath {
+    /// The journal has forgotten it.
+    pub fn done(&mut self, number: u64) {
+        self.done.insert(number);
+    }
+}

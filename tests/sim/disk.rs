@@ -1,0 +1,156 @@
+//! The real journal of a client, on a disk in memory that fails on purpose, and what a crash leaves
+//! of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use segue::Config;
+use segue::client::parts::{FileJournal, Keeper};
+use segue::journal::{Key, Options, SyncPolicy};
+use uuid::Uuid;
+
+use crate::faulty::{Faulty, Plan, State, View};
+use crate::rng::Rng;
+
+/// Where its segments begin to hold records.
+const RECORDS_AT: u64 = 8192;
+
+pub struct Disk {
+    pub rng: Rng,
+    dir: Faulty,
+    options: Options,
+    config: Arc<Config>,
+    pub file: Option<Arc<FileJournal>>,
+    pub keeper: Option<Keeper>,
+    pub crashes_left: usize,
+    /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
+    /// journal says may be too little.
+    pub forgets: bool,
+    /// Something was to go wrong with it at some time.
+    pub failed: bool,
+    number: usize,
+}
+
+/// Nobody else writes, so that nobody waits until then.
+pub fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(1 << 20)
+}
+
+impl Disk {
+    pub fn new(mut rng: Rng, number: usize) -> Self {
+        let sync = *rng.pick(&[
+            SyncPolicy::Batch,
+            SyncPolicy::Batch,
+            SyncPolicy::Always,
+            SyncPolicy::None,
+        ]);
+        // A few records fill a segment, and a few of these the journal.
+        let segment = RECORDS_AT + 500 + 400 * rng.below(10) as u64;
+        let segments = 6 + rng.below(8) as u64;
+        let client = Uuid::from_u128(number as u128 + 1);
+        let mut options = Options::new(sync, segments * segment, client)
+            .with_geometry(segment, *rng.pick(&[64, 256, 1024]));
+        options.key = rng.chance(25).then(|| Key::new([7; 32]));
+        let required = if rng.chance(50) { "on" } else { "off" };
+        let config = format!(
+            "host=nowhere sslmode=disable user=till dbname=sales journal=file journal_dir=/nowhere \
+             journal_required={required}"
+        );
+        let config = Config::parse(&config).unwrap_or_else(|error| panic!("{error}"));
+        let crashes_left = *rng.pick(&[0, 1, 1, 2, 4]);
+        let mut disk = Self {
+            rng,
+            dir: Faulty::default(),
+            options,
+            config: Arc::new(config),
+            file: None,
+            keeper: None,
+            crashes_left,
+            forgets: false,
+            failed: false,
+            number,
+        };
+        disk.open();
+        disk.attend();
+        disk.goes_wrong();
+        disk
+    }
+
+    pub fn waits(&self) -> bool {
+        self.options.sync != SyncPolicy::None
+    }
+
+    /// Takes over what is on the disk.
+    pub fn open(&mut self) {
+        let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
+        let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
+        let report = recovered.report();
+        assert!(!report.is_damaged(), "the journal of {} is damaged: {report:?}", self.number);
+        self.file = Some(Arc::new(file));
+    }
+
+    /// A session begins.
+    pub fn attend(&mut self) {
+        let Some(file) = &self.file else { return };
+        let mut keeper = Keeper::new(Arc::clone(file), Arc::clone(&self.config));
+        keeper.system_identifier = CLUSTER;
+        self.keeper = Some(keeper);
+    }
+
+    /// Something may go wrong with the disk from now on.
+    pub fn goes_wrong(&mut self) {
+        let mut plan = Plan::default();
+        let (syncs, writes) = (self.dir.syncs(), self.dir.writes());
+        match self.rng.below(12) {
+            0 => plan.fail_sync = Some((syncs + self.rng.below(20), self.rng.below(5))),
+            1 => {
+                let kind =
+                    *self.rng.pick(&[std::io::ErrorKind::StorageFull, std::io::ErrorKind::Other]);
+                plan.fail_write = Some((writes + self.rng.below(20), self.rng.below(5), kind));
+            }
+            2 => plan.space = Some(20_000 + self.rng.below(40_000)),
+            _ => {}
+        }
+        let Plan { fail_sync, fail_write, space, .. } = plan;
+        self.failed |= fail_sync.is_some() || fail_write.is_some() || space.is_some();
+        self.dir.plan(plan);
+    }
+
+    /// The thread that writes what nobody waits for.
+    pub fn flush(&self) {
+        if let Some(file) = &self.file {
+            // Whose records were refused finds out.
+            let _ = file.journal.flush(None);
+        }
+    }
+
+    /// What a crash now goes back to.
+    pub fn mark(&self) -> (State, usize) {
+        (self.dir.state(), self.dir.trace_len())
+    }
+
+    /// The process ends, or the machine does. What was done since the mark is cut at some operation and
+    /// some byte of it.
+    pub fn crash(&mut self, (mut state, before): (State, usize)) -> String {
+        let ops = self.dir.trace_from(before);
+        let whole = self.rng.below(ops.len() + 1);
+        ops[..whole].iter().for_each(|op| state.apply(op));
+        if let Some(op) = ops.get(whole).and_then(|op| op.cut(self.rng.next())) {
+            state.apply(&op);
+        }
+        let view = match self.rng.below(6) {
+            0..3 => View::Process,
+            3 => View::Disk,
+            4 => View::Torn(self.rng.next()),
+            _ => View::Cut(self.rng.next()),
+        };
+        let of_machine = view != View::Process;
+        self.forgets |= of_machine && !self.waits();
+        (self.file, self.keeper) = (None, None);
+        self.dir = Faulty::of(&state.after(view));
+        format!("{whole} of {} operations, {view:?}", ops.len())
+    }
+}
+
+/// The model's servers are one cluster.
+pub const CLUSTER: u64 = 42;
