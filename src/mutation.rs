@@ -69,6 +69,32 @@ pub enum Mutation {
     EntryEndedEarly,
     /// A statement that was prepared on the lost link is taken for prepared on the new one.
     PreparedOutliveLink,
+    /// Sessions are woken from a server that is only suspected.
+    SuspicionMovesSessions,
+    /// The highest timeline that was seen writable is forgotten once its server is lost.
+    FloorForgotten,
+    /// A server of another cluster is taken for a member.
+    IdentityNotChecked,
+    /// An old primary is taken for a member.
+    StaleServerTaken,
+    /// Sessions stay on a server that has been given up, or that was left.
+    LostLinksKept,
+    /// A poll that is answered leaves those standing that were missed before it.
+    MissesNotCleared,
+    /// A server that is silent for good stays suspect.
+    SilenceNotGivenUp,
+    /// The backup is the standby that lags most.
+    LaggingBackupChosen,
+    /// Segue promotes the standby that has received least.
+    LaggingHeirPromoted,
+    /// A session is given a warm link to the server that it has just lost.
+    LostServerNotProved,
+    /// Each link that is lost while a session seeks one moves its deadline.
+    DeadlineSetAnew,
+    /// A session without a server waits on behind its deadline.
+    DeadlineNotKept,
+    /// There are more warm links than sessions, and than are allowed.
+    WarmLinksUnlimited,
     /// Recovery takes a number that the ledger does not have for not committed, without a fence.
     RecoveryWithoutFence,
     /// Recovery asks a server of an older timeline than the dead session has been on.
@@ -138,6 +164,19 @@ mod switched {
         Mutation::PromiseNotAwaited,
         Mutation::EntryEndedEarly,
         Mutation::PreparedOutliveLink,
+        Mutation::SuspicionMovesSessions,
+        Mutation::FloorForgotten,
+        Mutation::IdentityNotChecked,
+        Mutation::StaleServerTaken,
+        Mutation::LostLinksKept,
+        Mutation::MissesNotCleared,
+        Mutation::SilenceNotGivenUp,
+        Mutation::LaggingBackupChosen,
+        Mutation::LaggingHeirPromoted,
+        Mutation::LostServerNotProved,
+        Mutation::DeadlineSetAnew,
+        Mutation::DeadlineNotKept,
+        Mutation::WarmLinksUnlimited,
         Mutation::RecoveryWithoutFence,
         Mutation::OlderTimelineAsked,
         Mutation::VerdictNotConfirmed,

@@ -13,7 +13,8 @@ use super::Inner;
 use super::cancel::{CancelHandle, Whereabouts};
 use super::event::ClientEvent;
 use super::keeper::Keeper;
-use crate::cluster::{Confirmed, Handover, Want};
+use crate::cluster::seeking::Seeking;
+use crate::cluster::{Confirmed, Handover};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
 use crate::session::{self, Event, LedgerAccess};
@@ -63,11 +64,9 @@ pub(super) struct Driver {
     pub notifications: VecDeque<Notification>,
     /// When the link was lost that has not been replaced yet.
     lost_at: Option<Instant>,
-    /// Since when it has looked for a link on which it can go on.
-    seeking_since: Option<Instant>,
+    /// Its search for a link on which it can go on.
+    seeking: Seeking,
     whereabouts: Whereabouts,
-    /// The server whose link was lost last.
-    lost: Option<usize>,
     timeout: Duration,
     writes: bool,
     /// It was told that there is no backup to confirm commits.
@@ -98,9 +97,8 @@ impl Driver {
             interrupt: None,
             notifications: VecDeque::new(),
             lost_at: None,
-            seeking_since: None,
+            seeking: Seeking::default(),
             whereabouts: Whereabouts::default(),
-            lost: None,
             timeout,
             writes,
             told_no_backup: false,
@@ -185,7 +183,7 @@ impl Driver {
     /// One step nearer to the next event: a link, a write, or a read.
     fn step(&mut self, deadline: Option<Instant>) -> Result<()> {
         if self.core.is_live() {
-            self.seeking_since = None;
+            self.seeking.handle_live();
         }
         if let Some((ledger_row, number)) = self.awaited.take() {
             self.await_backup(ledger_row, number);
@@ -284,7 +282,7 @@ impl Driver {
     /// As `step`, but waits for nothing: what it would have to wait for.
     pub fn try_step<T>(&mut self) -> Option<Progress<T>> {
         if self.core.is_live() {
-            self.seeking_since = None;
+            self.seeking.handle_live();
         }
         if self.awaited.is_some() {
             return Some(Progress::WantsHelp);
@@ -442,7 +440,7 @@ impl Driver {
             self.core.counters().links_lost.add(1);
             self.set_whereabouts(None);
             self.inner.cluster.deregister(self.id);
-            self.lost = Some(self.core.server());
+            self.seeking.handle_lost(self.core.server());
             let code = self.core.last_words().map(|words| words.code.as_str()).unwrap_or_default();
             tracing::debug!(session = self.id, server = self.core.server(), code, "link lost");
         }
@@ -454,16 +452,8 @@ impl Driver {
     /// Asks the cluster for a link, and waits for it.
     fn find_link(&mut self) -> Result<()> {
         self.lost_at.get_or_insert_with(Instant::now);
-        // Not since the loss: nobody may have waited for a link until now. And not anew for each
-        // link that is lost before the session can go on with it.
-        let since = *self.seeking_since.get_or_insert_with(Instant::now);
-        let want = Want {
-            session: self.id,
-            timeline_floor: self.core.timeline_floor(),
-            writes: self.writes,
-            lost: self.lost,
-            deadline: since + self.timeout,
-        };
+        let of_whom = (self.id, self.core.timeline_floor(), self.writes);
+        let want = self.seeking.want(Instant::now(), self.timeout, of_whom);
         let interrupt = self.interrupt.clone();
         let mut interrupted = || interrupt.as_ref().is_some_and(|interrupt| interrupt());
         let taken = self
@@ -475,7 +465,7 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.lost_at = None;
-                self.seeking_since = None;
+                self.seeking.handle_none();
                 self.core.handle_no_link(&error);
                 // If a request is waiting, its events tell; otherwise the caller is told here.
                 if self.core.has_events() { Ok(()) } else { Err(error) }
@@ -512,7 +502,7 @@ impl Driver {
         self.set_whereabouts(Some((server, link.info().clone())));
         self.link = Some(link);
         if let Some(since) = self.lost_at.take() {
-            if self.lost.take().is_some() {
+            if self.seeking.handle_taken().is_some() {
                 let pause = since.elapsed();
                 let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
                 self.core.counters().pause_longest_us.raise(pause_us);

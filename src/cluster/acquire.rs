@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout_at};
 use super::conn::Conn;
 use super::detector::Failure;
 use super::hub::Hub;
+use super::picture::Next;
 use super::{Facts, Handover, Want, warm};
 use crate::error::{Error, Result};
 
@@ -27,7 +28,7 @@ pub async fn serve(hub: &Rc<Hub>, want: &Want) -> Result<Handover> {
     let _waiting = hub.waiting();
     match timeout_at(want.deadline.into(), find(hub, &want, asked)).await {
         Ok(found) => found,
-        Err(_) => Err(hub.deadline_error(&want, asked)),
+        Err(_) => Err(hub.with(|p| p.deadline_error(&want, asked))),
     }
 }
 
@@ -43,15 +44,16 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
     let mut changes = hub.changes();
     loop {
         changes.borrow_and_update();
-        if let Some(error) = hub.with(|p| p.refusal()) {
-            return Err(error);
-        }
-        let Some(server) = hub.with(|p| p.pick(want)) else {
-            // The sender lives as long as the hub, so this can only mean a change.
-            let _ = changes.changed().await;
-            continue;
+        let (server, warm) = match hub.with(|p| p.next(want, asked)) {
+            Next::Refused(error) => return Err(error),
+            Next::Wait => {
+                // The sender lives as long as the hub, so this can only mean a change.
+                let _ = changes.changed().await;
+                continue;
+            }
+            Next::Take { server, warm } => (server, warm),
         };
-        match attempt(hub, want, server, asked).await {
+        match attempt(hub, want, server, warm).await {
             Attempt::Done(handover) => return Ok(*handover),
             Attempt::Refused(error) => return Err(error),
             Attempt::Again(delay) => tokio::select! {
@@ -62,8 +64,8 @@ async fn find(hub: &Rc<Hub>, want: &Want, asked: Instant) -> Result<Handover> {
     }
 }
 
-async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, asked: Instant) -> Attempt {
-    if may_be_warm(hub, want, server, asked) {
+async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, warm: bool) -> Attempt {
+    if warm {
         while let Some(given) = warm::take(hub, server).await {
             let Some(facts) = hub.facts(server, given.backend_start) else {
                 continue;
@@ -80,14 +82,6 @@ async fn attempt(hub: &Rc<Hub>, want: &Want, server: usize, asked: Instant) -> A
         attempt = dial(hub, want, server) => attempt,
         () = moved(hub, want, server) => Attempt::Again(Duration::ZERO),
     }
-}
-
-fn may_be_warm(hub: &Hub, want: &Want, server: usize, asked: Instant) -> bool {
-    hub.with(|p| {
-        let it = &p.servers[server];
-        let proved = it.proved.is_some_and(|proved| proved >= asked);
-        !it.detector.in_doubt() && (want.lost != Some(server) || proved)
-    })
 }
 
 async fn dial(hub: &Rc<Hub>, want: &Want, server: usize) -> Attempt {

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 
 use super::detector::Health;
+use crate::mutation::{self, Mutation};
 
 /// How far (in bytes of WAL) the standby in use may lie behind the best one before it is left:
 /// positions change all the time, and every move costs new warm links.
@@ -72,9 +73,20 @@ pub enum Verdict {
 pub fn verdict(view: &ServerView, identity: Option<u64>, floor: u32) -> Verdict {
     match &view.seen {
         None => Verdict::Unknown,
-        Some(seen) if Some(seen.system_identifier) != identity => Verdict::OtherCluster,
+        Some(seen)
+            if Some(seen.system_identifier) != identity
+                && !mutation::on(Mutation::IdentityNotChecked) =>
+        {
+            Verdict::OtherCluster
+        }
         // A standby's timeline is what it last heard of, and catches up by itself.
-        Some(seen) if !seen.in_recovery && seen.timeline < floor => Verdict::Stale,
+        Some(seen)
+            if !seen.in_recovery
+                && seen.timeline < floor
+                && !mutation::on(Mutation::StaleServerTaken) =>
+        {
+            Verdict::Stale
+        }
         Some(_) => Verdict::Member,
     }
 }
@@ -143,6 +155,9 @@ pub fn best_standby(
             fit.then_some((index, seen.lsn))
         })
     };
+    if mutation::on(Mutation::LaggingBackupChosen) {
+        return candidates().min_by_key(|&(_, lsn)| lsn).map(|(index, _)| index);
+    }
     let (best, lsn) = candidates().max_by_key(|&(index, lsn)| (lsn, Reverse(index)))?;
     let stay = candidates()
         .find(|&(index, own)| current == Some(index) && own.saturating_add(STANDBY_SLACK) >= lsn);

@@ -106,7 +106,7 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
         if rows.is_empty() {
             continue;
         }
-        let Some(conn) = connect(&hub, &mut waits, &mut link).await else { continue };
+        let Some(conn) = connect(&hub, &mut link).await else { continue };
         match ask(&hub, conn, &rows).await {
             Some(numbers) => {
                 backlog.take(&numbers);
@@ -127,17 +127,9 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
 }
 
 /// A link to the standby, if there is one.
-async fn connect<'a>(
-    hub: &Rc<Hub>,
-    waits: &mut Vec<Wait>,
-    link: &'a mut Option<(usize, Conn)>,
-) -> Option<&'a mut Conn> {
+async fn connect<'a>(hub: &Rc<Hub>, link: &'a mut Option<(usize, Conn)>) -> Option<&'a mut Conn> {
     let Some(standby) = hub.with(|picture| picture.standby()) else {
-        if hub.with(|picture| picture.others_are_lost()) {
-            answer(waits, |_| Some(Ok(Confirmed::NoBackup)));
-        } else {
-            sleep(RETRY).await;
-        }
+        sleep(RETRY).await;
         return None;
     };
     if link.as_ref().is_none_or(|(server, _)| *server != standby) {
@@ -169,16 +161,11 @@ async fn ask(hub: &Hub, conn: &mut Conn, rows: &[Uuid]) -> Option<HashMap<Uuid, 
     Some(reply.rows.iter().filter_map(number).collect())
 }
 
-/// Ends the waits whose server was left, and those whose deadline has passed.
+/// Ends the waits whose server was left, those that nobody can end any more, and those whose deadline
+/// has passed.
 fn drop_hopeless(hub: &Hub, waits: &mut Vec<Wait>) {
     let now = Instant::now();
-    let chosen = hub.with(|picture| picture.chosen());
-    answer(waits, |wait| {
-        if chosen.is_some_and(|server| server != wait.server) {
-            return Some(Ok(Confirmed::Moved));
-        }
-        (now >= wait.deadline).then(|| Err(silent()))
-    });
+    answer(waits, |wait| hub.with(|p| p.backup_word(now, wait.server, wait.deadline)));
 }
 
 /// Ends the waits that there is an answer for.
@@ -192,7 +179,7 @@ fn answer(waits: &mut Vec<Wait>, mut word: impl FnMut(&Wait) -> Option<Result<Co
     }
 }
 
-fn silent() -> Error {
+pub(super) fn silent() -> Error {
     Error::new(
         ErrorKind::FailoverTimeout,
         "the transaction is committed on the primary, but the backup did not confirm within \

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Failover;
 use crate::error::{Error, ErrorKind, ServerError};
+use crate::mutation::{self, Mutation};
 
 /// A redial of a lost server waits at least this long after the first failure.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
@@ -106,6 +107,8 @@ pub struct Detector {
     misses: u32,
     /// The time up to which it is known to have answered, once it has begun to miss polls.
     silent_since: Option<Instant>,
+    /// When it answered last, on whichever link.
+    last_answer: Option<Instant>,
     /// The dials in a row that failed.
     failed_dials: u32,
     /// The last failure was of a kind that a dead server gives.
@@ -122,6 +125,7 @@ impl Detector {
             health: Health::Unknown,
             misses: 0,
             silent_since: None,
+            last_answer: None,
             failed_dials: 0,
             gone: false,
             last_poll: None,
@@ -146,8 +150,11 @@ impl Detector {
     }
 
     /// A poll, or the probe of a new link, was answered.
-    pub fn handle_answer(&mut self, _now: Instant) -> Option<Health> {
-        self.misses = 0;
+    pub fn handle_answer(&mut self, now: Instant) -> Option<Health> {
+        self.last_answer = Some(now);
+        if !mutation::on(Mutation::MissesNotCleared) {
+            self.misses = 0;
+        }
         self.silent_since = None;
         self.failed_dials = 0;
         self.gone = false;
@@ -158,12 +165,16 @@ impl Detector {
     /// `poll_timeout` has passed once more without an answer.
     pub fn handle_miss(&mut self, now: Instant) -> Option<Health> {
         self.misses = self.misses.saturating_add(1);
-        let start = now.checked_sub(self.timing.poll_timeout).unwrap_or(now);
+        let sent = now.checked_sub(self.timing.poll_timeout).unwrap_or(now);
+        // Another link may have answered since.
+        let start = self.last_answer.map_or(sent, |answer| answer.max(sent));
         let since = *self.silent_since.get_or_insert(start);
         if matches!(self.health, Health::Lost | Health::ComingBack) {
             return None;
         }
-        if now.saturating_duration_since(since) >= self.timing.timeout {
+        if now.saturating_duration_since(since) >= self.timing.timeout
+            && !mutation::on(Mutation::SilenceNotGivenUp)
+        {
             return self.become_(Health::Lost);
         }
         if self.misses >= self.timing.poll_failures {
@@ -325,6 +336,21 @@ mod tests {
         }
         assert_eq!(changes, [(2, Health::Suspect), (60, Health::Lost)]);
         assert!(detector.given_up());
+    }
+
+    /// A dial of a session's was answered while a poll on the monitor's own link was not. The silence was
+    /// counted from when that poll was sent, so that the server was given up before it had been silent
+    /// for the failover timeout. Found by the simulation.
+    #[test]
+    fn silence_is_counted_from_the_last_answer_on_whichever_link() {
+        let start = Instant::now();
+        let mut detector = healthy(start);
+        // A poll was sent at 0; a new link is answered at 900.
+        detector.handle_answer(start + ms(900));
+        for second in 1..=60 {
+            assert_ne!(detector.handle_miss(start + ms(1000 * second)), Some(Health::Lost));
+        }
+        assert_eq!(detector.handle_miss(start + ms(61_000)), Some(Health::Lost));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub async fn run(hub: &Rc<Hub>, sql: &str, deadline: Instant) -> Result<()> {
     match timeout_at(deadline.into(), attempt(hub, &want, sql, &mut sent)).await {
         Ok(done) => done,
         Err(_) if sent => Err(unknown("no answer before the deadline")),
-        Err(_) => Err(hub.deadline_error(&want, asked)),
+        Err(_) => Err(hub.with(|p| p.deadline_error(&want, asked))),
     }
 }
 

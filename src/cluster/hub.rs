@@ -18,9 +18,8 @@ use super::handle::EventSink;
 use super::pacer::Pacer;
 use super::picture::{Effects, Observed, Picture, dial_limit};
 use super::status::{ClusterEvent, Status};
-use super::{Facts, Preparations, Want, probe, warm};
+use super::{Facts, Preparations, probe, warm};
 use crate::config::Config;
-use crate::error::{Error, ErrorKind};
 use crate::link::LinkWaker;
 
 /// The latest snapshot, for `status()` on any thread.
@@ -218,28 +217,6 @@ impl Hub {
         }
         self.publish();
         Waiting(self.clone())
-    }
-
-    /// The deadline of a want has passed.
-    pub fn deadline_error(&self, want: &Want, asked: Instant) -> Error {
-        let waited = want.deadline.saturating_duration_since(asked).as_millis();
-        let status = self.with(Picture::status);
-        let what = match want.writes {
-            true => "no server that accepts writes",
-            false => "no usable server",
-        };
-        let floor = match want.timeline_floor {
-            0 | 1 => String::new(),
-            floor => format!(" on timeline {floor} or later"),
-        };
-        Error::new(
-            ErrorKind::FailoverTimeout,
-            format!(
-                "{what}{floor} was found within {waited} ms: {}. Start or promote a server, or \
-                 allow more time with failover_timeout_ms",
-                status.summary()
-            ),
-        )
     }
 }
 

@@ -10,6 +10,11 @@
 
 pub mod choice;
 pub mod detector;
+// For the simulation, and for nobody else.
+#[doc(hidden)]
+pub mod picture;
+#[doc(hidden)]
+pub mod seeking;
 pub mod status;
 
 mod acquire;
@@ -19,7 +24,6 @@ mod errand;
 mod handle;
 mod hub;
 mod pacer;
-mod picture;
 mod probe;
 mod promote;
 mod warm;

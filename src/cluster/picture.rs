@@ -14,6 +14,7 @@ use super::status::{ClusterEvent, Role, ServerStatus, Status};
 use super::{Facts, Want};
 use crate::config::{Config, Failover, TargetSessionAttrs};
 use crate::error::{Error, ErrorKind};
+use crate::mutation::{self, Mutation};
 
 /// What an answered probe told.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ impl Picture {
         Self::of(addresses, config.failover.clone(), goal)
     }
 
-    fn of(addresses: Vec<String>, timing: Failover, goal: Goal) -> Self {
+    pub fn of(addresses: Vec<String>, timing: Failover, goal: Goal) -> Self {
         let server = |address: String| Server {
             address,
             detector: Detector::new(timing.clone()),
@@ -129,11 +130,12 @@ impl Picture {
         self.chosen
     }
 
-    /// Whether every server but the chosen one is known to be down. A silent one is not.
+    /// Whether every server but the chosen one is known to be down. A silent one is not, for however
+    /// long it has been so.
     pub fn others_are_lost(&self) -> bool {
-        let others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
-        self.chosen.is_some()
-            && others.into_iter().all(|(_, s)| s.detector.health() == Health::Lost)
+        let mut others = self.servers.iter().enumerate().filter(|(i, _)| Some(*i) != self.chosen);
+        let is_down = |s: &Server| s.detector.health() == Health::Lost && !s.detector.given_up();
+        self.chosen.is_some() && others.all(|(_, server)| is_down(server))
     }
 
     pub fn standby(&self) -> Option<usize> {
@@ -376,6 +378,10 @@ impl Picture {
                 && Some(observed.facts.system_identifier) == self.identity;
             fit.then_some((index, observed.facts.timeline, observed.received))
         });
+        if mutation::on(Mutation::LaggingHeirPromoted) {
+            let heir = standbys.min_by_key(|&(_, timeline, received)| (timeline, received))?.0;
+            return Some(Succession { lost: last, heir });
+        }
         standbys
             .max_by_key(|&(index, timeline, received)| {
                 (timeline, received, std::cmp::Reverse(index))
@@ -457,3 +463,6 @@ pub fn dial_limit(config: &Config) -> Duration {
 mod settle;
 #[cfg(test)]
 mod tests;
+mod wants;
+
+pub use wants::Next;

@@ -18,12 +18,10 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::conn::Conn;
-use super::detector::{Failure, Health};
+use super::detector::Failure;
 use super::hub::Hub;
 use super::status::ClusterEvent;
 
-/// Spare links on the server in use.
-const SPARES: usize = 2;
 /// Warm links that are being made at the same time.
 const AT_ONCE: usize = 4;
 /// How often a warm link is asked for a sign of life, which also keeps firewalls from forgetting it.
@@ -126,25 +124,9 @@ pub async fn keep(hub: Rc<Hub>) {
     }
 }
 
-/// How many warm links the server should have.
-fn wanted(hub: &Hub, server: usize) -> usize {
-    let most = usize::try_from(hub.config.failover.standby_links_max).unwrap_or(usize::MAX);
-    hub.with(|p| {
-        if p.servers[server].detector.health() != Health::Healthy {
-            0
-        } else if p.chosen() == Some(server) {
-            SPARES.min(p.sessions()).min(most)
-        } else if p.standby() == Some(server) {
-            p.sessions().min(most)
-        } else {
-            0
-        }
-    })
-}
-
 /// Brings one pool nearer to its level. Returns when it should be looked at again.
 fn level(hub: &Rc<Hub>, server: usize) -> Option<Instant> {
-    let wanted = wanted(hub, server);
+    let wanted = hub.with(|p| p.warm_links_wanted(server));
     let now = Instant::now();
     let waiting = hub.with(|p| p.waiting);
     let mut pools = hub.warm.borrow_mut();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use crate::clock::Flight;
 use crate::data::Reply;
 use crate::sql::Stmt;
 use crate::world::{Session, Tx};
@@ -69,6 +70,11 @@ pub struct Backend {
     pub notifications: BTreeSet<String>,
     /// So many bytes gather before they are sent without being asked for.
     buffer: usize,
+    /// No session has it yet.
+    pub warm: bool,
+    /// When `inflight` and `wire` arrive.
+    pub up: Flight,
+    pub down: Flight,
 }
 
 pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -168,6 +174,9 @@ impl Backend {
             reported: String::new(),
             notifications: BTreeSet::new(),
             buffer,
+            warm: false,
+            up: Flight::default(),
+            down: Flight::default(),
         }
     }
 

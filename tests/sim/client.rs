@@ -4,14 +4,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use segue::cluster;
+use segue::cluster::seeking::Seeking;
 use segue::session::{LedgerAccess, Options, Session, Statement};
 
 use crate::aftermath::Aftermath;
 use crate::app::{App, Request};
 use crate::disk::Disk;
 use crate::files::Files;
+use crate::limits::Limits;
 use crate::plan::{For, Plan};
 use crate::recovering::Recovery;
+use crate::search::{Search, Waits};
 use crate::world::World;
 
 /// More clients than this no run has.
@@ -34,6 +38,12 @@ pub struct Client {
     pub highest_timeline: u32,
     /// The journal on disk.
     pub files: Option<Files>,
+    /// Whose picture of the cluster it shares.
+    pub monitor: usize,
+    pub seeking: Seeking,
+    pub search: Option<Search>,
+    pub waits: Waits,
+    pub limits: Limits,
     /// Its process has died, and a later one is not at work yet.
     pub recovery: Option<Recovery>,
     pub aftermath: Aftermath,
@@ -63,6 +73,8 @@ impl Client {
             reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
         };
+        let limits =
+            Limits { journal: options.journal_bytes_max, message: options.message_bytes_max };
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
@@ -86,6 +98,11 @@ impl Client {
             steps_left: 3 + rng.below(world.profile.requests_max),
             highest_timeline: 0,
             files,
+            monitor: 0,
+            seeking: Seeking::default(),
+            search: None,
+            waits: Waits::default(),
+            limits,
             recovery: None,
             aftermath: Aftermath::default(),
             options,
@@ -116,6 +133,15 @@ impl Client {
 
     pub fn action_numbers(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.actions).map(|action| self.action_number(action))
+    }
+}
+
+/// The same in the cluster's words.
+pub fn access(access: LedgerAccess) -> cluster::LedgerAccess {
+    match access {
+        LedgerAccess::None => cluster::LedgerAccess::None,
+        LedgerAccess::Table => cluster::LedgerAccess::Table,
+        LedgerAccess::Function => cluster::LedgerAccess::Function,
     }
 }
 

@@ -6,8 +6,9 @@ use segue::error::{Error, ErrorKind};
 use segue::session::{LinkReady, internals};
 
 use crate::app::Kind;
-use crate::backend::{Backend, error_message};
+use crate::backend::error_message;
 use crate::figures::{FAULTS, Fault};
+use crate::net::Way;
 use crate::plan::For;
 use crate::run::{Result, Run};
 
@@ -30,9 +31,14 @@ impl Run {
 
     pub fn deliver_to_client(&mut self) -> Result<bool> {
         let Some(id) = self.client.link else { return Ok(false) };
+        self.stamp(id);
         let profile = &self.world.profile;
         let (small, often) = (profile.small_pieces, profile.replies);
-        let available = self.world.backends[id].wire.len();
+        let available = if self.is_cut(id, Way::ToClient) {
+            0
+        } else {
+            self.world.backends[id].down.arrived(self.world.now)
+        };
         let count = match self.world.rng.chance(60) {
             _ if small => self.world.rng.below(available.min(60) + 1),
             true => available,
@@ -46,7 +52,10 @@ impl Run {
     }
 
     pub fn receive(&mut self, id: usize, count: usize) -> Result {
-        let bytes: Vec<u8> = self.world.backends[id].wire.drain(..count).collect();
+        self.stamp(id);
+        let backend = &mut self.world.backends[id];
+        backend.down.take(count);
+        let bytes: Vec<u8> = backend.wire.drain(..count).collect();
         self.client.input.extend_from_slice(&bytes);
         self.world.note(|| format!("received: {}", printable(&bytes)));
         self.take_input()
@@ -65,12 +74,16 @@ impl Run {
     }
 
     pub fn arrive(&mut self, id: usize, count: usize) -> bool {
+        self.stamp(id);
+        let cut = self.is_cut(id, Way::ToServer);
+        let now = self.world.now;
         let backend = &mut self.world.backends[id];
-        let count = count.min(backend.inflight.len());
         if !backend.alive {
             backend.inflight.clear();
             return false;
         }
+        let count = if cut { 0 } else { count.min(backend.up.arrived(now)) };
+        backend.up.take(count);
         backend.input.extend(backend.inflight.drain(..count));
         count > 0
     }
@@ -103,7 +116,7 @@ impl Run {
             return Ok(true);
         }
         let sealed = Some((row, number.cast_signed()));
-        let standby = &self.world.servers[self.world.standby];
+        let standby = &self.world.servers[self.world.standbys[0]];
         if !deposed && standby.wal.iter().any(|record| record.sealed == sealed) {
             self.client.awaiting = None;
             self.client.session.handle_backup(Ok(()));
@@ -129,7 +142,8 @@ impl Run {
         self.client.app.settings_unknown |=
             self.client.requests.iter().any(|r| r.kind == Kind::Commit || r.sql.contains(';'));
         if last_words {
-            let available = self.world.backends[id].wire.len();
+            let cut = self.is_cut(id, Way::ToClient);
+            let available = if cut { 0 } else { self.world.backends[id].wire.len() };
             let all = self.world.rng.chance(50);
             let count = if all { available } else { self.world.rng.below(available + 1) };
             self.receive(id, count)?;
@@ -145,6 +159,7 @@ impl Run {
         let backend = &mut self.world.backends[id];
         backend.inflight.truncate(arrives);
         backend.stubborn = self.world.rng.chance(self.world.profile.stubborn);
+        self.left(self.address_of(id));
         self.client.link = None;
         self.client.awaiting = None;
         self.client.input.clear();
@@ -153,6 +168,9 @@ impl Run {
     }
 
     pub fn fault(&mut self, number: usize) -> Result {
+        if self.is_watched() {
+            return self.strike(number);
+        }
         let mut rng = self.plan.rng(For::Fault(number));
         let primary = self.world.primary;
         let words = match rng.below(3) {
@@ -185,10 +203,9 @@ impl Run {
                 self.clients_mut().for_each(|client| client.app.read_only_seen = true);
                 self.promotes = true;
             }
-            // Only where one is being looked for.
-            Fault::NoServer => {}
-            // By a generator of its own.
-            Fault::ClientCrash => {}
+            // Only where one is being looked for, by a generator of its own, or where the detector is in
+            // the loop.
+            _ => {}
         }
         Ok(())
     }
@@ -200,7 +217,7 @@ impl Run {
         let primary = self.world.primary;
         if self.promotes && (self.world.servers[primary].read_only || self.world.rng.chance(50)) {
             self.promotes = false;
-            self.world.promote();
+            self.world.promote(self.world.standbys[0]);
             return Ok(true);
         }
         let awaited = !self.client.requests.is_empty() && self.faults_left > 0;
@@ -230,11 +247,12 @@ impl Run {
     }
 
     pub fn make_link(&mut self, server: usize) -> Result {
-        let id = self.world.backends.len();
-        let buffer = *self.world.rng.pick(&[0, 40, 8192]);
-        let mut backend = Backend::new(id, server, buffer);
-        backend.session.settings.clear();
-        self.world.backends.push(backend);
+        let id = self.world.open_backend(server);
+        self.give_link(server, id, self.world.servers[server].timeline)
+    }
+
+    /// The session gets the link to this backend, whose server was on that timeline when it was asked.
+    pub fn give_link(&mut self, server: usize, id: usize, timeline: u32) -> Result {
         let mut prepared = Vec::new();
         if self.world.rng.chance(60) {
             let mut bytes = BytesMut::new();
@@ -253,9 +271,8 @@ impl Run {
             while self.world.step(id)? {}
             self.world.backends[id].wire.clear();
         }
-        let timeline = self.world.servers[server].timeline;
         let ready = LinkReady {
-            server,
+            server: self.world.servers[server].address,
             timeline,
             backend_pid: self.world.backends[id].pid,
             backend_start: self.world.backends[id].start.clone(),
@@ -269,7 +286,8 @@ impl Run {
         if timeline < self.client.highest_timeline {
             self.world.end_backend(id, None);
             return match taken {
-                Err(_) => Ok(()),
+                Err(_) if !self.is_watched() => Ok(()),
+                Err(error) => Err(format!("the session is given an older timeline: {error}")),
                 Ok(()) => Err("the session goes back to an older timeline".into()),
             };
         }

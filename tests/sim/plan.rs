@@ -30,6 +30,7 @@ pub enum For {
     Client(usize),
     Files(usize),
     Profile,
+    Cluster,
     Disk(usize),
 }
 
@@ -47,6 +48,7 @@ impl Plan {
             For::Client(number) => (5, number as u64),
             For::Files(number) => (6, number as u64),
             For::Profile => (20, 0),
+            For::Cluster => (8, 0),
             For::Disk(number) => (7, number as u64),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())

@@ -3,10 +3,14 @@
 use segue::session::LedgerAccess;
 use segue::wire::frame::Status;
 
-use crate::client::Client;
+use crate::client::{self, Client};
+use crate::clock::{MS, Origin};
 use crate::figures::Figures;
 use crate::files::Files;
 use crate::history;
+use crate::monitor::{self, Monitor};
+use crate::nemesis::Deed;
+use crate::net::Net;
 use crate::plan::{For, Plan};
 use crate::profile::Profile;
 use crate::quiet::quietly;
@@ -17,16 +21,29 @@ pub struct Run {
     pub world: World,
     /// The one whose turn it is, and the others.
     pub client: Client,
-    others: Vec<Client>,
+    pub others: Vec<Client>,
     /// So many faults there were, and so many may come.
     pub faults: usize,
     pub faults_left: usize,
-    lag_max: usize,
+    pub lag_max: usize,
     /// The standby is going to take over.
     pub promotes: bool,
     /// All is answered, and nothing more is to go wrong.
     ends: bool,
     pub figures: Figures,
+    pub net: Net,
+    /// The processes' views of the cluster; none: the session's server is drawn.
+    pub monitors: Vec<Monitor>,
+    pub agenda: Vec<(u64, Deed)>,
+    /// Something is due then.
+    pub next_due: u64,
+    /// `on_primary_loss = promote`.
+    pub self_promotion: bool,
+    pub promoting_until: u64,
+    /// After so long a link that is cut off is lost.
+    pub user_timeout: u64,
+    /// Since when a server can be had.
+    pub well_since: Option<u64>,
 }
 
 pub type Result<T = ()> = std::result::Result<T, String>;
@@ -60,9 +77,15 @@ impl Run {
         let big = rng.below(9);
         let count = *rng.pick(&[1, 1, 2, 3]);
         let profile = Profile::new(plan.rng(For::Profile));
-        let mut world = World::new(plan.rng(For::Order), profile, sync, big);
+        let addresses = rng.chance(75).then(|| 2 + rng.below(2));
+        let mut world = World::new(plan.rng(For::Order), profile, sync, big, addresses);
         world.trace = traced.then(Vec::new);
-        world.note(|| format!("synchronous replication: {sync}, clients: {count}, {profile:?}"));
+        world.note(|| {
+            format!(
+                "synchronous replication: {sync}, clients: {count}, addresses: {addresses:?}, \
+                 {profile:?}"
+            )
+        });
         let access = match rng.below(10) {
             0 => LedgerAccess::None,
             1..=3 => LedgerAccess::Function,
@@ -70,7 +93,31 @@ impl Run {
         };
         let mut clients: Vec<Client> =
             (0..count).map(|number| Client::new(number, &plan, access, &mut world)).collect();
+        let mut watched = plan.rng(For::Cluster);
+        let net = Net::new(&mut watched, addresses.unwrap_or(0));
+        let mut monitors = Vec::new();
+        if let Some(addresses) = addresses {
+            let timing = monitor::timing(&mut watched);
+            let own = watched.chance(50);
+            let origin = Origin::new();
+            world.note(|| format!("{timing:?}, {net:?}"));
+            for client in &mut clients {
+                client.monitor = if own { client.number } else { 0 };
+            }
+            for _ in 0..if own { count } else { 1 } {
+                let access = client::access(access);
+                monitors.push(Monitor::new(timing.clone(), addresses, access, origin));
+            }
+        }
         Self {
+            net,
+            monitors,
+            agenda: Vec::new(),
+            next_due: 0,
+            promoting_until: 0,
+            self_promotion: addresses.is_some() && watched.chance(15),
+            user_timeout: *watched.pick(&[1000 * MS, 5000 * MS, 15_000 * MS]),
+            well_since: None,
             client: clients.remove(0),
             others: clients,
             world,
@@ -93,7 +140,7 @@ impl Run {
     }
 
     /// It is another client's turn.
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         if !self.others.is_empty() {
             let next = self.world.rng.below(self.others.len() + 1);
             if let Some(other) = self.others.get_mut(next) {
@@ -111,10 +158,11 @@ impl Run {
         for _ in 0..1_000_000 {
             let done = self.round()?;
             barren = if done { 0 } else { barren + 1 };
+            self.pass_time(barren)?;
             if self.is_over() {
                 return self.finish();
             }
-            if barren > 20_000 {
+            if barren > 20_000 && !self.is_watched() {
                 return Err(format!("nothing happens any more: {}", self.awaited()));
             }
         }
@@ -131,9 +179,14 @@ impl Run {
     }
 
     /// One thing happens; whether anything did.
-    fn round(&mut self) -> Result<bool> {
+    pub fn round(&mut self) -> Result<bool> {
         self.turn();
         self.drain_events()?;
+        if self.client.session.is_live() {
+            self.client.seeking.handle_live();
+            self.client.waits.seeks_since = None;
+        }
+        self.client.check_limits()?;
         if self.faults_left > 0 && self.fault_is_due() {
             if let Some(number) = self.next_fault() {
                 self.fault(number)?;
@@ -148,19 +201,23 @@ impl Run {
         if self.client.recovery.is_some() {
             return match self.world.rng.below(6) {
                 0 => self.zombie(),
-                1 => self.others(),
+                1 => self.elsewhere(),
                 _ => self.recover(),
             };
         }
         match self.world.rng.below(12) {
+            0 | 1 if self.is_idle() => Ok(false),
             0 | 1 => self.application(),
             2 | 3 => self.deliver_to_server(),
             4 | 5 => self.deliver_to_client(),
             6 => self.zombie(),
+            7 if self.is_watched() => self.notice(),
             7 => self.network(),
-            8 => self.others(),
+            8 => self.elsewhere(),
             _ => match self.client.link {
+                Some(backend) if self.is_hung(self.world.backends[backend].server) => Ok(false),
                 Some(backend) => self.world.step(backend),
+                None if self.is_watched() => self.seek(),
                 None => self.find_link(),
             },
         }
@@ -184,7 +241,7 @@ impl Run {
     }
 
     /// Replication, the second writer, and the pending promotion.
-    fn others(&mut self) -> Result<bool> {
+    fn elsewhere(&mut self) -> Result<bool> {
         self.trim_kept_commits();
         match self.world.rng.below(5) {
             0 if self.world.rng.chance(self.world.profile.second_writer) => {
@@ -192,7 +249,7 @@ impl Run {
             }
             1 if self.promotes => {
                 self.promotes = false;
-                self.world.promote();
+                self.world.promote(self.world.standbys[0]);
             }
             2 => {
                 let primary = self.world.primary;
@@ -206,11 +263,12 @@ impl Run {
                 }
             }
             _ => {
-                let lag = self.world.lag();
+                let Some(standby) = self.standby_that_receives() else { return Ok(false) };
+                let lag = self.world.lag(standby);
                 let goes_on = self.world.rng.chance(self.world.profile.replication);
                 if lag > 0 && !self.promotes && goes_on {
                     let count = 1 + self.world.rng.below(lag);
-                    self.world.replicate(count.max(lag.saturating_sub(self.lag_max)));
+                    self.world.replicate(standby, count.max(lag.saturating_sub(self.lag_max)));
                     return Ok(true);
                 }
             }
@@ -224,7 +282,8 @@ impl Run {
             return;
         }
         let row = self.client.session.ledger_row();
-        let log = &self.world.servers[self.world.standby].wal;
+        let Some(standby) = self.world.standbys.first() else { return };
+        let log = &self.world.servers[*standby].wal;
         let sealed = log.iter().rev().filter_map(|record| record.sealed);
         let number = sealed.filter(|(id, _)| *id == row).map(|(_, number)| number).next();
         if let Some(number) = number {
@@ -240,13 +299,17 @@ impl Run {
             return Ok(false);
         }
         let id = *self.world.rng.pick(&zombies);
+        if self.is_hung(self.world.backends[id].server) {
+            return Ok(false);
+        }
         let count = self.world.rng.below(60);
         let moved = self.arrive(id, count);
         Ok(self.world.step(id)? || moved)
     }
 
     pub fn is_zombie(&self, id: usize) -> bool {
-        self.world.backends[id].alive && self.clients().all(|client| client.backend() != Some(id))
+        let backend = &self.world.backends[id];
+        backend.alive && !backend.warm && self.clients().all(|client| client.backend() != Some(id))
     }
 
     /// What has ended goes to the journal as soon as that is known.
@@ -307,30 +370,30 @@ impl Run {
     fn finish(&mut self) -> Result {
         if self.promotes {
             self.promotes = false;
-            self.world.promote();
+            self.world.promote(self.world.standbys[0]);
         }
         self.world.note(|| "the end: everything comes to rest".into());
         self.faults_left = 0;
         self.world.profile.come_to_rest();
         self.ends = true;
+        if self.is_watched() {
+            self.come_to_rest()?;
+        }
         let mut barren = 0;
-        while barren < 3000 {
+        while barren < 3000 && !self.is_watched() {
             self.turn();
             let primary = self.world.primary;
             if self.client.link.is_some_and(|id| self.world.backends[id].server != primary) {
                 self.lose_link(true)?;
             }
-            if self.world.lag() > 0 {
-                self.world.replicate(usize::MAX / 2);
-            }
+            self.world.replicate(self.world.standbys[0], usize::MAX);
             if self.client.link.is_none() && self.world.servers[primary].alive {
                 self.make_link(primary)?;
             }
             let done = self.round()?;
-            let rests = !done
-                && self.clients().all(|client| client.link.is_some() && client.session.is_quiet())
-                && (0..self.world.backends.len()).all(|id| !self.is_zombie_on(id, primary));
+            let rests = !done && self.rests_on(primary);
             barren = if done { 0 } else { barren + 1 };
+            self.pass_time(barren)?;
             if rests && barren > 100 {
                 break;
             }
@@ -362,6 +425,16 @@ impl Run {
         self.check_quiet()?;
         self.figures.unknown += self.client.app.unknowns;
         self.client.app.judge(&self.world)
+    }
+
+    /// Everybody is served by this server, and nothing else is at work there.
+    pub fn rests_on(&self, server: usize) -> bool {
+        let served = |client: &Client| {
+            client.session.is_quiet()
+                && client.link.is_some_and(|id| self.world.backends[id].server == server)
+        };
+        self.clients().all(served)
+            && (0..self.world.backends.len()).all(|id| !self.is_zombie_on(id, server))
     }
 
     fn is_zombie_on(&self, id: usize, server: usize) -> bool {

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Wait};
 use crate::data::{Op, Record, Reply, State};
 use crate::isolation::{Isolation, Reads};
 use crate::profile::Profile;
+use crate::replication::OURS;
 use crate::rng::Rng;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -45,11 +46,18 @@ pub struct Session {
     pub channels: BTreeSet<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Server {
     pub alive: bool,
     pub read_only: bool,
+    pub in_recovery: bool,
     pub timeline: u32,
+    /// Its system identifier.
+    pub system: u64,
+    /// What clients know it by; another server may have been there before.
+    pub address: usize,
+    /// So often it has died.
+    pub crashes: usize,
     pub wal: Vec<Rc<Record>>,
     pub state: Rc<State>,
     /// The last value of the sequence, which is logged some values ahead.
@@ -58,15 +66,21 @@ pub struct Server {
     pub unconfirmed: Vec<(usize, usize)>,
 }
 
-impl Server {
-    fn rebuild(&mut self) {
-        let mut state = State::default();
-        for record in &self.wal {
-            record.ops.iter().for_each(|op| state.apply(op));
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            alive: false,
+            read_only: false,
+            in_recovery: false,
+            timeline: 0,
+            system: OURS,
+            address: 0,
+            crashes: 0,
+            wal: Vec::new(),
+            state: Rc::default(),
+            sequence: 0,
+            unconfirmed: Vec::new(),
         }
-        self.sequence = state.sequence;
-        self.state = Rc::new(state);
-        self.unconfirmed.clear();
     }
 }
 
@@ -81,7 +95,11 @@ pub struct World {
     pub servers: Vec<Server>,
     pub backends: Vec<Backend>,
     pub primary: usize,
-    pub standby: usize,
+    pub standbys: Vec<usize>,
+    /// Each server that there ever was has an address of its own.
+    pub own_addresses: bool,
+    /// The time since the run began, in microseconds.
+    pub now: u64,
     pub sync: bool,
     /// Every execution of a statement of the user's: its text, and what it returned.
     pub executions: HashMap<String, Vec<Reply>>,
@@ -92,25 +110,43 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(rng: Rng, profile: Profile, sync: bool, big: usize) -> Self {
+    /// `addresses`: so many servers there are; none: one and its standbys, with addresses of their own.
+    pub fn new(
+        rng: Rng,
+        profile: Profile,
+        sync: bool,
+        big: usize,
+        addresses: Option<usize>,
+    ) -> Self {
         let mut ops = vec![Op::Big((0..big as i64).collect())];
         ops.extend((1..4).map(Op::T));
         ops.extend((1..4).map(Op::D));
         ops.extend((0..3).map(|key| Op::Acct(key, -1 - key)));
         let first = Rc::new(Record { ops, ..Record::default() });
         let mut servers = Vec::new();
-        for alive in [true, false] {
-            let mut server =
-                Server { alive, timeline: 1, wal: vec![Rc::clone(&first)], ..Server::default() };
+        for address in 0..addresses.unwrap_or(2) {
+            let standby = address > 0;
+            let mut server = Server {
+                alive: !standby || addresses.is_some(),
+                in_recovery: standby,
+                read_only: standby,
+                timeline: 1,
+                address,
+                wal: vec![Rc::clone(&first)],
+                ..Server::default()
+            };
             server.rebuild();
             servers.push(server);
         }
+        let standbys = (1..servers.len()).collect();
         Self {
             rng,
             servers,
             backends: Vec::new(),
             primary: 0,
-            standby: 1,
+            standbys,
+            own_addresses: addresses.is_none(),
+            now: 0,
             sync,
             executions: HashMap::new(),
             trace: None,
@@ -121,44 +157,22 @@ impl World {
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push(text());
+            let (ms, us) = (self.now / 1000, self.now % 1000);
+            trace.push(format!("{ms:>6}.{us:03} {}", text()));
         }
     }
 
-    /// The standby receives up to `count` more transactions.
-    pub fn replicate(&mut self, count: usize) {
-        let at = self.servers[self.standby].wal.len();
-        let all = &self.servers[self.primary].wal;
-        let end = all.len().min(at + count);
-        let more: Vec<Rc<Record>> = all[at.min(end)..end].to_vec();
-        if more.is_empty() {
-            return;
-        }
-        self.note(|| format!("the standby has {end} transactions"));
-        self.servers[self.standby].wal.extend(more);
-        self.confirm(end);
-    }
-
-    pub fn lag(&self) -> usize {
-        self.servers[self.primary].wal.len().saturating_sub(self.servers[self.standby].wal.len())
-    }
-
-    /// Ends the waits of commits that the standby has.
-    fn confirm(&mut self, end: usize) {
-        let server = self.primary;
-        let done: Vec<(usize, usize)> =
-            self.servers[server].unconfirmed.iter().copied().filter(|(at, _)| *at <= end).collect();
-        self.servers[server].unconfirmed.retain(|(at, _)| *at > end);
-        for (position, backend) in done {
-            self.make_visible(server, position);
-            self.commit_is_visible(backend);
-        }
-    }
-
-    fn make_visible(&mut self, server: usize, position: usize) {
+    pub fn make_visible(&mut self, server: usize, position: usize) {
         let server = &mut self.servers[server];
         let state = Rc::make_mut(&mut server.state);
         server.wal[position - 1].ops.iter().for_each(|op| state.apply(op));
+    }
+
+    pub fn open_backend(&mut self, server: usize) -> usize {
+        let id = self.backends.len();
+        let buffer = *self.rng.pick(&[0, 40, 8192]);
+        self.backends.push(Backend::new(id, server, buffer));
+        id
     }
 
     /// A backend ends for whatever reason: what it has not committed is rolled back.
@@ -185,46 +199,12 @@ impl World {
         self.note(|| format!("backend {id} ends"));
     }
 
-    fn end_backends(&mut self, server: usize, last_words: Option<&[u8]>) {
+    pub fn end_backends(&mut self, server: usize, last_words: Option<&[u8]>) {
         for id in 0..self.backends.len() {
             if self.backends[id].server == server && self.backends[id].alive {
                 self.end_backend(id, last_words);
             }
         }
-    }
-
-    /// The server dies at once: commits that wait for the standby are in its log and nowhere else.
-    pub fn crash(&mut self, server: usize, last_words: Option<&[u8]>) {
-        self.note(|| format!("server {server} dies"));
-        self.servers[server].alive = false;
-        self.end_backends(server, last_words);
-        self.servers[server].unconfirmed.clear();
-    }
-
-    pub fn restart(&mut self, server: usize) {
-        self.note(|| format!("server {server} is up again"));
-        self.servers[server].alive = true;
-        self.servers[server].read_only = false;
-        self.servers[server].rebuild();
-    }
-
-    /// The standby takes over, and gets a standby of its own.
-    pub fn promote(&mut self) {
-        let (new, old) = (self.standby, self.primary);
-        let timeline = self.servers[old].timeline + 1;
-        let server = &mut self.servers[new];
-        server.alive = true;
-        server.timeline = timeline;
-        server.rebuild();
-        let has = server.wal.len();
-        let wal = server.wal.clone();
-        // Its content is made of its log once it takes over.
-        self.servers.push(Server { alive: false, timeline, wal, ..Server::default() });
-        self.primary = new;
-        self.standby = self.servers.len() - 1;
-        self.note(|| {
-            format!("server {new} is promoted with {has} transactions, timeline {timeline}")
-        });
     }
 
     fn holder(&self, me: usize, lock: &Lock) -> Option<usize> {
@@ -325,7 +305,7 @@ impl World {
         Ok(true)
     }
 
-    fn commit_is_visible(&mut self, me: usize) {
+    pub fn commit_is_visible(&mut self, me: usize) {
         let backend = &mut self.backends[me];
         backend.tx = None;
         backend.session.local.clear();

@@ -6,6 +6,7 @@ use super::{Effects, Picture, view};
 use crate::cluster::choice::{self, Goal, ServerView, Verdict, verdict};
 use crate::cluster::detector::Health;
 use crate::cluster::status::ClusterEvent;
+use crate::mutation::{self, Mutation};
 
 impl Picture {
     pub(super) fn rechoose(&mut self, now: Instant, effects: &mut Effects) {
@@ -68,7 +69,8 @@ impl Picture {
             .filter(|seen| Some(seen.system_identifier) == self.identity && seen.writable())
             .map(|seen| seen.timeline)
             .max();
-        self.floor = self.floor.max(newest.unwrap_or(0));
+        let before = if mutation::on(Mutation::FloorForgotten) { 0 } else { self.floor };
+        self.floor = before.max(newest.unwrap_or(0));
     }
 
     fn report_refused(&mut self, views: &[ServerView], effects: &mut Effects) {
@@ -140,6 +142,13 @@ impl Picture {
     /// is in use, anybody when it is refused or given up.
     pub(super) fn has_to_leave(&self, server: usize) -> bool {
         let it = &self.servers[server];
+        if mutation::on(Mutation::LostLinksKept) {
+            return false;
+        }
+        if mutation::on(Mutation::SuspicionMovesSessions) && it.detector.health() == Health::Suspect
+        {
+            return true;
+        }
         let refused = matches!(
             verdict(&view(it), self.identity, self.floor),
             Verdict::Stale | Verdict::OtherCluster

@@ -1,7 +1,7 @@
 //! The picture in virtual time: no server, no thread, no clock.
 
 use super::*;
-use crate::cluster::LedgerAccess;
+use crate::cluster::{Confirmed, LedgerAccess};
 use crate::config::OnPrimaryLoss;
 use crate::error::ServerError;
 
@@ -179,6 +179,23 @@ fn a_server_that_is_silent_for_the_failover_timeout_is_given_up() {
     // Should it answer after all, new sessions may use it.
     world.then(|p, now| p.handle_answer(now, 0));
     assert_eq!(world.picture.pick(&world.want()), Some(0));
+}
+
+/// With `commit_ack=backup` a commit was acknowledged, and `ProtectionLost` told, as if no backup were
+/// up, once the standby had been silent for the failover timeout: nobody knew that it was down, and
+/// docs/guarantees.md says that a silent one is waited for. Found by the simulation.
+#[test]
+fn a_backup_that_is_silent_is_not_known_to_be_down() {
+    let mut world = World::new(2);
+    world.says(0, 1, false);
+    world.says(1, 1, true);
+    let deadline = world.now + Duration::from_secs(600);
+    let word = |world: &World| world.picture.backup_word(world.now, 0, deadline);
+    world.misses(1, 61);
+    assert_eq!(world.picture.standby(), None, "it was given up");
+    assert!(word(&world).is_none(), "{:?}", word(&world));
+    world.dies(1);
+    assert!(matches!(word(&world), Some(Ok(Confirmed::NoBackup))));
 }
 
 #[test]
