@@ -106,11 +106,11 @@ def _verdict(page: Page) -> str:
 
 
 def _table(page: Page) -> str:
-    lost_unreported = page.facts["mode"] != "sync"
+    may_lose = page.facts["mode"] != "sync"
     head = (
         '<tr><th rowspan="2">client<th rowspan="2">payments<th rowspan="2">told committed'
         '<th rowspan="2">errors seen<th rowspan="2">disk full<th rowspan="2">lost'
-        + ('<th rowspan="2">of these unreported' if lost_unreported else "")
+        + ('<th rowspan="2">of these unreported' if may_lose else "")
         + '<th rowspan="2">there twice<th rowspan="2">unknown<th rowspan="2">not told'
         '<th rowspan="2">divergences<th colspan="3" class="group">pause, ms'
         '<th colspan="3" class="group">beyond the cluster&rsquo;s, ms</tr>'
@@ -125,8 +125,9 @@ def _table(page: Page) -> str:
             f"{face.told_committed:,}",
             _count(face.errors - face.errors_disk_full),
             f"{face.errors_disk_full:,}",
-            _count(face.lost),
-            *([_count(face.lost_unreported)] if lost_unreported else []),
+            # With asynchronous replication a promotion may lose commits, and they must be named.
+            f"{face.lost:,}" if may_lose else _count(face.lost),
+            *([_count(face.lost_unreported)] if may_lose else []),
             _count(face.duplicated),
             _count(face.told_unknown),
             f"{face.told_nothing:,}",
