@@ -29,13 +29,21 @@ mod present {
         on(Mutation::SealNeverRaises)
     }
 
-    /// The first seed that notices the fault, and what it says.
-    fn noticed(mutation: Mutation, seeds: u64) -> Option<(u64, String)> {
-        switch_on(Some(mutation));
-        let found = (0..seeds)
-            .find_map(|seed| run::once(&Plan::of(seed), false).0.err().map(|it| (seed, it)));
+    /// What a seed says with the fault, or without any.
+    fn complaint(mutation: Option<Mutation>, seed: u64) -> Option<String> {
+        switch_on(mutation);
+        let complaint = run::once(&Plan::of(seed), false).0.err();
         switch_on(None);
-        found
+        complaint
+    }
+
+    /// The first seed that notices the fault, and what it says. One that fails without it as well has
+    /// noticed something else.
+    fn noticed(mutation: Mutation, seeds: u64) -> Option<(u64, String)> {
+        (0..seeds).find_map(|seed| {
+            let found = complaint(Some(mutation), seed)?;
+            complaint(None, seed).is_none().then_some((seed, found))
+        })
     }
 
     #[test]

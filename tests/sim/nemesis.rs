@@ -266,7 +266,9 @@ impl Run {
             let up = standbys.iter().copied().filter(|it| self.world.servers[*it].alive);
             up.min_by_key(most).or(best)
         };
-        match chosen {
+        // What followed a lost primary may have lagged behind what that one had acknowledged.
+        let lacks = |it: &usize| self.world.servers[*it].wal.len() < self.world.acknowledged;
+        match chosen.filter(|it| !(self.world.sync && lacks(it))) {
             Some(heir) => {
                 self.restart(heir);
                 self.world.promote(heir);

@@ -49,6 +49,7 @@ impl World {
 
     /// Ends the waits of commits that a standby has: any one of them will do.
     fn confirm(&mut self, end: usize) {
+        self.acknowledged = self.acknowledged.max(end);
         let server = self.primary;
         let done: Vec<(usize, usize)> =
             self.servers[server].unconfirmed.iter().copied().filter(|(at, _)| *at <= end).collect();

@@ -96,6 +96,8 @@ pub struct World {
     pub backends: Vec<Backend>,
     pub primary: usize,
     pub standbys: Vec<usize>,
+    /// So much of the log some standby had, when it was the primary's.
+    pub acknowledged: usize,
     /// Each server that there ever was has an address of its own.
     pub own_addresses: bool,
     /// The time since the run began, in microseconds.
@@ -145,6 +147,7 @@ impl World {
             backends: Vec::new(),
             primary: 0,
             standbys,
+            acknowledged: 0,
             own_addresses: addresses.is_none(),
             now: 0,
             sync,
