@@ -77,7 +77,7 @@ impl Run {
         let big = rng.below(9);
         let count = *rng.pick(&[1, 1, 2, 3]);
         let profile = Profile::new(plan.rng(For::Profile));
-        let addresses = rng.chance(75).then(|| 2 + rng.below(2));
+        let addresses = rng.chance(40).then(|| 2 + rng.below(2));
         let mut world = World::new(plan.rng(For::Order), profile, sync, big, addresses);
         world.trace = traced.then(Vec::new);
         world.note(|| {
