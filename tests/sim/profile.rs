@@ -25,10 +25,12 @@ pub struct Profile {
     /// How often each of the first of [`FAULTS`](crate::figures::FAULTS) is, relative to the others; where
     /// the detector is in the loop, `nemesis` has its own.
     pub faults: [usize; 6],
+    /// In a thousand rounds, so that there are faults at the end of a run as well, behind whatever the
+    /// applications have done by then.
     pub fault: usize,
-    /// In each round in which a commit is on its way.
+    /// Of a hundred rounds in which a commit is on its way.
     pub fault_at_commit: usize,
-    /// In each round in which a transaction is open.
+    /// Of a hundred rounds in which a transaction is open.
     pub fault_in_transaction: usize,
 
     /// A backend whose link is lost does not end when it is told to, and how often it gets on.
@@ -81,7 +83,7 @@ impl Profile {
             keys: *rng.pick(&[1, 3, 3]),
             faults_max,
             faults,
-            fault: *rng.pick(&[1, 3, 8]),
+            fault: *rng.pick(&[2, 5, 20, 80]),
             fault_at_commit: *rng.pick(&[0, 0, 5, 20]),
             fault_in_transaction: *rng.pick(&[0, 0, 2, 5]),
             stubborn: *rng.pick(&[0, 30, 30, 100]),
@@ -115,7 +117,7 @@ impl Profile {
     /// Servers crash with commits that no standby has, are up again, and then are replaced.
     fn return_to_the_same_server(&mut self, rng: &mut Rng) {
         self.replication = *rng.pick(&[2, 5]);
-        self.fault = 8;
+        self.fault = 20;
         self.fault_at_commit = 20;
         self.faults_max = self.faults_max.max(12);
         self.faults = [1, 2, 2, 2, 0, 0];

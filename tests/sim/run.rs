@@ -227,7 +227,7 @@ impl Run {
         let Profile { fault, fault_at_commit, fault_in_transaction, .. } = self.world.profile;
         let at_commit = fault_at_commit > 0 && self.client.session.commit_in_flight();
         let in_transaction = fault_in_transaction > 0 && self.client.app.tx.is_some();
-        self.world.rng.chance(fault)
+        self.world.rng.below(1000) < fault
             || (at_commit && self.world.rng.chance(fault_at_commit))
             || (in_transaction && self.world.rng.chance(fault_in_transaction))
     }
