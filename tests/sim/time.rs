@@ -148,10 +148,23 @@ impl Run {
     fn somebody_may_act(&mut self) -> bool {
         let links: Vec<usize> = self.clients().filter_map(Client::backend).collect();
         links.into_iter().for_each(|id| self.stamp(id));
-        if self.clients().any(|client| self.may_act(client)) {
+        if self.clients().any(|client| self.may_act(client)) || self.is_in_the_way() {
             return true;
         }
         self.standby_that_receives().is_some_and(|standby| self.world.lag(standby) > 0)
+    }
+
+    /// Somebody waits for what a backend holds whose client is gone, and which can come to its end.
+    fn is_in_the_way(&self) -> bool {
+        self.world.backends.iter().any(|waiting| match waiting.wait {
+            Wait::Lock(holder) if waiting.alive => {
+                let backend = &self.world.backends[holder];
+                let arrived = backend.inflight.is_empty() || backend.up.arrived(self.world.now) > 0;
+                let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
+                self.is_zombie(holder) && backend.eof && arrived && free
+            }
+            _ => false,
+        })
     }
 
     fn may_act(&self, client: &Client) -> bool {

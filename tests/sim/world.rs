@@ -64,6 +64,8 @@ pub struct Server {
     pub sequence: i64,
     /// Commits that wait for the standby: the position behind them.
     pub unconfirmed: Vec<(usize, usize)>,
+    /// Of a primary: up to here a standby had its transactions, so that somebody may have been told of them.
+    pub acknowledged: usize,
 }
 
 impl Default for Server {
@@ -80,6 +82,7 @@ impl Default for Server {
             state: Rc::default(),
             sequence: 0,
             unconfirmed: Vec::new(),
+            acknowledged: 0,
         }
     }
 }
