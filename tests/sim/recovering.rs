@@ -18,6 +18,7 @@ use crate::backend::{Wait, message};
 use crate::disk::{CLUSTER, Disk};
 use crate::figures::Fault;
 use crate::files::Files;
+use crate::ledger::REFUSALS;
 use crate::monitor::us;
 use crate::net::Way;
 use crate::replication::OURS;
@@ -339,6 +340,11 @@ impl Run {
                         Err(error) if is_passing(&error) => {
                             self.world.note(|| format!("{error}: it is asked again"));
                             return self.ask_again(asking, id);
+                        }
+                        // As where nobody answers in time.
+                        Err(error) if REFUSALS.contains(&error.sqlstate()) => {
+                            asking.link = Some(link);
+                            return self.give_up(asking, &error, true);
                         }
                         Err(error) => return Err(format!("the ledger cannot be asked: {error}")),
                     }

@@ -160,16 +160,17 @@ impl Run {
         self.standby_that_receives().is_some_and(|standby| self.world.lag(standby) > 0)
     }
 
-    /// Somebody waits for what a backend holds whose client is gone, and which can come to its end.
+    /// Somebody waits for what a backend holds whose client is gone, or all wait for its end; and it can come
+    /// to that without waiting.
     fn is_in_the_way(&self) -> bool {
-        self.world.backends.iter().any(|waiting| match waiting.wait {
-            Wait::Lock(holder) if waiting.alive => {
-                let backend = &self.world.backends[holder];
-                let arrived = backend.inflight.is_empty() || backend.up.arrived(self.world.now) > 0;
-                let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
-                self.is_zombie(holder) && backend.eof && arrived && free
-            }
-            _ => false,
+        let waits = |id: usize| {
+            let mut waiting = self.world.backends.iter().filter(|it| it.alive);
+            self.ends || waiting.any(|it| it.wait == Wait::Lock(id))
+        };
+        self.world.backends.iter().any(|backend| {
+            let arrived = backend.inflight.is_empty() || backend.up.arrived(self.world.now) > 0;
+            let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
+            backend.alive && backend.eof && arrived && free && waits(backend.id)
         })
     }
 
@@ -271,6 +272,8 @@ impl Run {
             self.pass_time(if rested > 0 { 0 } else { barren })?;
         }
         let stuck = self.clients().map(|it| (it.number, it.link, &it.requests)).collect::<Vec<_>>();
-        Err(format!("it does not come to rest: {stuck:?}"))
+        let left = self.world.backends.iter().filter(|it| self.is_zombie(it.id));
+        let left: Vec<_> = left.map(|it| (it.id, &it.wait, &it.input, it.inflight.len())).collect();
+        Err(format!("it does not come to rest: {stuck:?}, {left:?}"))
     }
 }
