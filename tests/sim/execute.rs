@@ -36,7 +36,7 @@ impl World {
         }
         let waits = self.backends[me].wait != Wait::Nothing;
         if !waits && self.rng.below(1000) < self.profile.errors {
-            return Err(Exec::Error(*self.rng.pick(&MISHAPS)));
+            return Err(Exec::Error(self.rng.pick(&MISHAPS)));
         }
         match stmt {
             Stmt::InsertT(id) => {

@@ -399,7 +399,8 @@ impl Run {
         };
         asking.link = server.map(|backend| {
             let server = self.world.backends[backend].server;
-            self.world.note(|| format!("the ledger is asked on server {server}, backend {backend}"));
+            self.world
+                .note(|| format!("the ledger is asked on server {server}, backend {backend}"));
             let inquiry = Inquiry::new(CLUSTER, &asking.survey.wanted());
             Link { backend, inquiry, kind: None, input: BytesMut::new(), reply: Reply::default() }
         });
@@ -463,15 +464,12 @@ impl Run {
         }
         // What was the primary once may be all that can be reached.
         let floor = asking.survey.timeline_floor();
-        // A timeline that the disk has not kept is not known.
-        let disk = self.client.files.as_ref().and_then(|files| files.disk.as_ref());
-        let knows = disk.is_some_and(|disk| !disk.failed);
         let may_be_asked = |old: &usize| {
             let old = &self.world.servers[*old];
             old.alive && !old.in_recovery && old.system == OURS && old.timeline >= floor
         };
         let old = (0..primary).rev().find(may_be_asked);
-        let old = old.filter(|_| knows && self.world.rng.chance(50));
+        let old = old.filter(|_| self.world.rng.chance(50));
         (true, Some(old.unwrap_or(primary)))
     }
 }

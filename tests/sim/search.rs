@@ -124,8 +124,7 @@ impl Run {
         monitor.picture.waiting += 1;
         self.client.waits.seeks_since.get_or_insert(now);
         self.next_due = now;
-        let (asked, stage, changes) =
-            (monitor.origin.at(now), Stage::Retry(now), monitor.changes);
+        let (asked, stage, changes) = (monitor.origin.at(now), Stage::Retry(now), monitor.changes);
         self.client.search = Some(Search { want, asked, began: now, stage, changes });
     }
 
