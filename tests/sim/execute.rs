@@ -36,7 +36,8 @@ impl World {
         }
         let waits = self.backends[me].wait != Wait::Nothing;
         if !waits && self.rng.below(1000) < self.profile.errors {
-            return Err(Exec::Error(self.rng.pick(&MISHAPS)));
+            let code = *self.rng.pick(&MISHAPS);
+            return Err(Exec::Error(code));
         }
         match stmt {
             Stmt::InsertT(id) => {

@@ -27,7 +27,8 @@ impl World {
     pub fn execute_internal(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Done {
         let fresh = self.backends[me].wait == Wait::Nothing;
         if fresh && self.rng.below(1000) < self.profile.ledger_errors {
-            return Err(Exec::Error(self.rng.pick(&REFUSALS)));
+            let code = *self.rng.pick(&REFUSALS);
+            return Err(Exec::Error(code));
         }
         match stmt {
             Stmt::SealTable => {
