@@ -53,8 +53,9 @@ pub(super) struct Reapply {
     /// In the order of their commits.
     kept: VecDeque<Kept>,
     kept_bytes: usize,
-    /// The newest one that there was no room for.
-    dropped: Option<Seal>,
+    /// In each row of the ledger the newest that is not kept: the backup had it, there was no room for it,
+    /// or it cannot be run again. Should one of these be lost after all, it is told.
+    not_kept: Vec<Seal>,
     /// Lost, and to be run again.
     lost: VecDeque<Kept>,
     running: Option<Running>,
@@ -80,7 +81,7 @@ impl Session {
         }
         let Transaction::Open(open) = &self.transaction else { return };
         if open.unprotected.is_some() {
-            self.reapply.dropped = Some(seal);
+            self.do_not_keep(seal);
             return;
         }
         let begin = open.begin.clone();
@@ -99,7 +100,7 @@ impl Session {
         }
         let front = &self.units[self.front];
         if front.unprotected.is_some() {
-            self.reapply.dropped = Some(seal);
+            self.do_not_keep(seal);
             return;
         }
         // It is run again inside a transaction, so that it can be compared before it commits.
@@ -129,16 +130,30 @@ impl Session {
         while self.reapply.kept_bytes > self.options.journal_bytes_max {
             let Some(oldest) = self.reapply.kept.pop_front() else { break };
             self.reapply.kept_bytes -= oldest.journal.len();
-            self.reapply.dropped = Some(oldest.seal);
+            self.do_not_keep(oldest.seal);
         }
     }
 
-    /// The backup has everything of this row of the ledger up to `number`.
+    fn do_not_keep(&mut self, seal: Seal) {
+        let not_kept = &mut self.reapply.not_kept;
+        if let Some(known) = not_kept.iter_mut().find(|known| known.row == seal.row) {
+            known.number = known.number.max(seal.number);
+            return;
+        }
+        // Nothing is told of older rows.
+        not_kept.retain(|known| self.seals.rows().any(|row| row == known.row));
+        not_kept.push(seal);
+    }
+
+    /// The backup has everything of this row of the ledger up to `number`. Whoever takes over may be another
+    /// one, which has less.
     pub fn handle_backup_has(&mut self, row: Uuid, number: u64) {
         let has = |kept: &Kept| kept.seal.row == row && kept.seal.number <= number;
         let Some(last) = self.reapply.kept.iter().rposition(has) else { return };
-        for kept in self.reapply.kept.drain(..=last) {
+        let rest = self.reapply.kept.split_off(last + 1);
+        for kept in std::mem::replace(&mut self.reapply.kept, rest) {
             self.reapply.kept_bytes -= kept.journal.len();
+            self.do_not_keep(kept.seal);
         }
     }
 
@@ -157,10 +172,12 @@ impl Session {
             return;
         }
         for lost in lost {
-            let dropped = self.reapply.dropped.filter(|seal| seal.row == lost.row);
-            let kept_from = dropped.map_or(lost.from, |seal| seal.number + 1);
-            if kept_from > lost.from {
-                let to = lost.to.min(kept_from - 1);
+            let mut not_kept = self.reapply.not_kept.iter_mut();
+            let newest = not_kept.find(|seal| seal.row == lost.row && seal.number >= lost.from);
+            if let Some(newest) = newest {
+                let to = lost.to.min(newest.number);
+                // It is not told again.
+                newest.number = lost.from - 1;
                 self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to });
             }
         }

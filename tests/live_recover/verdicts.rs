@@ -177,7 +177,7 @@ fn another_cluster_is_not_believed() {
 
 /// A session had failed over before its process died, and after the restart only the deposed primary could
 /// be reached. It was asked, its ledger fenced, and "not committed" said of what the promoted
-/// server may have committed. Found by the simulation.
+/// server may have committed. Found by reading, while recovery was modelled for the simulation.
 #[test]
 fn a_server_of_an_older_timeline_is_not_asked() {
     let mut past = Past::new();

@@ -273,9 +273,11 @@ impl App {
             Some(error) => {
                 tx.failed = true;
                 tx.gone.extend(&request.ids);
-                if request.sql.contains("; SAVEPOINT") || request.sql.starts_with("SAVEPOINT") {
+                let parts = || request.sql.split("; ");
+                if parts().count() > 1 && parts().any(controls_savepoints) {
                     // What a string has done up to a savepoint of its own stands if that is rolled
-                    // back to, and so does what an older one of that name had been made for.
+                    // back to, and so does what an older one of that name had been made for; and which
+                    // that is depends on how many of its own it has released.
                     self.settings_unknown = true;
                     tx.unsure = true;
                 }
@@ -468,6 +470,10 @@ impl App {
         };
         Some(records.iter().any(|record| covered(record.sealed)))
     }
+}
+
+fn controls_savepoints(sql: &str) -> bool {
+    ["SAVEPOINT", "RELEASE", "ROLLBACK TO"].iter().any(|word| sql.starts_with(word))
 }
 
 /// What the application has seen must be what the committed attempt has returned.

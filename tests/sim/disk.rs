@@ -26,8 +26,6 @@ pub struct Disk {
     /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
     /// journal says may be too little.
     pub forgets: bool,
-    /// Something was to go wrong with it at some time.
-    pub failed: bool,
     number: usize,
 }
 
@@ -67,7 +65,6 @@ impl Disk {
             keeper: None,
             crashes_left,
             forgets: false,
-            failed: false,
             number,
         };
         disk.open();
@@ -111,8 +108,6 @@ impl Disk {
             2 => plan.space = Some(20_000 + self.rng.below(40_000)),
             _ => {}
         }
-        let Plan { fail_sync, fail_write, space, .. } = plan;
-        self.failed |= fail_sync.is_some() || fail_write.is_some() || space.is_some();
         self.dir.plan(plan);
     }
 

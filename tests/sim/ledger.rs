@@ -12,7 +12,7 @@ type Done = Result<Exec, Exec>;
 
 /// What a server may refuse for reasons that pass: its disk is full, it is out of memory, or somebody
 /// has cancelled what it was at.
-const REFUSALS: [&str; 3] = ["53100", "53200", "57014"];
+pub const REFUSALS: [&str; 3] = ["53100", "53200", "57014"];
 
 fn uuid(params: &[Vec<u8>], index: usize) -> Result<Uuid, Exec> {
     params.get(index).and_then(|p| Uuid::from_slice(p).ok()).ok_or(Exec::Error("22P03"))
@@ -25,7 +25,7 @@ fn int8(params: &[Vec<u8>], index: usize) -> Result<i64, Exec> {
 
 impl World {
     pub fn execute_internal(&mut self, me: usize, stmt: &Stmt, params: &[Vec<u8>]) -> Done {
-        let fresh = self.backends[me].wait == Wait::Nothing && !matches!(stmt, Stmt::Ask(_));
+        let fresh = self.backends[me].wait == Wait::Nothing;
         if fresh && self.rng.below(1000) < self.profile.ledger_errors {
             return Err(Exec::Error(self.rng.pick::<&str>(&REFUSALS)));
         }

@@ -131,6 +131,11 @@ impl Monitor {
         }
     }
 
+    /// That of another process with the same configuration, which knows nothing yet.
+    pub fn anew(&self) -> Self {
+        Self::new(self.timing.clone(), self.told.len(), self.access, self.origin)
+    }
+
     pub fn dial_limit(&self) -> u64 {
         us(self.timing.poll_timeout) * 5
     }

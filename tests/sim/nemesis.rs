@@ -223,7 +223,7 @@ impl Run {
                 Deed::Promote => self.promote(),
                 Deed::Cascade => {
                     let primary = self.world.primary;
-                    if self.world.servers[primary].alive && !self.world.standbys.is_empty() {
+                    if self.world.servers[primary].alive && self.heir().is_some() {
                         self.world.crash(primary, None);
                         self.promote();
                     }
@@ -254,21 +254,28 @@ impl Run {
         }
     }
 
+    /// The standby that has most; with synchronous replication only if that is all that was acknowledged: one
+    /// that lags behind a primary that has just been promoted itself need not.
+    fn heir(&self) -> Option<usize> {
+        let has = |it: &usize| self.world.servers[*it].wal.len();
+        let best = self.world.standbys.iter().copied().max_by_key(has)?;
+        let acknowledged = self.world.servers[self.world.primary].acknowledged;
+        (!self.world.sync || has(&best) >= acknowledged).then_some(best)
+    }
+
     /// The operator promotes: with synchronous replication the standby that has all that was
-    /// acknowledged, otherwise any.
+    /// acknowledged, otherwise any; if there is none, the primary is started again.
     fn promote(&mut self) {
         let standbys = self.world.standbys.clone();
         let most = |it: &usize| self.world.servers[*it].wal.len();
-        let best = standbys.iter().copied().max_by_key(most);
+        let best = self.heir();
         let chosen = if self.world.sync || self.world.rng.chance(50) {
             best
         } else {
             let up = standbys.iter().copied().filter(|it| self.world.servers[*it].alive);
             up.min_by_key(most).or(best)
         };
-        // What followed a lost primary may have lagged behind what that one had acknowledged.
-        let lacks = |it: &usize| self.world.servers[*it].wal.len() < self.world.acknowledged;
-        match chosen.filter(|it| !(self.world.sync && lacks(it))) {
+        match chosen {
             Some(heir) => {
                 self.restart(heir);
                 self.world.promote(heir);
@@ -336,6 +343,9 @@ impl Run {
         }
         let Some(succession) = self.monitors[0].picture.succession(at) else { return Ok(()) };
         let heir = self.net.addresses[succession.heir].server;
+        if self.heir().is_none() {
+            return Ok(());
+        }
         if self.world.standbys.contains(&heir) {
             let has = |server: &usize| self.world.servers[*server].wal.len();
             if self.world.standbys.iter().map(has).max() > Some(has(&heir)) {

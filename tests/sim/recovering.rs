@@ -2,10 +2,13 @@
 //! by the real code, asks the ledger, and goes on with a new session. It may die as well.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use segue::RecoveredTransaction;
 use segue::client::parts::{Answers, Asks, Inquiry, Reply, Survey, is_passing};
+use segue::cluster::Want;
+use segue::cluster::seeking::Seeking;
 use segue::error::{Error, ErrorKind};
 use segue::session::{LedgerAccess, Session};
 use uuid::Uuid;
@@ -15,9 +18,12 @@ use crate::backend::{Wait, message};
 use crate::disk::{CLUSTER, Disk};
 use crate::figures::Fault;
 use crate::files::Files;
+use crate::ledger::REFUSALS;
+use crate::monitor::us;
 use crate::net::Way;
 use crate::replication::OURS;
 use crate::run::{Result, Run};
+use crate::search::{Found, Waits};
 
 /// How far the new process has come.
 pub enum Recovery {
@@ -36,6 +42,8 @@ pub struct Again(bool);
 
 pub struct Asking {
     survey: Survey,
+    /// What server is asked for, and until when, where the picture of the cluster chooses it.
+    want: Option<Want>,
     /// A backend, and what it is asked.
     link: Option<Link>,
     /// What it has said, if the backup has to have that before anything is told.
@@ -58,21 +66,28 @@ impl Recovery {
             _ => None,
         }
     }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Asking(asking) => asking.want.as_ref().map(|want| want.deadline),
+            _ => None,
+        }
+    }
 }
 
 impl Run {
     /// Whether this client's process may die now; it does so by a generator of its own.
     pub fn crash_is_due(&mut self) -> bool {
-        // Together with the real choice of a server some seeds fail, and it is open why.
-        if self.is_watched() && std::env::var_os("SEGUE_SIM_CRASHES").is_none() {
-            return false;
-        }
-        let files = self.client.files.as_mut().and_then(|files| files.disk.as_mut());
-        let likely = match (&self.client.recovery, self.client.highest_timeline) {
-            (None, 0 | 1) => 10,
-            // Whatever happens once a session has failed over is worth looking at.
-            _ => 40,
+        let client = &mut self.client;
+        let in_flight = match &client.recovery {
+            Some(_) => 40,
+            None if client.session.commit_in_flight() => 30,
+            None if client.app.tx.is_some() || !client.requests.is_empty() => 8,
+            None => 1,
         };
+        // Whatever happens once a session has failed over is worth looking at.
+        let likely = if client.highest_timeline > 1 { 3 * in_flight } else { in_flight };
+        let files = client.files.as_mut().and_then(|files| files.disk.as_mut());
         files.is_some_and(|disk| disk.crashes_left > 0 && disk.rng.below(1000) < likely)
     }
 
@@ -93,8 +108,11 @@ impl Run {
             None => self.die_at_work(),
             Some(recovery) => {
                 self.figures.crashes_of_recoveries += 1;
-                self.hang_up(recovery.backend());
+                if let Some(id) = recovery.backend() {
+                    self.hang_up(id);
+                }
                 drop(recovery);
+                self.forget_waits();
                 self.die(|_| {});
             }
         }
@@ -146,10 +164,9 @@ impl Run {
         self.client.recovery = Some(Recovery::Opening);
     }
 
-    fn hang_up(&mut self, backend: Option<usize>) {
-        if let Some(id) = backend {
-            self.leave_backend(id);
-        }
+    fn hang_up(&mut self, id: usize) {
+        self.left(self.address_of(id));
+        self.leave_backend(id);
     }
 
     /// Nobody listens to it any more; what was under way to it may arrive yet.
@@ -191,8 +208,19 @@ impl Run {
             let found = survey.conclude(Ok(&Answers::default()));
             return self.told(found, Some(server), Again(false));
         }
+        let want = self.is_watched().then(|| {
+            self.client.waits.seeks_since = Some(self.world.now);
+            let monitor = &self.monitors[self.client.monitor];
+            Want {
+                session: self.client.number as u64,
+                timeline_floor: survey.timeline_floor(),
+                writes: true,
+                lost: None,
+                deadline: monitor.origin.at(self.world.now + us(monitor.timing.timeout)),
+            }
+        });
         self.client.recovery =
-            Some(Recovery::Asking(Box::new(Asking { survey, link: None, answers: None })));
+            Some(Recovery::Asking(Box::new(Asking { survey, want, link: None, answers: None })));
         Ok(())
     }
 
@@ -241,36 +269,35 @@ impl Run {
             disk.attend();
             disk.goes_wrong();
         }
+        (self.client.seeking, self.client.waits) = (Seeking::default(), Waits::default());
         self.world.note(|| "a new session begins".into());
     }
 
     fn ask(&mut self, mut asking: Asking) -> Result<bool> {
-        let Some(mut link) = asking.link.take() else {
-            let (done, link) = self.find_asked(&asking);
-            if done && link.is_none() && self.client.access == LedgerAccess::None {
-                let error = Error::new(ErrorKind::Ledger, "the model has no ledger");
-                return self.give_up(asking, &error, false);
-            }
-            // As when no server is found in time; it is asked once more later.
-            if link.is_none() && self.faults_left > 0 && self.world.rng.chance(3) {
-                let error = Error::new(ErrorKind::FailoverTimeout, "no server");
-                return self.give_up(asking, &error, true);
-            }
-            asking.link = link;
-            self.client.recovery = Some(Recovery::Asking(Box::new(asking)));
-            return Ok(done);
-        };
+        if self.client.access == LedgerAccess::None {
+            let error = Error::new(ErrorKind::Ledger, "the model has no ledger");
+            return self.give_up(asking, &error, false);
+        }
+        if asking.link.is_some() && self.is_late(&asking) {
+            let error = Error::new(ErrorKind::FailoverTimeout, "no answer in time");
+            return self.give_up(asking, &error, true);
+        }
+        let Some(mut link) = asking.link.take() else { return self.ask_somebody(asking) };
         let id = link.backend;
         // Where answers take their time there are more rounds to be lost in.
         let rarely = if self.is_watched() { 3000 } else { 300 };
-        let deposed = self.world.backends[id].server != self.world.primary;
-        let lost = !self.world.backends[id].alive && self.world.backends[id].wire.is_empty();
-        if lost || (deposed && self.world.rng.chance(20)) || self.world.rng.below(rarely) == 0 {
+        let lost = match self.is_watched() {
+            true => self.is_gone(id),
+            false => {
+                let backend = &self.world.backends[id];
+                let deposed = backend.server != self.world.primary;
+                (!backend.alive && backend.wire.is_empty())
+                    || (deposed && self.world.rng.chance(20))
+            }
+        };
+        if lost || self.world.rng.below(rarely) == 0 {
             self.world.note(|| format!("the link to backend {id} is lost, and the ledger unasked"));
-            self.leave_backend(id);
-            asking.answers = None;
-            self.client.recovery = Some(Recovery::Asking(Box::new(asking)));
-            return Ok(true);
+            return self.ask_again(asking, id);
         }
         if let Some(answers) = asking.answers.take() {
             return self.await_backup(asking, link, answers);
@@ -312,9 +339,12 @@ impl Run {
                         Ok(()) => {}
                         Err(error) if is_passing(&error) => {
                             self.world.note(|| format!("{error}: it is asked again"));
-                            self.leave_backend(id);
-                            self.client.recovery = Some(Recovery::Asking(Box::new(asking)));
-                            return Ok(true);
+                            return self.ask_again(asking, id);
+                        }
+                        // As where nobody answers in time.
+                        Err(error) if REFUSALS.contains(&error.sqlstate()) => {
+                            asking.link = Some(link);
+                            return self.give_up(asking, &error, true);
                         }
                         Err(error) => return Err(format!("the ledger cannot be asked: {error}")),
                     }
@@ -327,7 +357,63 @@ impl Run {
         Ok(moved)
     }
 
-    fn give_up(&mut self, asking: Asking, error: &Error, again: bool) -> Result<bool> {
+    fn is_late(&self, asking: &Asking) -> bool {
+        let now = self.monitors.first().map(|monitor| monitor.origin.at(self.world.now));
+        asking.want.as_ref().is_some_and(|want| now >= Some(want.deadline))
+    }
+
+    fn ask_again(&mut self, mut asking: Asking, id: usize) -> Result<bool> {
+        self.hang_up(id);
+        (asking.link, asking.answers) = (None, None);
+        self.client.recovery = Some(Recovery::Asking(Box::new(asking)));
+        Ok(true)
+    }
+
+    /// There is no link, and one is looked for: by the real choice, or by chance.
+    fn ask_somebody(&mut self, mut asking: Asking) -> Result<bool> {
+        let (done, server) = match &mut asking.want {
+            None => {
+                // As when no server is found in time; it is asked once more later.
+                if self.faults_left > 0 && self.world.rng.chance(3) {
+                    let error = Error::new(ErrorKind::FailoverTimeout, "no server");
+                    return self.give_up(asking, &error, true);
+                }
+                let (done, server) = self.find_asked(&asking);
+                (done, server.map(|server| self.world.open_backend(server)))
+            }
+            Some(want) => {
+                if self.client.search.is_none() {
+                    self.begin_search(want.clone());
+                }
+                match self.search_on()? {
+                    Found::Nothing => (false, None),
+                    Found::InVain(error) => return self.give_up(asking, &error, true),
+                    Found::Link { address, backend, timeline } => {
+                        want.lost = Some(address);
+                        want.timeline_floor = want.timeline_floor.max(timeline);
+                        self.register(address, backend, timeline)?;
+                        (true, Some(backend))
+                    }
+                }
+            }
+        };
+        asking.link = server.map(|backend| {
+            let server = self.world.backends[backend].server;
+            self.world
+                .note(|| format!("the ledger is asked on server {server}, backend {backend}"));
+            let inquiry = Inquiry::new(CLUSTER, &asking.survey.wanted());
+            Link { backend, inquiry, kind: None, input: BytesMut::new(), reply: Reply::default() }
+        });
+        self.client.recovery = Some(Recovery::Asking(Box::new(asking)));
+        self.wake();
+        Ok(done)
+    }
+
+    fn give_up(&mut self, mut asking: Asking, error: &Error, again: bool) -> Result<bool> {
+        if let Some(link) = asking.link.take() {
+            self.hang_up(link.backend);
+        }
+        self.client.waits.seeks_since = None;
         self.world.note(|| format!("the ledger cannot be asked: {error}"));
         let found = asking.survey.conclude(Err(error));
         self.told(found, None, Again(again))?;
@@ -336,7 +422,7 @@ impl Run {
 
     fn conclude(&mut self, asking: Asking, id: usize, answers: &Answers) -> Result<bool> {
         let server = self.world.backends[id].server;
-        self.leave_backend(id);
+        self.hang_up(id);
         let found = asking.survey.conclude(Ok(answers));
         self.told(found, Some(server), Again(false))?;
         Ok(true)
@@ -362,7 +448,7 @@ impl Run {
     }
 
     /// Looks for a server to ask; whether anything was done.
-    fn find_asked(&mut self, asking: &Asking) -> (bool, Option<Link>) {
+    fn find_asked(&mut self, asking: &Asking) -> (bool, Option<usize>) {
         let primary = self.world.primary;
         if self.promotes && (self.world.servers[primary].read_only || self.world.rng.chance(50)) {
             self.promotes = false;
@@ -371,34 +457,20 @@ impl Run {
         }
         if !self.world.servers[primary].alive {
             // In time, where there is one.
-            let restarts = !self.promotes && !self.is_watched();
-            if restarts {
+            if !self.promotes {
                 self.world.restart(primary);
             }
-            return (restarts, None);
-        }
-        if self.client.access == LedgerAccess::None {
-            return (true, None);
+            return (!self.promotes, None);
         }
         // What was the primary once may be all that can be reached.
-        let mut server = primary;
         let floor = asking.survey.timeline_floor();
-        // A timeline that the disk has not kept is not known.
-        let disk = self.client.files.as_ref().and_then(|files| files.disk.as_ref());
-        let knows = disk.is_some_and(|disk| !disk.failed);
         let may_be_asked = |old: &usize| {
             let old = &self.world.servers[*old];
             old.alive && !old.in_recovery && old.system == OURS && old.timeline >= floor
         };
         let old = (0..primary).rev().find(may_be_asked);
-        if let Some(old) = old.filter(|_| knows && self.world.rng.chance(50)) {
-            server = old;
-        }
-        let id = self.world.open_backend(server);
-        self.world.note(|| format!("the ledger is asked on server {server}, backend {id}"));
-        let inquiry = Inquiry::new(CLUSTER, &asking.survey.wanted());
-        let (input, reply) = (BytesMut::new(), Reply::default());
-        (true, Some(Link { backend: id, inquiry, kind: None, input, reply }))
+        let old = old.filter(|_| self.world.rng.chance(50));
+        (true, Some(old.unwrap_or(primary)))
     }
 }
 

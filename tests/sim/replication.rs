@@ -49,8 +49,8 @@ impl World {
 
     /// Ends the waits of commits that a standby has: any one of them will do.
     fn confirm(&mut self, end: usize) {
-        self.acknowledged = self.acknowledged.max(end);
         let server = self.primary;
+        self.servers[server].acknowledged = self.servers[server].acknowledged.max(end);
         let done: Vec<(usize, usize)> =
             self.servers[server].unconfirmed.iter().copied().filter(|(at, _)| *at <= end).collect();
         self.servers[server].unconfirmed.retain(|(at, _)| *at > end);
@@ -87,6 +87,7 @@ impl World {
         server.read_only = false;
         server.rebuild();
         let has = server.wal.len();
+        server.acknowledged = has;
         self.primary = new;
         self.standbys.retain(|standby| *standby != new);
         if self.own_addresses {

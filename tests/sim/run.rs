@@ -29,7 +29,7 @@ pub struct Run {
     /// The standby is going to take over.
     pub promotes: bool,
     /// All is answered, and nothing more is to go wrong.
-    ends: bool,
+    pub ends: bool,
     pub figures: Figures,
     pub net: Net,
     /// The processes' views of the cluster; none: the session's server is drawn.

@@ -30,6 +30,18 @@ pub struct Search {
     changes: u64,
 }
 
+/// What has come of one step of a search.
+pub enum Found {
+    Nothing,
+    /// A backend of the server at this address, on this timeline.
+    Link {
+        address: usize,
+        backend: usize,
+        timeline: u32,
+    },
+    InVain(Error),
+}
+
 enum Stage {
     Waiting,
     Dialling { ask: Ask, server: usize, limit: u64 },
@@ -82,27 +94,68 @@ impl Run {
         if self.client.search.is_none() && self.client.waits.idle_until > now {
             return Ok(false);
         }
-        let monitor = &mut self.monitors[self.client.monitor];
-        let at = monitor.origin.at(now);
-        let mut search = match self.client.search.take() {
-            Some(search) => search,
-            None => {
-                let number = self.client.number as u64;
-                let of_whom = (number, self.client.session.timeline_floor(), true);
-                let want = self.client.seeking.want(at, monitor.timing.timeout, of_whom);
-                if let Some(lost) = want.lost {
-                    monitor.picture.servers[lost].detector.handle_report();
-                }
-                monitor.picture.waiting += 1;
-                self.client.waits.seeks_since.get_or_insert(now);
-                self.next_due = now;
-                let (stage, changes) = (Stage::Retry(now), monitor.changes);
-                Search { want, asked: at, began: now, stage, changes }
+        if self.client.search.is_none() {
+            let monitor = &self.monitors[self.client.monitor];
+            let of_whom = (self.client.number as u64, self.client.session.timeline_floor(), true);
+            let at = monitor.origin.at(now);
+            let want = self.client.seeking.want(at, monitor.timing.timeout, of_whom);
+            self.begin_search(want);
+        }
+        match self.search_on()? {
+            Found::Nothing => Ok(false),
+            Found::InVain(error) => self.found_none(&error),
+            Found::Link { address, backend, timeline } => {
+                self.register(address, backend, timeline)?;
+                self.client.seeking.handle_taken();
+                self.give_link(self.world.backends[backend].server, backend, timeline)?;
+                self.wake();
+                Ok(true)
             }
-        };
-        if search.want.deadline <= at {
+        }
+    }
+
+    /// A session of this client's, or its recovery, asks for a link.
+    pub fn begin_search(&mut self, want: Want) {
+        let now = self.world.now;
+        let monitor = &mut self.monitors[self.client.monitor];
+        if let Some(lost) = want.lost {
+            monitor.picture.servers[lost].detector.handle_report();
+        }
+        monitor.picture.waiting += 1;
+        self.client.waits.seeks_since.get_or_insert(now);
+        self.next_due = now;
+        let (asked, stage, changes) = (monitor.origin.at(now), Stage::Retry(now), monitor.changes);
+        self.client.search = Some(Search { want, asked, began: now, stage, changes });
+    }
+
+    pub fn search_on(&mut self) -> Result<Found> {
+        let Some(mut search) = self.client.search.take() else { return Ok(Found::Nothing) };
+        let found = self.step_of_search(&mut search)?;
+        self.client.search = Some(search);
+        match found {
+            Found::Nothing => self.judge_search()?,
+            Found::InVain(ref error) => {
+                self.judge_end(error)?;
+                self.end_search();
+                self.client.waits.seeks_since = None;
+            }
+            Found::Link { .. } => self.end_search(),
+        }
+        Ok(found)
+    }
+
+    pub fn end_search(&mut self) {
+        if self.client.search.take().is_some() {
+            self.monitors[self.client.monitor].picture.waiting -= 1;
+        }
+    }
+
+    fn step_of_search(&mut self, search: &mut Search) -> Result<Found> {
+        let now = self.world.now;
+        let monitor = &mut self.monitors[self.client.monitor];
+        if search.want.deadline <= monitor.origin.at(now) {
             let error = monitor.picture.deadline_error(&search.want, search.asked);
-            return self.found_none(search.began, &error);
+            return Ok(Found::InVain(error));
         }
         match &mut search.stage {
             Stage::Waiting if search.changes == monitor.changes => {}
@@ -110,11 +163,12 @@ impl Run {
             Stage::Waiting | Stage::Retry(_) => {
                 search.changes = monitor.changes;
                 match monitor.picture.next(&search.want, search.asked) {
-                    Next::Refused(error) => return self.found_none(search.began, &error),
+                    Next::Refused(error) => return Ok(Found::InVain(error)),
                     Next::Wait => search.stage = Stage::Waiting,
                     Next::Take { server, warm } => {
-                        if warm && self.take_warm(&search, server)? {
-                            return Ok(true);
+                        let warm = if warm { self.take_warm(search, server)? } else { None };
+                        if let Some(found) = warm {
+                            return Ok(found);
                         }
                         let to = (server, Traffic::Sessions);
                         let ask = Ask::new(to, None, &self.net, &mut self.world.rng, now);
@@ -132,14 +186,14 @@ impl Run {
                     Some(Answer::Is(observed, to)) => {
                         let began = ask.began;
                         monitor.dialled(server, began, observed.clone(), &mut self.world)?;
-                        if self.take_dialled(&search, server, &observed, to)? {
-                            return Ok(true);
+                        if let Some(found) = self.take_dialled(search, server, &observed, to) {
+                            return Ok(found);
                         }
                         search.stage = Stage::Retry(now + RETRY);
                         None
                     }
                     Some(Answer::Fails(Failure::Refuses(error))) => {
-                        return self.found_none(search.began, &error);
+                        return Ok(Found::InVain(error));
                     }
                     Some(Answer::Fails(failure)) => Some(failure),
                     None if *limit <= now => Some(Failure::Silent("no connection".into())),
@@ -157,16 +211,14 @@ impl Run {
                 }
             }
         }
-        self.client.search = Some(search);
-        self.judge_search()?;
-        Ok(false)
+        Ok(Found::Nothing)
     }
 
-    fn take_warm(&mut self, search: &Search, address: usize) -> Result<bool> {
+    fn take_warm(&mut self, search: &Search, address: usize) -> Result<Option<Found>> {
         let now = self.world.now;
         loop {
             let monitor = &mut self.monitors[self.client.monitor];
-            let Some(backend) = monitor.pools[address].links.pop() else { return Ok(false) };
+            let Some(backend) = monitor.pools[address].links.pop() else { return Ok(None) };
             let it = &mut monitor.picture.servers[address];
             it.warm_links = it.warm_links.saturating_sub(1);
             if !self.world.backends[backend].alive {
@@ -186,8 +238,7 @@ impl Run {
             }
             self.world.note(|| format!("backend {backend} was warm, at {now}"));
             self.world.backends[backend].warm = false;
-            self.hand_over(address, backend, facts.timeline)?;
-            return Ok(true);
+            return Ok(Some(Found::Link { address, backend, timeline: facts.timeline }));
         }
     }
 
@@ -197,17 +248,17 @@ impl Run {
         address: usize,
         observed: &Observed,
         to: To,
-    ) -> Result<bool> {
+    ) -> Option<Found> {
         let picture = &self.monitors[self.client.monitor].picture;
         if to.is_dead(&self.world) || !picture.satisfies(address, &observed.facts, &search.want) {
-            return Ok(false);
+            return None;
         }
         let backend = self.world.open_backend(to.server);
-        self.hand_over(address, backend, observed.facts.timeline)?;
-        Ok(true)
+        Some(Found::Link { address, backend, timeline: observed.facts.timeline })
     }
 
-    fn hand_over(&mut self, address: usize, backend: usize, timeline: u32) -> Result {
+    /// The cluster is told who uses the link from now on.
+    pub fn register(&mut self, address: usize, backend: usize, timeline: u32) -> Result {
         let number = self.client.number as u64;
         let monitor = &mut self.monitors[self.client.monitor];
         let server = self.world.backends[backend].server;
@@ -220,30 +271,24 @@ impl Run {
                 monitor.newest
             ));
         }
-        monitor.picture.waiting -= 1;
         monitor.picture.handle_handover(address);
         monitor.registered.insert(number, address);
         let effects = monitor.picture.handle_register(number, address);
         monitor.apply(effects, &mut self.world)?;
-        self.client.seeking.handle_taken();
         self.client.waits.linked_at = self.world.now;
-        self.give_link(server, backend, timeline)?;
-        self.wake();
         Ok(())
     }
 
-    /// The search ends in vain.
-    fn found_none(&mut self, began: u64, error: &Error) -> Result<bool> {
+    /// The search ends in vain: whether it does so in time.
+    fn judge_end(&mut self, error: &Error) -> Result {
         let now = self.world.now;
-        let monitor = &mut self.monitors[self.client.monitor];
-        monitor.picture.waiting -= 1;
-        let timeout = us(monitor.timing.timeout);
-        let waits = &mut self.client.waits;
-        let since = waits.seeks_since.take().unwrap_or(now);
         self.world.note(|| format!("no link can be had: {error}"));
+        let Some(search) = &self.client.search else { return Ok(()) };
         if error.kind() == ErrorKind::FailoverTimeout {
             self.figures.timeouts += 1;
-            let due = (since + timeout).max(began);
+            let timeout = us(self.monitors[self.client.monitor].timing.timeout);
+            let since = self.client.waits.seeks_since.unwrap_or(now);
+            let due = (since + timeout).max(search.began);
             if now < since + timeout || now > due + SLACK {
                 return Err(format!(
                     "a session is told that its time is over {} us after it began to wait, of {timeout}",
@@ -251,9 +296,12 @@ impl Run {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn found_none(&mut self, error: &Error) -> Result<bool> {
         // The application waits a little before it tries again.
-        self.client.waits.idle_until = now + RETRY;
-        self.client.search = None;
+        self.client.waits.idle_until = self.world.now + RETRY;
         self.client.seeking.handle_none();
         self.client.app.no_link = true;
         self.client.session.handle_no_link(error);
@@ -293,11 +341,28 @@ impl Run {
 
     /// The client's process has died, and its monitor's account of it with it.
     pub fn forget_waits(&mut self) {
-        if self.client.search.take().is_some() {
-            self.monitors[self.client.monitor].picture.waiting -= 1;
-        }
+        self.end_search();
         self.client.seeking = Seeking::default();
         self.client.waits = Waits::default();
+        self.begin_picture();
+    }
+
+    /// The next process's picture of the cluster is empty, if the one before did not share it.
+    fn begin_picture(&mut self) {
+        let own = self.client.monitor;
+        let shared = self.others.iter().any(|other| other.monitor == own);
+        // Which of two clusters is its own it could not know.
+        let system = |address: &crate::net::Address| self.world.servers[address.server].system;
+        let all_ours = self.net.addresses.iter().all(|address| system(address) == OURS);
+        if !self.is_watched() || shared || !all_ours {
+            return;
+        }
+        let anew = self.monitors[own].anew();
+        let before = std::mem::replace(&mut self.monitors[own], anew);
+        for backend in before.pools.into_iter().flat_map(|pool| pool.links) {
+            self.world.end_backend(backend, None);
+        }
+        self.next_due = 0;
     }
 
     /// Tells those sessions that the monitors have woken.
@@ -306,7 +371,7 @@ impl Run {
             for session in std::mem::take(&mut self.monitors[index].woken) {
                 let mut clients = self.clients_mut();
                 if let Some(client) = clients.find(|client| client.number as u64 == session) {
-                    client.waits.woken = client.link.is_some();
+                    client.waits.woken = client.backend().is_some();
                 }
             }
         }
@@ -338,16 +403,21 @@ impl Run {
         if let Some((row, number)) = self.client.awaiting {
             return self.hear_backup(row, number);
         }
+        if self.is_gone(id) {
+            self.lose_link(true)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether the client notices that this link of its own is lost.
+    pub fn is_gone(&self, id: usize) -> bool {
         let (now, address) = (self.world.now, self.address_of(id));
         let cut = self.net.blocked_since(address, Traffic::Sessions, now);
         let given_up = cut
             .is_some_and(|since| now >= since.max(self.client.waits.linked_at) + self.user_timeout);
         let closed = !self.world.backends[id].alive && !self.is_cut(id, Way::ToClient);
-        if self.client.waits.woken || closed || given_up {
-            self.lose_link(true)?;
-            return Ok(true);
-        }
-        Ok(false)
+        self.client.waits.woken || closed || given_up
     }
 
     /// No session stays on a server that was silent for too long, or that the cluster has left.

@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::clock::{MS, NEVER};
 use crate::monitor::us;
 use crate::net::Way;
+use crate::recovering::Recovery;
 use crate::run::{Result, Run};
 
 /// After so many rounds in which nothing has happened, it is waited for.
@@ -47,8 +48,10 @@ impl Run {
             for index in 0..=self.others.len() {
                 self.swap(index);
                 self.judge_link()?;
-                if self.client.search.is_some() {
-                    self.seek()?;
+                match (&self.client.search, &self.client.recovery) {
+                    (None, _) => {}
+                    (Some(_), None) => drop(self.seek()?),
+                    (Some(_), Some(_)) => drop(self.recover()?),
                 }
                 self.swap(index);
             }
@@ -78,6 +81,9 @@ impl Run {
             if let Some(search) = &client.search {
                 next = next.min(search.next(monitor.origin.us(search.deadline())));
             }
+            if let Some(deadline) = client.recovery.as_ref().and_then(Recovery::deadline) {
+                next = next.min(monitor.origin.us(deadline));
+            }
             if let Some(since) = client.waits.backup_since {
                 next = next.min(since + us(monitor.timing.timeout));
             }
@@ -103,7 +109,7 @@ impl Run {
         };
         for client in self.clients() {
             wake(client.waits.idle_until);
-            let Some(id) = client.link.filter(|_| self.is_watched()) else { continue };
+            let Some(id) = client.backend().filter(|_| self.is_watched()) else { continue };
             let traffic = crate::net::Traffic::Sessions;
             if let Some(since) = self.net.blocked_since(self.address_of(id), traffic, now) {
                 wake(since.max(client.waits.linked_at) + self.user_timeout);
@@ -139,7 +145,7 @@ impl Run {
 
     /// What clients and servers have a part in.
     fn what_matters(&self) -> impl PartialEq + use<> {
-        let clients = self.clients().map(|it| (it.link, it.waits.woken, it.search.is_some()));
+        let clients = self.clients().map(|it| (it.backend(), it.waits.woken, it.search.is_some()));
         let servers = self.world.servers.iter().map(|it| (it.alive, it.wal.len()));
         (clients.collect::<Vec<_>>(), servers.collect::<Vec<_>>(), self.agenda.len())
     }
@@ -148,10 +154,24 @@ impl Run {
     fn somebody_may_act(&mut self) -> bool {
         let links: Vec<usize> = self.clients().filter_map(Client::backend).collect();
         links.into_iter().for_each(|id| self.stamp(id));
-        if self.clients().any(|client| self.may_act(client)) {
+        if self.clients().any(|client| self.may_act(client)) || self.is_in_the_way() {
             return true;
         }
         self.standby_that_receives().is_some_and(|standby| self.world.lag(standby) > 0)
+    }
+
+    /// Somebody waits for what a backend holds whose client is gone, or all wait for its end; and it can come
+    /// to that without waiting.
+    fn is_in_the_way(&self) -> bool {
+        let waits = |id: usize| {
+            let mut waiting = self.world.backends.iter().filter(|it| it.alive);
+            self.ends || waiting.any(|it| it.wait == Wait::Lock(id))
+        };
+        self.world.backends.iter().any(|backend| {
+            let arrived = backend.inflight.is_empty() || backend.up.arrived(self.world.now) > 0;
+            let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
+            backend.alive && backend.eof && arrived && free && waits(backend.id)
+        })
     }
 
     fn may_act(&self, client: &Client) -> bool {
@@ -159,11 +179,16 @@ impl Run {
         if client.recovery.is_some() {
             // It asks, or waits for what it has asked for.
             let Some(id) = client.backend() else {
-                return self.world.servers[self.world.primary].alive;
+                let primary = &self.world.servers[self.world.primary];
+                return client.search.is_none() && (self.is_watched() || primary.alive);
             };
             let backend = &self.world.backends[id];
-            let works = backend.alive && !backend.input.is_empty() && backend.wait == Wait::Nothing;
-            return works || backend.up.arrived(now) + backend.down.arrived(now) > 0;
+            let (there, back) = (!self.is_cut(id, Way::ToServer), !self.is_cut(id, Way::ToClient));
+            let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
+            return client.waits.woken
+                || (backend.alive && free && !backend.input.is_empty())
+                || (there && backend.up.arrived(now) > 0)
+                || (back && (backend.down.arrived(now) > 0 || !backend.alive));
         }
         if client.session.is_quiet() && !client.is_over() && client.waits.idle_until <= now {
             return true;
@@ -247,6 +272,8 @@ impl Run {
             self.pass_time(if rested > 0 { 0 } else { barren })?;
         }
         let stuck = self.clients().map(|it| (it.number, it.link, &it.requests)).collect::<Vec<_>>();
-        Err(format!("it does not come to rest: {stuck:?}"))
+        let left = self.world.backends.iter().filter(|it| self.is_zombie(it.id));
+        let left: Vec<_> = left.map(|it| (it.id, &it.wait, &it.input, it.inflight.len())).collect();
+        Err(format!("it does not come to rest: {stuck:?}, {left:?}"))
     }
 }

@@ -64,6 +64,8 @@ pub struct Server {
     pub sequence: i64,
     /// Commits that wait for the standby: the position behind them.
     pub unconfirmed: Vec<(usize, usize)>,
+    /// Of a primary: up to here a standby had its transactions, so that somebody may have been told of them.
+    pub acknowledged: usize,
 }
 
 impl Default for Server {
@@ -80,6 +82,7 @@ impl Default for Server {
             state: Rc::default(),
             sequence: 0,
             unconfirmed: Vec::new(),
+            acknowledged: 0,
         }
     }
 }
@@ -96,8 +99,6 @@ pub struct World {
     pub backends: Vec<Backend>,
     pub primary: usize,
     pub standbys: Vec<usize>,
-    /// So much of the log some standby had, when it was the primary's.
-    pub acknowledged: usize,
     /// Each server that there ever was has an address of its own.
     pub own_addresses: bool,
     /// The time since the run began, in microseconds.
@@ -147,7 +148,6 @@ impl World {
             backends: Vec::new(),
             primary: 0,
             standbys,
-            acknowledged: 0,
             own_addresses: addresses.is_none(),
             now: 0,
             sync,

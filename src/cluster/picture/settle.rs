@@ -17,12 +17,13 @@ impl Picture {
                 (self.identity, self.floor) = (identity, 0);
             }
         }
+        // Also of one that is lost again before anybody was chosen.
+        self.raise_floor(&views);
         if self.opening && !self.opening_is_over(now, &views) {
             return;
         }
         effects.changed |= self.opening;
         self.opening = false;
-        self.raise_floor(&views);
         self.report_refused(&views, effects);
 
         let chosen = choice::choose(&views, self.last, &self.rules(self.goal));

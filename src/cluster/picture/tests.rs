@@ -109,6 +109,20 @@ fn the_first_to_answer_does_not_win_over_a_newer_timeline() {
     assert_eq!(world.stale(), 1);
 }
 
+/// A client had just been opened, and not all servers had answered. The one that had been promoted was heard
+/// and lost again; then the deposed primary answered, and was given to sessions (simulation, seed 4563).
+#[test]
+fn a_newer_timeline_that_was_lost_before_the_first_choice_is_not_forgotten() {
+    let mut world = World::new(2);
+    world.says(1, 2, false);
+    world.dies(1);
+    world.says(0, 1, false);
+    assert_eq!(world.picture.chosen(), None);
+    assert_eq!(world.stale(), 1);
+    world.says(1, 2, false);
+    assert_eq!(world.picture.chosen(), Some(1));
+}
+
 #[test]
 fn the_first_choice_waits_no_longer_than_the_poll_timeout() {
     let mut world = World::new(3);

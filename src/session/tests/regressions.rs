@@ -672,6 +672,33 @@ fn a_commit_that_cannot_be_run_again_is_told_under_the_number_that_it_had() {
     assert_eq!(lost, [(old_row, 1, 1)]);
 }
 
+/// With `on_commits_lost=reapply` a commit was let go of once the backup had it. The backup died as well, a
+/// standby that lagged was promoted, and nothing was said of the commit, which was lost: it was neither
+/// run again nor told (simulation, seed 978).
+#[test]
+fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    let row = play.session.ledger_row();
+    for number in 1..=2 {
+        play.execute(&format!("INSERT INTO t VALUES ({number})"));
+        play.receive(&sealed_insert());
+    }
+    play.session.handle_backup_has(row, 1);
+    assert!(play.session.keeps_commits(), "the second one");
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
+    assert_eq!(play.told().iter().filter(|told| *told == "lost 1 to 1").count(), 1);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    let look = play.look(0, 0);
+    play.receive(&look);
+    assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
+}
+
 /// Several statements waited for the journal on disk, and each had asked for the next row of the ledger.
 /// The answer to the first of these was taken for that to the last, and where the server then refused
 /// the last, commits were sealed in a row that was not there (simulation, seed 1981 of its time).
