@@ -370,7 +370,7 @@ impl Session {
             return;
         }
         self.end_batch();
-        self.begin_discarding(Finish::Fail(error));
+        self.begin_discarding(Finish::Refuse(error));
     }
 
     /// Everything that was handed over is in the journal, but for entries that

@@ -3,6 +3,7 @@
 
 use super::classify::Effect;
 use super::classify::control::TWO_PHASE;
+use super::replay::Finish;
 use super::transaction::Transaction;
 use super::unit::{Attempt, CopyIn, Purpose, Unit, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, unknown};
@@ -29,7 +30,13 @@ impl Session {
         let asking = matches!(self.phase, Phase::Adopting(_));
         let attempt = Attempt { server: self.link.server, timeline: self.link.timeline };
         let failed = self.status == Status::Failed;
-        self.phase = Phase::Lost;
+        let phase = std::mem::replace(&mut self.phase, Phase::Lost);
+        if let Phase::Discarding(Finish::Refuse(error))
+        | Phase::RollingBack(Finish::Refuse(error)) = phase
+        {
+            // Whether the server has rolled it back or the loss has: it is refused, and not run again.
+            self.pending_error = Some(error);
+        }
         self.disturbed = true;
         self.interrupt_reapplying();
         self.output.clear();

@@ -18,6 +18,8 @@ use crate::wire::frame::Status;
 pub(super) enum Finish {
     /// Tell the application; nothing is committed.
     Fail(Error),
+    /// The same, and the application is told whatever becomes of the link meanwhile.
+    Refuse(Error),
     /// Run it again.
     Again,
     /// Ask the ledger, then decide.
@@ -245,7 +247,7 @@ impl Session {
         self.seals.unconfirm(false);
         match finish {
             Finish::Fail(_) if self.reapply.is_running() => self.abandon_reapplying(),
-            Finish::Fail(error) => self.fail_outstanding(&error),
+            Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
             Finish::Again if self.reapply.is_due() => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();

@@ -769,3 +769,34 @@ fn of_two_attempts_that_can_have_committed_neither_reply_is_told() {
     play.receive(&look);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
 }
+
+/// The journal on disk could not keep a transaction, and `journal_required` refused it. The link was lost before
+/// the server had rolled it back: the refusal was forgotten, and the transaction was run again and
+/// committed without its promise (simulation, seed 102226 of its time).
+#[test]
+fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
+    let mut play = Play::with(Options { files: true, ..options() });
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.flush();
+    play.receive(&[message(b'1', b""), message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.session.commit(false).unwrap();
+    let mut entry = None;
+    play.session.file(&mut |number, _| entry = Some(number));
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(entry.unwrap(), "the disk is full".into(), Some(refused));
+    play.session.handle_journal(false);
+    play.flush();
+    assert!(play.sends("ROLLBACK") && !play.sends("segue_commit"));
+    play.told();
+    play.fail_over();
+    let look = play.look(0, 0);
+    play.receive(&look);
+    let told = play.told();
+    assert!(
+        told.iter().any(|it| it.starts_with("error ") && it.ends_with("NotCommitted")),
+        "{told:?}"
+    );
+    assert!(!play.sends("INSERT"));
+    assert!(play.session.is_quiet());
+}
