@@ -58,7 +58,7 @@ use segue::journal::{Directory, Stored};
 use sweep::Sweep;
 
 /// A plain `cargo test` runs so many seeds, the same everywhere, if the time suffices for them.
-const PLAIN_SEEDS: u64 = 12_000;
+const PLAIN_SEEDS: u64 = 1500;
 const PLAIN_TIME: Duration = Duration::from_secs(40);
 
 fn number(name: &str) -> Option<u64> {
