@@ -186,8 +186,7 @@ fn several_sets_of_parameters_are_one_request_with_one_seal() {
     play.receive(&[no_columns(), complete("INSERT 0 1"), repeated.clone()].concat());
     // The first of three was answered, and the second: all are run again, once.
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     let seal = [message(b'2', b""), complete("UPDATE 1")].concat();
     let all = [no_columns(), complete("INSERT 0 1"), repeated.clone(), repeated, seal].concat();
     play.receive(&[all, ready(b'I')].concat());

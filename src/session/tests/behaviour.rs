@@ -62,8 +62,7 @@ fn a_replay_with_fewer_rows_diverges() {
 #[test]
 fn a_commit_in_flight_that_is_in_the_ledger_is_reported_and_not_repeated() {
     let mut play = commit_in_flight();
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
     assert!(play.sent.is_empty());
 }
@@ -71,8 +70,7 @@ fn a_commit_in_flight_that_is_in_the_ledger_is_reported_and_not_repeated() {
 #[test]
 fn a_commit_in_flight_that_is_not_in_the_ledger_is_replayed_before_it_is_sent() {
     let mut play = commit_in_flight();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert!(play.sends("segue_begin") && !play.sends("segue_commit"));
     play.receive(&[begun_and_read("a"), written()].concat());
     assert!(play.sends("segue_seal") && play.sends("segue_commit"), "all has matched");
@@ -83,15 +81,13 @@ fn a_commit_in_flight_that_is_not_in_the_ledger_is_replayed_before_it_is_sent() 
 #[test]
 fn a_fenced_replay_finds_out_that_the_first_attempt_has_committed() {
     let mut play = commit_in_flight();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     play.receive(&[begun_and_read("a"), written()].concat());
     play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
     assert!(play.sends("ROLLBACK"));
     play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
     assert!(play.sends("segue_look"), "which attempt it was is asked, not guessed");
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["replay of 2", "replayed", "COMMIT", "ready Idle"]);
 }
 
@@ -103,15 +99,13 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     // The reply is at hand, the acknowledgement is not.
     play.receive(&[no_columns(), complete("INSERT 0 1")].concat());
     play.fail_over();
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 
     play.execute("INSERT INTO t VALUES (2)");
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(2, 3);
-    play.receive(&look);
+    play.receive_look(2, 3);
     assert_eq!(
         play.told(),
         ["error 02000 Committed", "ready Idle"],
@@ -121,8 +115,7 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     play.execute("INSERT INTO t VALUES (3)");
     play.session.handle_link_lost();
     play.link(3, 4);
-    let look = play.look(2, 3);
-    play.receive(&look);
+    play.receive_look(2, 3);
     assert!(play.sends("INSERT INTO t VALUES (3)"));
     play.receive(
         &[
@@ -145,8 +138,7 @@ fn the_ledger_tells_failed_requests_of_a_pipeline_from_committed_ones() {
     play.execute("INSERT INTO t VALUES (2)");
     play.fail_over();
     // The first and the third stand; the second has failed, or was never run.
-    let look = play.look(3, 0b101);
-    play.receive(&look);
+    play.receive_look(3, 0b101);
     assert!(play.sends("INSERT INTO t VALUES (1)") && !play.sends("INSERT INTO t VALUES (2)"));
     play.receive(&[message(b'1', b""), error("23505"), ready(b'I')].concat());
     assert_eq!(
@@ -241,13 +233,11 @@ fn commits_that_were_acknowledged_and_are_gone_are_reported_once() {
     }
     play.told();
     play.fail_over();
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["lost 2 to 2"]);
     play.session.handle_link_lost();
     play.link(2, 2);
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), [""; 0]);
 }
 

@@ -207,6 +207,12 @@ impl Play {
         self.told();
     }
 
+    /// The ledger's answer to what was asked of the session's row arrives.
+    fn receive_look(&mut self, seq: i64, recent: i64) {
+        let look = self.look(seq, recent);
+        self.receive(&look);
+    }
+
     fn look(&mut self, seq: i64, recent: i64) -> Vec<u8> {
         let id = self.session.ledger_row();
         [no_columns(), ledger_row(id, seq, recent), complete("SELECT 1"), ready(b'I')].concat()

@@ -48,8 +48,7 @@ fn what_the_ledger_has_passed_can_only_fail_again() {
     play.execute("INSERT INTO t VALUES (1)");
     play.execute("DELETE FROM t");
     play.fail_over();
-    let look = play.look(2, 0b1);
-    play.receive(&look);
+    play.receive_look(2, 0b1);
     play.receive(
         &[no_columns(), complete("INSERT 0 1"), message(b'2', b""), error("SG001"), ready(b'I')]
             .concat(),
@@ -93,8 +92,7 @@ fn a_divergence_outside_a_transaction_concerns_one_request() {
     play.receive(&[described(), row("a"), row("b")].concat());
     play.told();
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     play.receive(&[described(), row("b"), row("c"), complete("SELECT 2"), ready(b'I')].concat());
     play.receive(
         &[
@@ -188,12 +186,10 @@ fn the_reply_of_an_attempt_that_was_fenced_is_not_the_committed_ones() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     let replied = [no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat();
     play.receive(&[replied, error("SG001"), ready(b'I')].concat());
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
 }
 
@@ -292,8 +288,7 @@ fn a_commit_waits_for_the_comparison_of_what_is_run_again() {
     play.receive(&[message(b'2', b""), complete("BEGIN"), described(), row("a")].concat());
     play.told();
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert!(play.session.is_live());
     play.session.commit(false).unwrap();
     play.flush();
@@ -390,8 +385,7 @@ fn a_copy_that_ends_where_there_is_a_ledger_is_sealed() {
     assert_eq!(play.told(), ["COPY 0", "ready Idle"]);
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert_eq!(play.told(), ["lost 1 to 1"]);
 }
 
@@ -404,13 +398,11 @@ fn a_commit_that_was_found_and_not_told_is_asked_for_again() {
     play.execute("SET app.y = '0'");
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert!(play.sends("app.y") && !play.sends("INSERT"));
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert!(play.sends("app.y") && play.sends("INSERT"));
     let set = [no_columns(), complete("SET"), ready(b'I')].concat();
     let inserted = [
@@ -431,8 +423,7 @@ fn a_commit_that_was_found_is_told_where_no_server_is_left() {
     play.execute("SET app.y = '0'");
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     play.session.handle_link_lost();
     let none = Error::new(ErrorKind::FailoverTimeout, "no server");
     play.session.handle_no_link(&none);
@@ -567,8 +558,7 @@ fn a_question_to_the_ledger_that_is_cancelled_is_asked_again() {
     play.session.handle_link_lost();
     assert_eq!(play.told(), [""; 0]);
     play.link(2, 3);
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
 
@@ -587,15 +577,13 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
         play.session.commit(false).unwrap();
         play.flush();
         play.fail_over();
-        let look = play.look(1, 1);
-        play.receive(&look);
+        play.receive_look(1, 1);
         let told = play.told();
         assert!(matches!(told.as_slice(), [one] if one.starts_with("AwaitBackup")), "{told:?}");
         if lost_again {
             play.session.handle_link_lost();
             play.link(2, 3);
-            let look = play.look(0, 0);
-            play.receive(&look);
+            play.receive_look(0, 0);
             assert!(play.sends("segue_begin"), "the next server is without it: it is run again");
             continue;
         }
@@ -688,14 +676,12 @@ fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
     assert!(play.session.keeps_commits(), "the second one");
     play.told();
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
     assert_eq!(play.told().iter().filter(|told| *told == "lost 1 to 1").count(), 1);
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
 }
 
@@ -727,14 +713,12 @@ fn the_reply_is_that_of_the_only_attempt_that_can_have_committed() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     assert!(play.sends("INSERT"));
     play.receive(&replied());
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
 
@@ -747,8 +731,7 @@ fn a_link_that_is_lost_while_the_ledger_is_asked_is_no_attempt() {
     play.fail_over();
     play.session.handle_link_lost();
     play.link(2, 3);
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
 
@@ -760,13 +743,11 @@ fn of_two_attempts_that_can_have_committed_neither_reply_is_told() {
     play.execute("INSERT INTO t VALUES (1)");
     play.session.handle_link_lost();
     play.link(1, 1);
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     play.receive(&replied());
     play.session.handle_link_lost();
     play.link(2, 2);
-    let look = play.look(1, 1);
-    play.receive(&look);
+    play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
 }
 
@@ -790,8 +771,7 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     assert!(play.sends("ROLLBACK") && !play.sends("segue_commit"));
     play.told();
     play.fail_over();
-    let look = play.look(0, 0);
-    play.receive(&look);
+    play.receive_look(0, 0);
     let told = play.told();
     assert!(
         told.iter().any(|it| it.starts_with("error ") && it.ends_with("NotCommitted")),
