@@ -28,7 +28,7 @@ impl Session {
         let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
         // While the ledger is asked, what is sealed has not been sent on this link yet.
         let asking = matches!(self.phase, Phase::Adopting(_));
-        let attempt = Attempt { server: self.link.server, timeline: self.link.timeline };
+        let attempt = self.attempt();
         let failed = self.status == Status::Failed;
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
@@ -57,8 +57,8 @@ impl Session {
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
             unit.losses += u32::from(unit.sent);
-            if unit.sent && unit.seal.is_some() && !asking {
-                unit.attempts.push(attempt);
+            if !asking {
+                unit.note_attempt(attempt);
             }
             unit.doubt_what_was_found();
         }
@@ -96,6 +96,11 @@ impl Session {
                 self.fail_outstanding(&error);
             }
         }
+    }
+
+    /// Where what is sent on this link is run.
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt { server: self.link.server, timeline: self.link.timeline }
     }
 
     /// A statement that takes its backend, or even its server, along each time it is run must not be

@@ -7,7 +7,7 @@ use postgres_protocol::message::frontend;
 
 use super::adoption::Adoption;
 use super::transaction::Transaction;
-use super::unit::{Attempt, CopyIn, Purpose, Unit};
+use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
 use crate::error::{Error, ServerError};
 use crate::mutation::{self, Mutation};
@@ -254,13 +254,11 @@ impl Session {
                 self.start_replay();
             }
             Finish::Recheck => {
-                let attempt = Attempt { server: self.link.server, timeline: self.link.timeline };
+                let attempt = self.attempt();
                 // What was passed over has run, as if the link had been lost behind it.
                 for unit in self.units.range_mut(self.front..).filter(|unit| unit.sent) {
                     unit.losses = unit.losses.max(1);
-                    if unit.seal.is_some() {
-                        unit.attempts.push(attempt);
-                    }
+                    unit.note_attempt(attempt);
                     // What this attempt has replied was rolled back with it.
                     unit.user_done = false;
                 }

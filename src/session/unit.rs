@@ -323,6 +323,13 @@ impl Unit {
         }
     }
 
+    /// It was sent with its seal in this attempt, whose reply need not be the committed one's.
+    pub fn note_attempt(&mut self, attempt: Attempt) {
+        if self.sent && self.seal.is_some() {
+            self.attempts.push(attempt);
+        }
+    }
+
     /// The ledger of a server on this timeline is without its commit, and backends that it had on that
     /// server are gone: those attempts can never become this history's.
     pub fn rule_out_attempts(&mut self, server: usize, timeline: u32) {
