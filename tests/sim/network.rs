@@ -96,15 +96,21 @@ impl Run {
             return Ok(true);
         }
         if let Some((row, number)) = self.client.awaiting {
-            return self.confirm(row, number);
+            return match self.is_watched() {
+                true => self.hear_backup(row, number),
+                false => self.confirm(row, number),
+            };
         }
         let backend = &self.world.backends[id];
         let deposed = backend.server != self.world.primary;
-        if !backend.alive || (deposed && self.world.rng.chance(20)) {
+        let gone = match self.is_watched() {
+            true => self.is_gone(id),
+            false => !backend.alive || (deposed && self.world.rng.chance(20)),
+        };
+        if gone {
             self.lose_link(true)?;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(gone)
     }
 
     pub fn confirm(&mut self, row: uuid::Uuid, number: u64) -> Result<bool> {

@@ -211,7 +211,6 @@ impl Run {
             2 | 3 => self.deliver_to_server(),
             4 | 5 => self.deliver_to_client(),
             6 => self.zombie(),
-            7 if self.is_watched() => self.notice(),
             7 => self.network(),
             8 => self.elsewhere(),
             _ => match self.client.link {

@@ -393,23 +393,6 @@ impl Run {
         self.net.addresses.get(address).is_some_and(|it| it.hung_until > self.world.now)
     }
 
-    /// The client hears of what has become of its link.
-    pub fn notice(&mut self) -> Result<bool> {
-        let Some(id) = self.client.link else { return Ok(false) };
-        if self.client.session.gives_up_link() {
-            self.lose_link(false)?;
-            return Ok(true);
-        }
-        if let Some((row, number)) = self.client.awaiting {
-            return self.hear_backup(row, number);
-        }
-        if self.is_gone(id) {
-            self.lose_link(true)?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
     /// Whether the client notices that this link of its own is lost.
     pub fn is_gone(&self, id: usize) -> bool {
         let (now, address) = (self.world.now, self.address_of(id));
@@ -444,7 +427,7 @@ impl Run {
     }
 
     /// The backup is asked for a commit, with the picture's word on when that is in vain.
-    fn hear_backup(&mut self, row: uuid::Uuid, number: u64) -> Result<bool> {
+    pub fn hear_backup(&mut self, row: uuid::Uuid, number: u64) -> Result<bool> {
         let now = self.world.now;
         let since = *self.client.waits.backup_since.get_or_insert(now);
         let monitor = &self.monitors[self.client.monitor];
