@@ -88,7 +88,8 @@ impl<'a> Asker<'a> {
 
     fn ask(&mut self, wanted: &BTreeMap<Uuid, Wanted>) -> Result<Answers> {
         let mut inquiry = Inquiry::new(self.system_identifier, wanted);
-        if !inquiry.is_over() && self.access == LedgerAccess::None {
+        let asks = !inquiry.is_over();
+        if asks && self.access == LedgerAccess::None {
             return Err(Error::new(
                 ErrorKind::Ledger,
                 "the primary has no ledger in this database, or this role may not use it; name the \
@@ -96,7 +97,6 @@ impl<'a> Asker<'a> {
                  `segue setup`",
             ));
         }
-        let asks = !inquiry.is_over();
         while let Some(Question { sql, kind }) = inquiry.next() {
             let reply = match kind {
                 Asks::Fence => self.fence(&sql, inquiry.backend_pid()),
