@@ -246,7 +246,9 @@ impl Session {
         self.forget_own_units();
         self.seals.unconfirm(false);
         match finish {
-            Finish::Fail(_) if self.reapply.is_running() => self.abandon_reapplying(),
+            Finish::Fail(_) | Finish::Refuse(_) if self.reapply.is_running() => {
+                self.abandon_reapplying();
+            }
             Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
             Finish::Again if self.reapply.is_due() => self.reapply_next(),
             Finish::Again => {
