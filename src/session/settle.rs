@@ -67,7 +67,10 @@ impl Session {
                 return;
             }
         }
-        let waits = self.options.backup_acknowledges && !mutation::on(Mutation::BackupNotAwaited);
+        // Of what is run again the application has heard the end, and it is kept until the backup has it.
+        let waits = self.options.backup_acknowledges
+            && !self.reapply.is_running()
+            && !mutation::on(Mutation::BackupNotAwaited);
         if error.is_none() && self.sealed && waits {
             if let Some(seal) = self.units[self.front].seal {
                 self.awaiting = Some(Awaiting::Answered(status));

@@ -1,8 +1,9 @@
 //! The session against a server that is played by hand: every reply is written out. Here is the player;
-//! `behaviour` and `batch` have what a session does, `regressions` what it once did wrong.
+//! `behaviour` and `batch` have what a session does, `regressions` and `lost_commits` what it once did wrong.
 
 mod batch;
 mod behaviour;
+mod lost_commits;
 mod regressions;
 
 use std::sync::Arc;
