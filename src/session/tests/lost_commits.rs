@@ -1,0 +1,128 @@
+//! `on_commits_lost=reapply`: what was acknowledged and lost, and is run again; and what it once did wrong.
+
+use super::*;
+
+/// With `on_commits_lost=reapply` a lost transaction was run again with the SET in it, behind the settings
+/// that the new link had been given: an old value replaced what the application had set since.
+#[test]
+fn what_is_run_again_does_not_bring_old_settings_back() {
+    let set = |status| [no_columns(), complete("SET"), ready(status)].concat();
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("SET app.x = 'old'");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), set(b'T')].concat());
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&written());
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.receive(&committed());
+    play.execute("SET app.x = 'new'");
+    play.receive(&set(b'I'));
+    play.told();
+    play.fail_over();
+    assert!(play.sends("app.x = 'new'") && !play.sends("app.x = 'old'"));
+    let look = play.look(0, 0);
+    play.receive(&[set(b'I'), look].concat());
+    assert!(play.sends("app.x = 'old'"));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), set(b'T')].concat());
+    play.receive(&written());
+    play.receive(&committed());
+    assert!(play.told().iter().any(|told| told == "reapplied"));
+    assert!(play.session.gives_up_link(), "a new link has the settings of now");
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    assert!(play.sends("app.x = 'new'") && !play.sends("app.x = 'old'"));
+    let look = play.look(1, 1);
+    play.receive(&[set(b'I'), look].concat());
+    assert!(play.session.is_quiet());
+    assert_eq!(play.told(), [""; 0]);
+}
+
+/// The row of a lost commit had not survived either, so that it was run again under a number of a fresh
+/// row; when that gave something else, it was the fresh number that was told to be lost, of which the
+/// application had never heard, and of the commit itself nothing was said.
+#[test]
+fn a_commit_that_cannot_be_run_again_is_told_under_the_number_that_it_had() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    let old_row = play.session.ledger_row();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.told();
+    play.fail_over();
+    play.receive(&[no_columns(), complete("SELECT 0"), ready(b'I')].concat());
+    assert!(play.sends("segue.open("));
+    let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")].concat();
+    play.receive(&[opened, ready(b'I')].concat());
+    assert!(play.sends("INSERT INTO t"));
+    let differs = [message(b'2', b""), complete("BEGIN"), no_columns(), complete("INSERT 0 0")];
+    play.receive(&[differs.concat(), ready(b'T')].concat());
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    let mut lost = Vec::new();
+    while let Some(event) = play.session.poll_event() {
+        if let Event::CommitsLost { session, from, to } = event {
+            lost.push((session, from, to));
+        }
+    }
+    assert_eq!(lost, [(old_row, 1, 1)]);
+}
+
+/// With `on_commits_lost=reapply` a commit was let go of once the backup had it. The backup died as well, a
+/// standby that lagged was promoted, and nothing was said of the commit, which was lost: it was neither
+/// run again nor told (simulation, seed 978).
+#[test]
+fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    let row = play.session.ledger_row();
+    for number in 1..=2 {
+        play.execute(&format!("INSERT INTO t VALUES ({number})"));
+        play.receive(&sealed_insert());
+    }
+    play.session.handle_backup_has(row, 1);
+    assert!(play.session.keeps_commits(), "the second one");
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
+    assert_eq!(play.told().iter().filter(|told| *told == "lost 1 to 1").count(), 1);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
+}
+
+/// A commit that was acknowledged, `SELECT bump()` with the result 7, and a transaction in flight that has
+/// read `a`, when the server is lost; the next one is without the commit, and is given it again.
+fn a_lost_commit_is_run_again() -> Play {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("SELECT bump()");
+    let seal = [message(b'2', b""), row("\0\0\0\0\0\0\0\x01"), complete("SELECT 1")].concat();
+    play.receive(&[described(), row("7"), complete("SELECT 1"), seal, ready(b'I')].concat());
+    play.begin_and_read();
+    play.fail_over();
+    play.receive_look(0, 0);
+    play.receive(&begun_and_read("a"));
+    assert!(play.sends("ROLLBACK"), "what was lost goes ahead of what is in flight");
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("SELECT bump()"));
+    play
+}
+
+/// A lost commit that was run again and gave something else was told as `ReplayDiverged`, as if it were the
+/// transaction in flight that had been rolled back; that one went on (simulation, seed 206087).
+#[test]
+fn of_a_lost_commit_nothing_is_told_but_what_becomes_of_it() {
+    for (value, outcome) in [("7", "reapplied"), ("8", "lost 1 to 1")] {
+        let mut play = a_lost_commit_is_run_again();
+        play.receive(&begun_and_read(value));
+        if value == "7" {
+            play.receive(&committed());
+        } else {
+            play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+        }
+        play.receive(&begun_and_read("a"));
+        assert_eq!(play.told(), [outcome, "replay of 1", "replayed"]);
+    }
+}
