@@ -11,10 +11,12 @@ use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::classify::Effect;
+use super::filing::Filed;
 use super::seals::{LedgerRow, Lost};
 use super::transaction::{BeginOptions, Open, Transaction};
-use super::unit::{Purpose, Seal, Steps, Unit};
+use super::unit::{Purpose, Seal, Steps, Unit, Verdict};
 use super::{Event, Session, internals};
+use crate::error::Error;
 
 /// A committed transaction that the backup may not have yet.
 #[derive(Debug)]
@@ -209,13 +211,7 @@ impl Session {
     pub(super) fn reapply_next(&mut self) {
         let aside = match self.reapply.running.take() {
             Some(running) => running.aside,
-            None => Aside {
-                transaction: std::mem::replace(&mut self.transaction, Transaction::None),
-                units: std::mem::take(&mut self.units),
-                front: self.front,
-                journal: std::mem::take(&mut self.journal),
-                journal_base: self.journal_base,
-            },
+            None => self.put_aside(),
         };
         let Some(next) = self.reapply.lost.pop_front() else {
             self.go_on_with(aside);
@@ -239,6 +235,38 @@ impl Session {
         let Kept { seal, told, begin, .. } = next;
         self.reapply.running = Some(Running { seal, told, begin, aside });
         self.start_replay();
+    }
+
+    fn put_aside(&mut self) -> Aside {
+        // Nothing of it is on its way any more, and what becomes of the link is not its doing.
+        self.units.range_mut(self.front..).for_each(|unit| unit.sent = false);
+        Aside {
+            transaction: std::mem::replace(&mut self.transaction, Transaction::None),
+            units: std::mem::take(&mut self.units),
+            front: self.front,
+            journal: std::mem::take(&mut self.journal),
+            journal_base: self.journal_base,
+        }
+    }
+
+    /// The journal on disk does not keep an entry of what was put aside.
+    pub(super) fn handle_aside_not_kept(&mut self, entry: u64, refused: Option<Error>) {
+        let Some(Running { aside, .. }) = &mut self.reapply.running else { return };
+        let filed = Filed::Entry(entry);
+        if let Transaction::Open(open) = &mut aside.transaction {
+            if open.filed == filed {
+                open.filed = Filed::Lost;
+                // Told before anything of it is run again.
+                self.pending_error = refused.or(self.pending_error.take());
+                return;
+            }
+        }
+        let mut units = aside.units.range_mut(aside.front..);
+        let Some(unit) = units.find(|unit| unit.filed == filed) else { return };
+        unit.filed = Filed::Lost;
+        if unit.verdict.is_none() {
+            unit.verdict = refused.map(Verdict::Failed);
+        }
     }
 
     /// The COMMIT of a transaction that was run again has succeeded.
@@ -274,7 +302,7 @@ impl Session {
             self.give_up_link = true;
             return;
         }
-        self.start_replay();
+        self.resume();
     }
 
     /// The link is lost in the middle: the transaction in hand is to be run again.

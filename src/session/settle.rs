@@ -67,7 +67,10 @@ impl Session {
                 return;
             }
         }
-        let waits = self.options.backup_acknowledges && !mutation::on(Mutation::BackupNotAwaited);
+        // What is run again after it was lost is kept until the backup has it, and nobody waits for it.
+        let waits = self.options.backup_acknowledges
+            && !self.reapply.is_running()
+            && !mutation::on(Mutation::BackupNotAwaited);
         if error.is_none() && self.sealed && waits {
             if let Some(seal) = self.units[self.front].seal {
                 self.awaiting = Some(Awaiting::Answered(status));

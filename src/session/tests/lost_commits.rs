@@ -126,3 +126,163 @@ fn of_a_lost_commit_nothing_is_told_but_what_becomes_of_it() {
         assert_eq!(play.told(), [outcome, "replay of 1", "replayed"]);
     }
 }
+
+/// With `commit_ack=backup` too, the commit of what was run again waited for the backup. When that was silent
+/// for `failover_timeout`, the error was told to whatever the application was waiting for, and then that
+/// one's own outcome behind it (simulation, seed 207880).
+#[test]
+fn a_commit_that_is_run_again_makes_nobody_wait_for_the_backup() {
+    let mut play = a_lost_commit_is_run_again();
+    play.session.options.backup_acknowledges = true;
+    play.receive(&begun_and_read("7"));
+    play.receive(&committed());
+    assert_eq!(play.told(), ["reapplied", "replay of 1"]);
+    assert!(play.session.keeps_commits(), "it is run again if it is lost again");
+    play.receive(&begun_and_read("a"));
+    assert_eq!(play.told(), ["replayed"]);
+}
+
+/// The transaction in flight had lost its protection, so that its first statements were not kept. Behind
+/// a lost commit that was run again the rest of it was sent, without its BEGIN: each statement committed by
+/// itself (simulation, seed 324237).
+#[test]
+fn what_cannot_be_run_again_is_not_behind_a_lost_commit_either() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.session.options.journal_bytes_max = 60;
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("INSERT INTO t VALUES (3)");
+    play.receive(&written());
+    play.execute("INSERT INTO t VALUES (4)");
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&committed());
+    assert!(!play.sends("INSERT INTO t VALUES (4)"));
+    assert_eq!(
+        play.told(),
+        [
+            "reapplied",
+            "error 08006 NotCommitted",
+            "ready Failed",
+            "error 08006 NotCommitted",
+            "ready Idle"
+        ]
+    );
+    assert!(play.session.is_quiet());
+}
+
+/// The server was lost while a lost commit was being run again; the attempt on it was counted as one of the
+/// statement in flight, which had not been sent there, and whose reply was told to be lost.
+#[test]
+fn what_waits_behind_a_lost_commit_has_not_been_tried() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.execute("INSERT INTO t VALUES (2)");
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    play.session.handle_link_lost();
+    play.link(2, 2);
+    play.receive_look(1, 1);
+    assert!(play.sends("INSERT INTO t VALUES (2)"));
+    play.receive(&[no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat());
+    play.session.handle_link_lost();
+    play.link(3, 2);
+    play.receive_look(2, 3);
+    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
+}
+
+/// Nor is what goes wrong there its fault: a statement is given up once five links were lost under it.
+#[test]
+fn what_waits_behind_a_lost_commit_has_not_lost_the_link() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.execute("INSERT INTO t VALUES (2)");
+    play.told();
+    for server in 1..8 {
+        play.session.handle_link_lost();
+        play.link(server, 2);
+        play.receive_look(0, 0);
+        assert!(play.sends("INSERT INTO t VALUES (1)"));
+        play.receive(&[message(b'2', b""), complete("BEGIN")].concat());
+    }
+    play.receive(&written());
+    play.receive(&committed());
+    assert_eq!(play.told(), ["reapplied"]);
+    assert!(play.sends("INSERT INTO t VALUES (2)"));
+}
+
+/// The link was lost at a point of a lost commit at which it had failed, up to ROLLBACK TO. The COMMIT in
+/// flight was answered with ROLLBACK, although none of its statements had failed.
+#[test]
+fn what_a_lost_commit_had_failed_at_is_no_failure_of_what_is_in_flight() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SAVEPOINT s");
+    play.receive(&[no_columns(), complete("SAVEPOINT"), ready(b'T')].concat());
+    let failed = || [no_columns(), error("22012"), ready(b'E')].concat();
+    play.execute("SELECT 1/0");
+    play.receive(&failed());
+    play.execute("ROLLBACK TO s");
+    play.receive(&[no_columns(), complete("ROLLBACK"), ready(b'T')].concat());
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.receive(&committed());
+    play.begin_and_read();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&written());
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[no_columns(), complete("SAVEPOINT"), ready(b'T')].concat());
+    play.receive(&failed());
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), [""; 0]);
+    play.link(2, 3);
+    play.receive_look(1, 1);
+    assert!(play.sends("INSERT INTO t VALUES (2)"));
+}
+
+/// The journal on disk could not keep the transaction in flight, which was heard while a lost commit was
+/// being run again, and was forgotten: with `journal_required` it was committed, unknown to the journal.
+#[test]
+fn what_the_journal_refuses_behind_a_lost_commit_is_refused() {
+    let mut play = Play::with(Options { reapply: true, files: true, ..options() });
+    let mut newest = 0;
+    for number in 1..=2 {
+        play.make(&format!("INSERT INTO t VALUES ({number})"), false);
+        play.session.file(&mut |entry, _| newest = newest.max(entry));
+        play.session.handle_journal(true);
+        play.flush();
+        if number == 1 {
+            play.receive(&sealed_insert());
+        }
+    }
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(newest, "the disk is full".into(), Some(refused));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&committed());
+    assert!(!play.sends("INSERT INTO t VALUES (2)"));
+    let told = play.told();
+    assert_eq!(told[1..], ["reapplied", "error 08006 NotCommitted", "ready Idle"]);
+}

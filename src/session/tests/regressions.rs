@@ -684,3 +684,22 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     assert!(!play.sends("INSERT"));
     assert!(play.session.is_quiet());
 }
+
+/// A COMMIT that was run again found its number taken, so that the ledger was to be asked behind a ROLLBACK.
+/// The link was lost before that was answered, and the COMMIT was told to have rolled back, as that of a
+/// transaction that had failed is: the ledger had it.
+#[test]
+fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
+    let mut play = commit_in_flight();
+    play.receive_look(0, 0);
+    play.receive(&[begun_and_read("a"), written()].concat());
+    assert!(play.sends("segue_commit"));
+    play.told();
+    play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), [""; 0]);
+    play.link(2, 3);
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+}
