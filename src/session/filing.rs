@@ -341,6 +341,10 @@ impl Session {
             self.emit(Event::ProtectionLost(reason.clone()));
             self.files.problem = Some(reason);
         }
+        if self.reapply.is_running() {
+            self.handle_aside_not_kept(entry, refused);
+            return;
+        }
         if let Transaction::Open(open) = &mut self.transaction {
             if open.filed == Filed::Entry(entry) {
                 open.filed = Filed::Lost;

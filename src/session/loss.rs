@@ -29,7 +29,12 @@ impl Session {
         // While the ledger is asked, what is sealed has not been sent on this link yet.
         let asking = matches!(self.phase, Phase::Adopting(_));
         let attempt = self.attempt();
-        let failed = self.status == Status::Failed;
+        // The transaction had failed before its COMMIT. One that fails with it, or in a replay that is passed
+        // over, may be run again, and a lost commit's failures are its own.
+        let failed = executing
+            && self.status == Status::Failed
+            && !self.give_up_link
+            && !self.reapply.is_running();
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
         | Phase::RollingBack(Finish::Refuse(error)) = phase

@@ -2,8 +2,8 @@
 //! again where a promotion has lost them.
 //!
 //! A lost transaction is run like any replay, under the number that it was committed with: all that
-//! the application has seen of it must come back. The first that does not ends the reapplying, for
-//! what follows may build on it; what is not reapplied is reported lost.
+//! the application has seen of it must come back. The first that does not, or under which a link is lost
+//! each time, ends the reapplying, for what follows may build on it; what is not reapplied is reported lost.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,13 @@ use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::classify::Effect;
+use super::filing::Filed;
+use super::loss::LOSSES_MAX;
 use super::seals::{LedgerRow, Lost};
 use super::transaction::{BeginOptions, Open, Transaction};
-use super::unit::{Purpose, Seal, Steps, Unit};
+use super::unit::{Purpose, Seal, Steps, Unit, Verdict};
 use super::{Event, Session, internals};
+use crate::error::Error;
 
 /// A committed transaction that the backup may not have yet.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ struct Kept {
     units: VecDeque<Unit>,
     journal: BytesMut,
     journal_base: usize,
+    /// So many links were lost while it was run again.
+    losses: u32,
 }
 
 /// What was in flight, put aside while lost transactions are run again.
@@ -45,6 +50,7 @@ struct Running {
     seal: Seal,
     told: Seal,
     begin: BeginOptions,
+    losses: u32,
     aside: Aside,
 }
 
@@ -90,7 +96,7 @@ impl Session {
         self.front = 0;
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base, losses: 0 });
     }
 
     /// The autocommit unit in front has committed under `seal`.
@@ -121,7 +127,7 @@ impl Session {
         unit.seen = front.seen;
         let units = VecDeque::from([unit]);
         let begin = BeginOptions::default();
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base: 0 });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base: 0, losses: 0 });
     }
 
     fn keep(&mut self, kept: Kept) {
@@ -209,18 +215,17 @@ impl Session {
     pub(super) fn reapply_next(&mut self) {
         let aside = match self.reapply.running.take() {
             Some(running) => running.aside,
-            None => Aside {
-                transaction: std::mem::replace(&mut self.transaction, Transaction::None),
-                units: std::mem::take(&mut self.units),
-                front: self.front,
-                journal: std::mem::take(&mut self.journal),
-                journal_base: self.journal_base,
-            },
+            None => self.put_aside(),
         };
         let Some(next) = self.reapply.lost.pop_front() else {
             self.go_on_with(aside);
             return;
         };
+        if next.losses >= LOSSES_MAX {
+            self.tell_lost(next.told);
+            self.go_on_with(aside);
+            return;
+        }
         let changes =
             |unit: &Unit| unit.statement.as_ref().is_some_and(|s| s.class.sets_anything());
         self.reapply.disturbs |= next.units.iter().any(changes);
@@ -236,9 +241,41 @@ impl Session {
         commit.seal = Some(next.seal);
         commit.effect = Effect::Writes;
         self.units.push_back(commit);
-        let Kept { seal, told, begin, .. } = next;
-        self.reapply.running = Some(Running { seal, told, begin, aside });
+        let Kept { seal, told, begin, losses, .. } = next;
+        self.reapply.running = Some(Running { seal, told, begin, losses, aside });
         self.start_replay();
+    }
+
+    fn put_aside(&mut self) -> Aside {
+        // Nothing of it is on its way any more, and what becomes of the link is not its doing.
+        self.units.range_mut(self.front..).for_each(|unit| unit.sent = false);
+        Aside {
+            transaction: std::mem::replace(&mut self.transaction, Transaction::None),
+            units: std::mem::take(&mut self.units),
+            front: self.front,
+            journal: std::mem::take(&mut self.journal),
+            journal_base: self.journal_base,
+        }
+    }
+
+    /// The journal on disk does not keep an entry of what was put aside.
+    pub(super) fn handle_aside_not_kept(&mut self, entry: u64, refused: Option<Error>) {
+        let Some(Running { aside, .. }) = &mut self.reapply.running else { return };
+        let filed = Filed::Entry(entry);
+        if let Transaction::Open(open) = &mut aside.transaction {
+            if open.filed == filed {
+                open.filed = Filed::Lost;
+                // Told before anything of it is run again.
+                self.pending_error = refused.or(self.pending_error.take());
+                return;
+            }
+        }
+        let mut units = aside.units.range_mut(aside.front..);
+        let Some(unit) = units.find(|unit| unit.filed == filed) else { return };
+        unit.filed = Filed::Lost;
+        if unit.verdict.is_none() {
+            unit.verdict = refused.map(Verdict::Failed);
+        }
     }
 
     /// The COMMIT of a transaction that was run again has succeeded.
@@ -251,19 +288,24 @@ impl Session {
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
+        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base, losses: 0 });
         self.reapply_next();
     }
 
     /// It could not be run again as it was: it is lost, and with it whatever may build on it.
     pub(super) fn abandon_reapplying(&mut self) {
         let Some(Running { told, aside, .. }) = self.reapply.running.take() else { return };
+        self.tell_lost(told);
+        self.go_on_with(aside);
+    }
+
+    /// The first of those that are lost is not run again, and none behind it.
+    fn tell_lost(&mut self, first: Seal) {
         let rest = std::mem::take(&mut self.reapply.lost);
-        for seal in std::iter::once(told).chain(rest.into_iter().map(|kept| kept.told)) {
+        for seal in std::iter::once(first).chain(rest.into_iter().map(|kept| kept.told)) {
             let (from, to) = (seal.number, seal.number);
             self.emit(Event::CommitsLost { session: seal.row, from, to });
         }
-        self.go_on_with(aside);
     }
 
     /// Goes on with what was in flight. The settings that are in force then must be those of now, and
@@ -274,19 +316,21 @@ impl Session {
             self.give_up_link = true;
             return;
         }
-        self.start_replay();
+        self.resume();
     }
 
     /// The link is lost in the middle: the transaction in hand is to be run again.
     pub(super) fn interrupt_reapplying(&mut self) {
         self.reapply.disturbs = false;
         let Some(running) = self.reapply.running.take() else { return };
-        let Running { seal, told, begin, aside } = running;
+        let Running { seal, told, begin, losses, aside } = running;
+        let losses = losses + 1;
         self.units.pop_back();
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let journal_base = self.journal_base;
-        self.reapply.lost.push_front(Kept { seal, told, begin, units, journal, journal_base });
+        let kept = Kept { seal, told, begin, units, journal, journal_base, losses };
+        self.reapply.lost.push_front(kept);
         self.restore_aside(aside);
     }
 

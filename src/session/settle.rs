@@ -67,7 +67,7 @@ impl Session {
                 return;
             }
         }
-        // Of what is run again the application has heard the end, and it is kept until the backup has it.
+        // What is run again after it was lost is kept until the backup has it, and nobody waits for it.
         let waits = self.options.backup_acknowledges
             && !self.reapply.is_running()
             && !mutation::on(Mutation::BackupNotAwaited);

@@ -503,11 +503,6 @@ fn a_temporary_table_is_missed_whatever_commits_it() {
     assert_eq!(play.told_of_the_loss().first().unwrap(), "error 08006 NotCommitted");
 }
 
-pub(super) fn sealed_insert() -> Vec<u8> {
-    [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
-        .concat()
-}
-
 /// The disk was full when the next row was due; the session gave the ledger up, and with
 /// `ledger=require` refused every write for as long as it stayed on that server (chaos, seed 601).
 #[test]
@@ -594,11 +589,6 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
     }
 }
 
-/// With `on_commits_lost=reapply` a lost transaction was run again with the SET in it, behind the settings
-/// The row of a lost commit had not survived either, so that it was run again under a number of a fresh
-/// row; when that gave something else, it was the fresh number that was told to be lost, of which the
-/// With `on_commits_lost=reapply` a commit was let go of once the backup had it. The backup died as well, a
-/// standby that lagged was promoted, and nothing was said of the commit, which was lost: it was neither
 /// Several statements waited for the journal on disk, and each had asked for the next row of the ledger.
 /// The answer to the first of these was taken for that to the last, and where the server then refused
 /// the last, commits were sealed in a row that was not there (simulation, seed 1981 of its time).
@@ -721,4 +711,23 @@ fn a_write_in_doubt_that_the_journal_cannot_follow_is_not_run_again() {
         assert_eq!((failed, told.last().unwrap().as_str()), (!committed, "ready Idle"), "{told:?}");
         assert!(play.session.is_quiet());
     }
+}
+
+/// A COMMIT that was run again found its number taken, so that the ledger was to be asked behind a ROLLBACK.
+/// The link was lost before that was answered, and the COMMIT was told to have rolled back, as that of a
+/// transaction that had failed is: the ledger had it.
+#[test]
+fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
+    let mut play = commit_in_flight();
+    play.receive_look(0, 0);
+    play.receive(&[begun_and_read("a"), written()].concat());
+    assert!(play.sends("segue_commit"));
+    play.told();
+    play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), [""; 0]);
+    play.link(2, 3);
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
