@@ -25,11 +25,14 @@ impl Session {
         if self.wants_link() {
             return;
         }
-        let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
-        // While the ledger is asked, what is sealed has not been sent on this link yet.
-        let asking = matches!(self.phase, Phase::Adopting(_));
+        // While the ledger is asked, or what was lost is run again, what was in flight has not been sent on
+        // this link yet.
+        let reapplying = self.reapply.is_running();
+        let was_sent = !reapplying
+            && !matches!(&self.phase, Phase::Adopting(adoption) if !adoption.has_sent_units());
+        let executing = was_sent && matches!(self.phase, Phase::Live | Phase::Replaying);
         let attempt = self.attempt();
-        let failed = self.status == Status::Failed;
+        let failed = self.status == Status::Failed && !reapplying;
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
         | Phase::RollingBack(Finish::Refuse(error)) = phase
@@ -56,8 +59,8 @@ impl Session {
         self.seals.unconfirm(false);
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
-            unit.losses += u32::from(unit.sent);
-            if !asking {
+            if was_sent {
+                unit.losses += u32::from(unit.sent);
                 unit.note_attempt(attempt);
             }
             unit.doubt_what_was_found();

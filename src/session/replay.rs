@@ -24,6 +24,8 @@ pub(super) enum Finish {
     Again,
     /// Ask the ledger, then decide.
     Recheck,
+    /// Run again what was lost, then it.
+    Reapply,
 }
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
@@ -250,7 +252,7 @@ impl Session {
                 self.abandon_reapplying();
             }
             Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
-            Finish::Again if self.reapply.is_due() => self.reapply_next(),
+            Finish::Reapply => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();
                 self.start_replay();

@@ -780,3 +780,166 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     assert!(!play.sends("INSERT"));
     assert!(play.session.is_quiet());
 }
+
+/// One insert was committed and is kept, for no backup has it yet.
+fn kept_insert() -> Play {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.told();
+    play
+}
+
+/// With `on_commits_lost=reapply` all that was kept was let go of with the first new link, also what the server
+/// had and the next one was without: it was lost in silence (simulation, seed 103643).
+#[test]
+fn what_one_server_has_is_kept_for_the_next() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert!(play.session.is_quiet() && play.session.keeps_commits());
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A lost commit was run again, and its acknowledgement was lost with the link. It was found in the ledger,
+/// and held to be safe from then on: a further promotion lost it in silence.
+#[test]
+fn what_was_run_again_and_found_is_kept_too() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written()].concat());
+    assert!(play.sends("segue_seal"));
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    play.receive(&message(b'1', b""));
+    play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
+    play.receive_look(1, 1);
+    let told = play.told();
+    assert!(told.iter().any(|it| it.starts_with("CommitReapplied")), "{told:?}");
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A commit whose acknowledgement was lost was found in the ledger; it cannot be run again, for what it had
+/// returned is not known. With `on_commits_lost=reapply` its loss was not told.
+#[test]
+fn a_commit_that_was_found_is_told_if_it_is_lost_after_all() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert_eq!(play.told(), ["lost 1 to 1"]);
+    assert!(!play.sends("INSERT INTO t"));
+}
+
+/// A commit that could not be kept was told to be lost with all those before it, which were kept, and were
+/// run again nevertheless.
+#[test]
+fn what_is_told_to_be_lost_is_not_run_again() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SELECT 1; SAVEPOINT a");
+    play.receive(&[described_row(), complete("SELECT 1"), complete("SAVEPOINT")].concat());
+    play.receive(&ready(b'T'));
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.receive(&committed());
+    assert_eq!(play.told().last().unwrap(), "ready Idle");
+    play.fail_over();
+    play.receive_look(0, 0);
+    let told = play.told();
+    let lost: Vec<_> = told.iter().filter(|it| it.starts_with("lost")).collect();
+    assert_eq!(lost, ["lost 2 to 2"]);
+    assert!(play.sends("INSERT INTO t VALUES (1)") && !play.sends("INSERT INTO t VALUES (2)"));
+}
+
+/// The columns of a simple query's only result, whose one row is `1`.
+fn described_row() -> Vec<u8> {
+    let columns = described();
+    let at = columns.iter().position(|tag| *tag == b'T').unwrap();
+    let length = u32::from_be_bytes(columns[at + 1..at + 5].try_into().unwrap()) as usize;
+    [columns[at..=at + length].to_vec(), row("1")].concat()
+}
+
+/// The link was lost while a lost commit was run again, in a transaction that had failed; a COMMIT in flight
+/// was told to be rolled back, as if the failed transaction were its own.
+#[test]
+fn a_failure_of_what_is_run_again_is_not_that_of_a_commit_in_flight() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.told();
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), error("53100"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.session.handle_link_lost();
+    let told = play.told();
+    assert!(!told.contains(&"ROLLBACK".to_owned()), "{told:?}");
+    play.link(2, 3);
+    play.receive_look(2, 3);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+}
+
+/// What was lost could not be run again as it was. A transaction in flight had lost its protection by then, and
+/// what was left of it was run, outside a transaction (simulation, seed 324237).
+#[test]
+fn an_unprotected_transaction_is_not_run_behind_what_was_lost() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SELECT 1; SAVEPOINT a");
+    play.receive(&[described_row(), complete("SELECT 1"), complete("SAVEPOINT")].concat());
+    play.receive(&ready(b'T'));
+    play.make("INSERT INTO t VALUES (3)", false);
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let differs = [message(b'2', b""), complete("BEGIN"), no_columns(), complete("INSERT 0 0")];
+    play.receive(&[differs.concat(), ready(b'T')].concat());
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(!play.sends("INSERT INTO t VALUES (3)"));
+    let told = play.told();
+    let refused = ["error 08006 NotCommitted", "ready Failed"];
+    assert_eq!(told[told.len() - 5..told.len() - 2], ["lost 1 to 1", refused[0], refused[1]]);
+    assert_eq!(told.last().unwrap(), "ready Idle", "the COMMIT");
+}
+
+/// A lost commit that was run again waited for the backup as if the application waited for it, which was told
+/// of the end of a request that it had not made (simulation, seed 315218).
+#[test]
+fn what_is_run_again_does_not_wait_for_the_backup() {
+    let mut play = kept_insert();
+    play.session.options.backup_acknowledges = true;
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written(), committed()].concat());
+    let told = play.told();
+    assert!(told.iter().any(|it| it.starts_with("CommitReapplied")), "{told:?}");
+    assert!(!told.iter().any(|it| it.starts_with("AwaitBackup")), "{told:?}");
+    assert!(play.session.is_quiet() && play.session.keeps_commits());
+}
