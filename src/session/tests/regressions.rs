@@ -731,3 +731,122 @@ fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
+
+/// One insert was committed and is kept, for no backup has it yet.
+fn kept_insert() -> Play {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.told();
+    play
+}
+
+/// With `on_commits_lost=reapply` all that was kept was let go of with the first new link, also what the server
+/// had and the next one was without: it was lost in silence (simulation, seed 103643).
+#[test]
+fn what_one_server_has_is_kept_for_the_next() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert!(play.session.is_quiet() && play.session.keeps_commits());
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A lost commit was run again, and its acknowledgement was lost with the link. It was found in the ledger,
+/// and held to be safe from then on: a further promotion lost it in silence.
+#[test]
+fn what_was_run_again_and_found_is_kept_too() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written()].concat());
+    assert!(play.sends("segue_seal"));
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    play.receive(&message(b'1', b""));
+    play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
+    play.receive_look(1, 1);
+    let told = play.told();
+    assert!(told.iter().any(|it| it == "reapplied"), "{told:?}");
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A commit whose acknowledgement was lost was found in the ledger; it cannot be run again, for what it had
+/// returned is not known. With `on_commits_lost=reapply` its loss was not told.
+#[test]
+fn a_commit_that_was_found_is_told_if_it_is_lost_after_all() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert_eq!(play.told(), ["lost 1 to 1"]);
+    assert!(!play.sends("INSERT INTO t"));
+}
+
+/// A commit that could not be kept was told to be lost with all those before it, which were kept, and were
+/// run again nevertheless.
+#[test]
+fn what_is_told_to_be_lost_is_not_run_again() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SELECT 1; SAVEPOINT a");
+    play.receive(&[described_row(), complete("SELECT 1"), complete("SAVEPOINT")].concat());
+    play.receive(&ready(b'T'));
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.receive(&committed());
+    assert_eq!(play.told().last().unwrap(), "ready Idle");
+    play.fail_over();
+    play.receive_look(0, 0);
+    let told = play.told();
+    let lost: Vec<_> = told.iter().filter(|it| it.starts_with("lost")).collect();
+    assert_eq!(lost, ["lost 2 to 2"]);
+    assert!(play.sends("INSERT INTO t VALUES (1)") && !play.sends("INSERT INTO t VALUES (2)"));
+}
+
+/// The columns of a simple query's only result, whose one row is `1`.
+fn described_row() -> Vec<u8> {
+    let columns = described();
+    let at = columns.iter().position(|tag| *tag == b'T').unwrap();
+    let length = u32::from_be_bytes(columns[at + 1..at + 5].try_into().unwrap()) as usize;
+    [columns[at..=at + length].to_vec(), row("1")].concat()
+}
+
+/// A statement of a pipeline was not prepared any more; ROLLBACK TO and COMMIT were on their way behind it,
+/// and the transaction was committed without it. It was run again as if nothing were committed, several
+/// times, until the application heard SG001 (simulation, seed 201319); without a ledger it was committed twice.
+#[test]
+fn what_may_be_committed_behind_a_failure_is_not_run_again() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.make("SAVEPOINT a", false);
+    play.make("SELECT n FROM t", false);
+    play.make("ROLLBACK TO a", false);
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(play.sends("segue_commit"));
+    let done = |tag| [no_columns(), complete(tag), ready(b'T')].concat();
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[done("SAVEPOINT"), error("26000"), ready(b'E'), done("ROLLBACK")].concat());
+    play.receive(&committed());
+    let told = play.told();
+    assert!(told.contains(&"error 26000 NotCommitted".to_owned()), "{told:?}");
+    assert!(told.ends_with(&["COMMIT".to_owned(), "ready Idle".to_owned()]), "{told:?}");
+    assert!(!play.sends("INSERT"));
+}
