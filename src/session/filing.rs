@@ -341,6 +341,11 @@ impl Session {
             self.emit(Event::ProtectionLost(reason.clone()));
             self.files.problem = Some(reason);
         }
+        if self.reapply.is_running() {
+            let aside = self.reapply.lose_filed(entry);
+            self.pending_error = refused.filter(|_| aside).or(self.pending_error.take());
+            return;
+        }
         if let Transaction::Open(open) = &mut self.transaction {
             if open.filed == Filed::Entry(entry) {
                 open.filed = Filed::Lost;

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::classify::Effect;
+use super::filing::Filed;
 use super::seals::{LedgerRow, Lost};
 use super::transaction::{BeginOptions, Open, Transaction};
 use super::unit::{Purpose, Seal, Steps, Unit};
@@ -97,6 +98,19 @@ impl Reapply {
     /// The rows of the ledger that say whether what is to be run again stands.
     pub fn rows(&self) -> impl Iterator<Item = Uuid> {
         self.lost.iter().flat_map(|kept| [kept.seal.row, kept.told.row])
+    }
+
+    /// The journal on disk does not keep an entry. Whether it is of what was put aside.
+    pub fn lose_filed(&mut self, entry: u64) -> bool {
+        let Some(Running { aside, .. }) = &mut self.running else { return false };
+        let of_units = aside.units.range_mut(aside.front..).map(|unit| &mut unit.filed);
+        let of_transaction = match &mut aside.transaction {
+            Transaction::Open(open) => Some(&mut open.filed),
+            _ => None,
+        };
+        let filed =
+            of_transaction.into_iter().chain(of_units).find(|it| **it == Filed::Entry(entry));
+        filed.map(|filed| *filed = Filed::Lost).is_some()
     }
 
     /// Whether a commit under `seal` comes behind one with a higher number.
