@@ -27,12 +27,13 @@ impl Session {
         }
         // While the ledger is asked, or what was lost is run again, what was in flight has not been sent on
         // this link yet.
-        let reapplying = self.reapply.is_running();
-        let was_sent = !reapplying
+        let was_sent = !self.reapply.is_running()
             && !matches!(&self.phase, Phase::Adopting(adoption) if !adoption.has_sent_units());
         let executing = was_sent && matches!(self.phase, Phase::Live | Phase::Replaying);
         let attempt = self.attempt();
-        let failed = self.status == Status::Failed && !reapplying;
+        // The transaction had failed before its COMMIT. One that fails with it, or in a replay that is passed
+        // over, may be run again, and a lost commit's failures are its own.
+        let failed = executing && self.status == Status::Failed && !self.give_up_link;
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
         | Phase::RollingBack(Finish::Refuse(error)) = phase

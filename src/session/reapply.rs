@@ -2,8 +2,8 @@
 //! again where a promotion has lost them.
 //!
 //! A lost transaction is run like any replay, under the number that it was committed with: all that
-//! the application has seen of it must come back. The first that does not ends the reapplying, for
-//! what follows may build on it; what is not reapplied is reported lost.
+//! the application has seen of it must come back. The first that does not, or under which a link is lost
+//! each time, ends the reapplying, for what follows may build on it; what is not reapplied is reported lost.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use super::classify::Effect;
 use super::filing::Filed;
+use super::loss::LOSSES_MAX;
 use super::seals::{LedgerRow, Lost};
 use super::transaction::{BeginOptions, Open, Transaction};
-use super::unit::{Purpose, Seal, Steps, Unit};
+use super::unit::{Purpose, Seal, Steps, Unit, Verdict};
 use super::{Event, Session, internals};
+use crate::error::Error;
 
 /// A committed transaction that the backup may not have yet.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ struct Kept {
     journal_base: usize,
     /// It was being run again when the link was lost behind its COMMIT, which may have succeeded.
     attempted: bool,
+    /// So many links were lost while it was run again.
+    losses: u32,
 }
 
 /// Acknowledged commits of one row of the ledger that are not kept.
@@ -56,6 +60,7 @@ struct Running {
     seal: Seal,
     told: Seal,
     begin: BeginOptions,
+    losses: u32,
     aside: Aside,
 }
 
@@ -100,19 +105,6 @@ impl Reapply {
         self.lost.iter().flat_map(|kept| [kept.seal.row, kept.told.row])
     }
 
-    /// The journal on disk does not keep an entry. Whether it is of what was put aside.
-    pub fn lose_filed(&mut self, entry: u64) -> bool {
-        let Some(Running { aside, .. }) = &mut self.running else { return false };
-        let of_units = aside.units.range_mut(aside.front..).map(|unit| &mut unit.filed);
-        let of_transaction = match &mut aside.transaction {
-            Transaction::Open(open) => Some(&mut open.filed),
-            _ => None,
-        };
-        let filed =
-            of_transaction.into_iter().chain(of_units).find(|it| **it == Filed::Entry(entry));
-        filed.map(|filed| *filed = Filed::Lost).is_some()
-    }
-
     /// Whether a commit under `seal` comes behind one with a higher number.
     pub fn overtakes(&self, seal: Seal) -> bool {
         let later = |kept: &Kept| kept.seal.row == seal.row && kept.seal.number > seal.number;
@@ -128,7 +120,7 @@ impl Kept {
         journal: BytesMut,
         journal_base: usize,
     ) -> Self {
-        Self { seal, told: seal, begin, units, journal, journal_base, attempted: false }
+        Self { seal, told: seal, begin, units, journal, journal_base, attempted: false, losses: 0 }
     }
 }
 
@@ -281,7 +273,7 @@ impl Session {
             if std::mem::take(&mut kept.attempted) && seal == kept.seal {
                 self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
             }
-            (kept.seal, kept.told) = (seal, seal);
+            (kept.seal, kept.told, kept.losses) = (seal, seal, 0);
             self.keep(kept);
         }
     }
@@ -321,18 +313,17 @@ impl Session {
     pub(super) fn reapply_next(&mut self) {
         let aside = match self.reapply.running.take() {
             Some(running) => running.aside,
-            None => Aside {
-                transaction: std::mem::replace(&mut self.transaction, Transaction::None),
-                units: std::mem::take(&mut self.units),
-                front: self.front,
-                journal: std::mem::take(&mut self.journal),
-                journal_base: self.journal_base,
-            },
+            None => self.put_aside(),
         };
         let Some(next) = self.reapply.lost.pop_front() else {
             self.go_on_with(aside);
             return;
         };
+        if next.losses >= LOSSES_MAX {
+            self.tell_lost(next.told);
+            self.go_on_with(aside);
+            return;
+        }
         let changes =
             |unit: &Unit| unit.statement.as_ref().is_some_and(|s| s.class.sets_anything());
         self.reapply.disturbs |= next.units.iter().any(changes);
@@ -348,9 +339,41 @@ impl Session {
         commit.seal = Some(next.seal);
         commit.effect = Effect::Writes;
         self.units.push_back(commit);
-        let Kept { seal, told, begin, .. } = next;
-        self.reapply.running = Some(Running { seal, told, begin, aside });
+        let Kept { seal, told, begin, losses, .. } = next;
+        self.reapply.running = Some(Running { seal, told, begin, losses, aside });
         self.start_replay();
+    }
+
+    fn put_aside(&mut self) -> Aside {
+        // Nothing of it is on its way any more, and what becomes of the link is not its doing.
+        self.units.range_mut(self.front..).for_each(|unit| unit.sent = false);
+        Aside {
+            transaction: std::mem::replace(&mut self.transaction, Transaction::None),
+            units: std::mem::take(&mut self.units),
+            front: self.front,
+            journal: std::mem::take(&mut self.journal),
+            journal_base: self.journal_base,
+        }
+    }
+
+    /// The journal on disk does not keep an entry of what was put aside.
+    pub(super) fn handle_aside_not_kept(&mut self, entry: u64, refused: Option<Error>) {
+        let Some(Running { aside, .. }) = &mut self.reapply.running else { return };
+        let filed = Filed::Entry(entry);
+        if let Transaction::Open(open) = &mut aside.transaction {
+            if open.filed == filed {
+                open.filed = Filed::Lost;
+                // Told before anything of it is run again.
+                self.pending_error = refused.or(self.pending_error.take());
+                return;
+            }
+        }
+        let mut units = aside.units.range_mut(aside.front..);
+        let Some(unit) = units.find(|unit| unit.filed == filed) else { return };
+        unit.filed = Filed::Lost;
+        if unit.verdict.is_none() {
+            unit.verdict = refused.map(Verdict::Failed);
+        }
     }
 
     /// The COMMIT of a transaction that was run again has succeeded.
@@ -372,12 +395,17 @@ impl Session {
     /// It could not be run again as it was: it is lost, and with it whatever may build on it.
     pub(super) fn abandon_reapplying(&mut self) {
         let Some(Running { told, aside, .. }) = self.reapply.running.take() else { return };
+        self.tell_lost(told);
+        self.go_on_with(aside);
+    }
+
+    /// The first of those that are lost is not run again, and none behind it.
+    fn tell_lost(&mut self, first: Seal) {
         let rest = std::mem::take(&mut self.reapply.lost);
-        for seal in std::iter::once(told).chain(rest.into_iter().map(|kept| kept.told)) {
+        for seal in std::iter::once(first).chain(rest.into_iter().map(|kept| kept.told)) {
             let (from, to) = (seal.number, seal.number);
             self.emit(Event::CommitsLost { session: seal.row, from, to });
         }
-        self.go_on_with(aside);
     }
 
     /// Goes on with what was in flight. The settings that are in force then must be those of now, and
@@ -396,12 +424,13 @@ impl Session {
         self.reapply.disturbs = false;
         self.reapply.asked = false;
         let Some(running) = self.reapply.running.take() else { return };
-        let Running { seal, told, begin, aside } = running;
+        let Running { seal, told, begin, losses, aside } = running;
+        let losses = losses + 1;
         let attempted = self.units.pop_back().is_some_and(|commit| commit.sent);
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let kept = Kept::new(seal, begin, units, journal, self.journal_base);
-        self.reapply.lost.push_front(Kept { told, attempted, ..kept });
+        self.reapply.lost.push_front(Kept { told, attempted, losses, ..kept });
         self.restore_aside(aside);
     }
 

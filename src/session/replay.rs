@@ -66,11 +66,19 @@ impl Session {
     pub(super) fn enter_replay(&mut self) {
         if self.any_answered() {
             let statements = self.units.iter().filter(|unit| unit.answered).count();
-            self.emit(Event::ReplayStarted { statements });
+            self.emit_of_replay(Event::ReplayStarted { statements });
             self.phase = Phase::Replaying;
         } else {
             self.phase = Phase::Live;
             self.take_verdicts();
+        }
+    }
+
+    /// Tells how the replay of what is in flight goes. Of a lost commit that is run again the outcome is
+    /// told, and nothing else: what the application is waiting for is none of it.
+    fn emit_of_replay(&mut self, event: Event) {
+        if !self.reapply.is_running() {
+            self.emit(event);
         }
     }
 
@@ -98,7 +106,7 @@ impl Session {
         let next_is_new = self.units.get(self.front).is_none_or(|unit| !unit.answered);
         if matches!(self.phase, Phase::Replaying) && next_is_new {
             self.phase = Phase::Live;
-            self.emit(Event::ReplayFinished);
+            self.emit_of_replay(Event::ReplayFinished);
         }
         if matches!(self.phase, Phase::Live) {
             self.take_verdicts();
@@ -122,7 +130,7 @@ impl Session {
                 return;
             }
         }
-        self.emit(Event::ReplayDiverged { statement });
+        self.emit_of_replay(Event::ReplayDiverged { statement });
         let error = self.diverged_error(statement);
         let unit = &mut self.units[self.front];
         if unit.autocommit {

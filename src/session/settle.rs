@@ -67,7 +67,7 @@ impl Session {
                 return;
             }
         }
-        // Nobody waits for what is run again behind its acknowledgement.
+        // What is run again after it was lost is kept until the backup has it, and nobody waits for it.
         let waits = self.options.backup_acknowledges
             && !self.reapply.is_running()
             && !mutation::on(Mutation::BackupNotAwaited);
