@@ -289,3 +289,156 @@ fn what_the_journal_refuses_behind_a_lost_commit_is_refused() {
     let told = play.told();
     assert_eq!(told[1..], ["reapplied", "error 08006 NotCommitted", "ready Idle"]);
 }
+
+/// One insert was committed and is kept, for no backup has it yet.
+fn kept_insert() -> Play {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.told();
+    play
+}
+
+/// With `on_commits_lost=reapply` all that was kept was let go of with the first new link, also what the server
+/// had and the next one was without: it was lost in silence (simulation, seed 103643).
+#[test]
+fn what_one_server_has_is_kept_for_the_next() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert!(play.session.is_quiet() && play.session.keeps_commits());
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A lost commit was run again, and its acknowledgement was lost with the link. It was found in the ledger,
+/// and held to be safe from then on: a further promotion lost it in silence.
+#[test]
+fn what_was_run_again_and_found_is_kept_too() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written()].concat());
+    assert!(play.sends("segue_seal"));
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    play.receive(&message(b'1', b""));
+    play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
+    play.receive_look(1, 1);
+    let told = play.told();
+    assert!(told.iter().any(|it| it == "reapplied"), "{told:?}");
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t"));
+}
+
+/// A commit whose acknowledgement was lost was found in the ledger; it cannot be run again, for what it had
+/// returned is not known. With `on_commits_lost=reapply` its loss was not told.
+#[test]
+fn a_commit_that_was_found_is_told_if_it_is_lost_after_all() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+    play.session.handle_link_lost();
+    play.link(2, 3);
+    play.receive_look(0, 0);
+    assert_eq!(play.told(), ["lost 1 to 1"]);
+    assert!(!play.sends("INSERT INTO t"));
+}
+
+/// A commit that could not be kept was told to be lost with all those before it, which were kept, and were
+/// run again nevertheless.
+#[test]
+fn what_is_told_to_be_lost_is_not_run_again() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SELECT 1; SAVEPOINT a");
+    play.receive(&[described_row(), complete("SELECT 1"), complete("SAVEPOINT")].concat());
+    play.receive(&ready(b'T'));
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.receive(&committed());
+    assert_eq!(play.told().last().unwrap(), "ready Idle");
+    play.fail_over();
+    play.receive_look(0, 0);
+    let told = play.told();
+    let lost: Vec<_> = told.iter().filter(|it| it.starts_with("lost")).collect();
+    assert_eq!(lost, ["lost 2 to 2"]);
+    assert!(play.sends("INSERT INTO t VALUES (1)") && !play.sends("INSERT INTO t VALUES (2)"));
+}
+
+/// The columns of a simple query's only result, whose one row is `1`.
+fn described_row() -> Vec<u8> {
+    let columns = described();
+    let at = columns.iter().position(|tag| *tag == b'T').unwrap();
+    let length = u32::from_be_bytes(columns[at + 1..at + 5].try_into().unwrap()) as usize;
+    [columns[at..=at + length].to_vec(), row("1")].concat()
+}
+
+/// A lost commit was being run again when the link was lost, and its backend could not be ended. Nothing kept
+/// that attempt from committing later, beside the next one or behind the word that it was lost.
+#[test]
+fn an_attempt_to_run_it_again_that_may_still_commit_is_fenced_off() {
+    let mut play = kept_insert();
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written()].concat());
+    assert!(play.sends("segue_seal"));
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    assert!(play.sends("pg_terminate_backend"));
+    let lives = [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1")].concat();
+    play.receive(&[lives, ready(b'I')].concat());
+    play.receive_look(0, 0);
+    assert!(play.sends("segue_seal") && !play.sends("INSERT"), "the fence");
+    let fenced = [message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat();
+    play.receive(&fenced);
+    play.receive_look(2, 1);
+    assert!(play.sends("INSERT INTO t"));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written(), committed()].concat());
+    let again = |event: &Event| matches!(event, Event::CommitReapplied { number: 3, .. });
+    assert!(std::iter::from_fn(|| play.session.poll_event()).any(|event| again(&event)));
+}
+
+/// The same of a transaction that was refused before its COMMIT.
+#[test]
+fn a_transaction_that_the_journal_refuses_behind_a_lost_commit_is_refused() {
+    let mut play = Play::with(Options { files: true, reapply: true, ..options() });
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.session.file(&mut |_, _| {});
+    play.session.handle_journal(true);
+    play.flush();
+    play.receive(&sealed_insert());
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    let mut entry = 0;
+    play.session.file(&mut |number, _| entry = entry.max(number));
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    // It was on its way behind the question.
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(entry, "the disk is full".into(), Some(refused));
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written(), committed()].concat());
+    assert!(!play.sends("INSERT INTO t VALUES (2)"));
+    play.execute("INSERT INTO t VALUES (3)");
+    assert!(!play.sends("INSERT INTO t VALUES (3)"));
+    let told = play.told();
+    assert!(told.contains(&"error 08006 NotCommitted".to_owned()), "{told:?}");
+}
