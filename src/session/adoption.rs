@@ -406,7 +406,9 @@ impl Session {
             }
             unit.found = false;
             unit.rule_out_attempts(self.link.server, self.link.timeline);
-            if unit.autocommit && unit.unprotected.is_some() && !blocked {
+            if let Some(error) = unit.refused.take() {
+                unit.verdict = Some(Verdict::Failed(error));
+            } else if unit.autocommit && unit.unprotected.is_some() && !blocked {
                 let error = match unit.unprotected {
                     Some(FATAL_STATEMENT) => fatal_statement(),
                     _ => copy_not_kept(),

@@ -354,6 +354,7 @@ impl Session {
                 return;
             }
         }
+        let wants_link = self.wants_link();
         let mut units = self.units.range_mut(self.front..);
         let Some(at) = units.position(|unit| unit.filed == Filed::Entry(entry)) else { return };
         let unit = &mut self.units[self.front + at];
@@ -361,8 +362,10 @@ impl Session {
         if !unit.sent && unit.verdict.is_none() {
             self.disturbed |= refused.is_some();
             unit.verdict = refused.map(Verdict::Failed);
-        } else if let (Some(error), CopyIn::Open, 0) = (refused, unit.copy, at) {
-            self.refuse(error);
+        } else if let (Some(error), CopyIn::Open, 0) = (&refused, unit.copy, at) {
+            self.refuse(error.clone());
+        } else if wants_link {
+            unit.refused = refused;
         }
     }
 

@@ -204,6 +204,8 @@ pub(super) struct Unit {
     pub attempts: Vec<Attempt>,
     /// What is to be told of it without running it again.
     pub verdict: Option<Verdict>,
+    /// What is to be told of it, in place of running it again, if the ledger is without it.
+    pub refused: Option<Error>,
     /// The ledger of a server that is lost had its commit.
     pub found: bool,
     /// It was found, and need not wait for the backup any more; and what is told with it if no backup has
@@ -272,6 +274,7 @@ impl Unit {
             losses_in_front: 0,
             attempts: Vec::new(),
             verdict: None,
+            refused: None,
             found: false,
             backed: false,
             unconfirmed: None,

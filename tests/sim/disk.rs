@@ -82,7 +82,9 @@ impl Disk {
         let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
         let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
         let report = recovered.report();
-        assert!(!report.is_damaged(), "the journal of {} is damaged: {report:?}", self.number);
+        // With `journal_sync=none` a machine that dies loses what had not been written, wherever it stands.
+        let damaged = report.is_damaged() && !self.forgets;
+        assert!(!damaged, "the journal of {} is damaged: {report:?}", self.number);
         self.file = Some(Arc::new(file));
     }
 

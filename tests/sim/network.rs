@@ -283,6 +283,9 @@ impl Run {
         };
         self.world
             .note(|| format!("a link to server {server}, backend {id}: {:?}", ready.prepared));
+        if let Some(files) = &mut self.client.files {
+            files.handle_timeline(&mut self.client.session, timeline);
+        }
         let taken = self.client.session.handle_link_ready(ready);
         if timeline < self.client.highest_timeline {
             self.world.end_backend(id, None);
@@ -298,9 +301,6 @@ impl Run {
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
         self.client.highest_timeline = timeline;
-        if let Some(files) = &mut self.client.files {
-            files.handle_timeline(timeline);
-        }
         self.client.link = Some(id);
         self.drain_events()
     }

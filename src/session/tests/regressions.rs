@@ -685,6 +685,34 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     assert!(play.session.is_quiet());
 }
 
+/// The journal could not keep the timeline of the server that a session moved to. An autocommit write that was in
+/// doubt was run again there, and a later process, for which that server was out of reach, could have been told by the
+/// deposed one that it was not committed.
+#[test]
+fn a_write_in_doubt_that_the_journal_cannot_follow_is_not_run_again() {
+    for committed in [false, true] {
+        let mut play = Play::with(Options { files: true, ..options() });
+        play.make("INSERT INTO t VALUES (1)", false);
+        let mut entry = None;
+        play.session.file(&mut |number, _| entry = Some(number));
+        play.session.handle_journal(true);
+        play.flush();
+        play.receive(&replied());
+        play.session.handle_link_lost();
+        let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+        play.session.handle_not_kept(entry.unwrap(), "the disk is full".into(), Some(refused));
+        play.told();
+        play.link(1, 2);
+        let number = i64::from(committed);
+        play.receive_look(number, number);
+        assert!(!play.sends("INSERT"));
+        let told = play.told();
+        let failed = told.iter().any(|it| it.starts_with("error ") && it.ends_with("NotCommitted"));
+        assert_eq!((failed, told.last().unwrap().as_str()), (!committed, "ready Idle"), "{told:?}");
+        assert!(play.session.is_quiet());
+    }
+}
+
 /// A COMMIT that was run again found its number taken, so that the ledger was to be asked behind a ROLLBACK.
 /// The link was lost before that was answered, and the COMMIT was told to have rolled back, as that of a
 /// transaction that had failed is: the ledger had it.
