@@ -6,6 +6,7 @@
 use postgres_protocol::message::frontend;
 
 use super::adoption::Adoption;
+use super::classify::StatementKind;
 use super::transaction::Transaction;
 use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
@@ -24,6 +25,8 @@ pub(super) enum Finish {
     Again,
     /// Ask the ledger, then decide.
     Recheck,
+    /// Run again what was lost, then it.
+    Reapply,
 }
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
@@ -168,7 +171,9 @@ impl Session {
         }
         let last = self.front + 1 == self.units.len();
         let replayable = match &self.transaction {
-            Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
+            Transaction::Open(open) if !unit.autocommit => {
+                open.unprotected.is_none() && !self.may_commit_without_it()
+            }
             _ => unit.autocommit && last && unit.unprotected.is_none(),
         };
         if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
@@ -188,6 +193,18 @@ impl Session {
             return Some(Finish::Again);
         }
         None
+    }
+
+    /// Whether what follows the unit in front is on its way and makes up for its failure, so that the
+    /// transaction may be committed without it by now.
+    fn may_commit_without_it(&self) -> bool {
+        let mut mended = false;
+        self.units.range(self.front + 1..).filter(|unit| unit.sent).any(|unit| {
+            let kind = unit.statement.as_ref().map(|statement| &statement.class.kind);
+            mended |= unit.purpose == Purpose::Simple
+                || matches!(kind, Some(StatementKind::RollbackTo(_)));
+            mended && unit.may_commit()
+        })
     }
 
     /// The server refuses to write although nobody has asked it to: it is no primary any more.
@@ -262,7 +279,7 @@ impl Session {
                 self.abandon_reapplying();
             }
             Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
-            Finish::Again if self.reapply.is_due() => self.reapply_next(),
+            Finish::Reapply => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();
                 self.start_replay();

@@ -384,7 +384,7 @@ impl Session {
         }
     }
 
-    fn acknowledge(&mut self, seal: Seal) {
+    pub(super) fn acknowledge(&mut self, seal: Seal) {
         if std::mem::take(&mut self.seal_missing) {
             self.seals.unconfirm(true);
             self.emit(Event::ProtectionLost(

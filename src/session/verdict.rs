@@ -103,6 +103,8 @@ impl Session {
         self.counters.commits_found.add(1);
         if let Some(seal) = seal {
             self.seals.acknowledge(seal);
+            // What it has replied need not be known.
+            self.do_not_keep(seal);
         }
     }
 
