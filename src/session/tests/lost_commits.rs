@@ -391,3 +391,36 @@ fn what_the_journal_refuses_behind_a_lost_commit_is_refused() {
     let told = play.told();
     assert_eq!(told[1..], ["reapplied 1", "error 08006 NotCommitted", "ready Idle"]);
 }
+
+/// The journal on disk could not keep a transaction in flight, and refused it while a lost commit was run
+/// again: the refusal was lost, and the transaction was run again and committed, unknown to the journal.
+#[test]
+fn what_the_journal_refuses_meanwhile_is_refused() {
+    let mut play = Play::with(Options { files: true, reapply: true, ..options() });
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.session.file(&mut |_, _| {});
+    play.session.handle_journal(true);
+    play.flush();
+    play.receive(&sealed_insert());
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    let mut entry = 0;
+    play.session.file(&mut |number, _| entry = entry.max(number));
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    // It was on its way behind the question.
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(entry, "the disk is full".into(), Some(refused));
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written(), committed()].concat());
+    assert!(!play.sends("INSERT INTO t VALUES (2)"));
+    play.execute("INSERT INTO t VALUES (3)");
+    assert!(!play.sends("INSERT INTO t VALUES (3)"));
+    let told = play.told();
+    assert!(told.contains(&"error 08006 NotCommitted".to_owned()), "{told:?}");
+}
