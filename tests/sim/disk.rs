@@ -26,7 +26,7 @@ pub struct Disk {
     /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
     /// journal says may be too little.
     pub forgets: bool,
-    /// A sync may have failed, and with it what was written before.
+    /// A sync or a write may have failed, and with it what was written before.
     fails: bool,
     number: usize,
 }
