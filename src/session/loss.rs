@@ -27,8 +27,7 @@ impl Session {
         }
         // While the ledger is asked, or what was lost is run again, what was in flight has not been sent on
         // this link yet.
-        let reapplying = self.reapply.is_running();
-        let was_sent = !reapplying
+        let was_sent = !self.reapply.is_running()
             && !matches!(&self.phase, Phase::Adopting(adoption) if !adoption.has_sent_units());
         let executing = was_sent && matches!(self.phase, Phase::Live | Phase::Replaying);
         let attempt = self.attempt();
