@@ -732,30 +732,6 @@ fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
 
-/// A statement of a pipeline was not prepared any more; ROLLBACK TO and COMMIT were on their way behind it,
-/// and the transaction was committed without it. It was run again as if nothing were committed, several
-/// times, until the application heard SG001 (simulation, seed 201319); without a ledger it was committed twice.
-#[test]
-fn what_may_be_committed_behind_a_failure_is_not_run_again() {
-    let mut play = Play::start();
-    play.session.begin(BeginOptions::default()).unwrap();
-    play.make("INSERT INTO t VALUES (1)", false);
-    play.make("SAVEPOINT a", false);
-    play.make("SELECT n FROM t", false);
-    play.make("ROLLBACK TO a", false);
-    play.session.commit(false).unwrap();
-    play.flush();
-    assert!(play.sends("segue_commit"));
-    let done = |tag| [no_columns(), complete(tag), ready(b'T')].concat();
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.receive(&[done("SAVEPOINT"), error("26000"), ready(b'E'), done("ROLLBACK")].concat());
-    play.receive(&committed());
-    let told = play.told();
-    assert!(told.contains(&"error 26000 NotCommitted".to_owned()), "{told:?}");
-    assert!(told.ends_with(&["COMMIT".to_owned(), "ready Idle".to_owned()]), "{told:?}");
-    assert!(!play.sends("INSERT"));
-}
-
 /// What a commit had set that was found in the ledger was missing on the link on which it was found: that
 /// had been given the settings of before.
 #[test]
@@ -797,4 +773,28 @@ fn what_is_behind_a_string_that_is_found_has_its_settings() {
     let look = play.look(1, 1);
     play.receive(&[[no_columns(), complete("SET"), ready(b'I')].concat(), look].concat());
     assert!(play.sends("VALUES (2)"));
+}
+
+/// A statement of a pipeline was not prepared any more; ROLLBACK TO and COMMIT were on their way behind it,
+/// and the transaction was committed without it. It was run again as if nothing were committed, several
+/// times, until the application heard SG001 (simulation, seed 201319); without a ledger it was committed twice.
+#[test]
+fn what_may_be_committed_behind_a_failure_is_not_run_again() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.make("SAVEPOINT a", false);
+    play.make("SELECT n FROM t", false);
+    play.make("ROLLBACK TO a", false);
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(play.sends("segue_commit"));
+    let done = |tag| [no_columns(), complete(tag), ready(b'T')].concat();
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[done("SAVEPOINT"), error("26000"), ready(b'E'), done("ROLLBACK")].concat());
+    play.receive(&committed());
+    let told = play.told();
+    assert!(told.contains(&"error 26000 NotCommitted".to_owned()), "{told:?}");
+    assert!(told.ends_with(&["COMMIT".to_owned(), "ready Idle".to_owned()]), "{told:?}");
+    assert!(!play.sends("INSERT"));
 }
