@@ -69,6 +69,32 @@ fn a_commit_that_cannot_be_run_again_is_told_under_the_number_that_it_had() {
     assert_eq!(lost, [(old_row, 1, 1)]);
 }
 
+/// The row of a lost commit had not survived, and the fresh one in which it was numbered anew was missing on
+/// the next server too: it was run again without a seal, and with the next link once more
+/// (simulation with lost commits in every run, seed 603604).
+#[test]
+fn a_lost_commit_is_numbered_anew_on_every_server_that_lacks_its_row() {
+    let mut play = Play::start();
+    play.session.options.reapply = true;
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    let mut rows = vec![play.session.ledger_row()];
+    for (server, timeline) in [(1, 2), (2, 3)] {
+        play.session.handle_link_lost();
+        play.link(server, timeline);
+        play.receive(&[no_columns(), complete("SELECT 0"), ready(b'I')].concat());
+        assert!(play.sends("segue.open("));
+        let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")];
+        play.receive(&[opened.concat(), ready(b'I')].concat());
+        assert!(play.sends("INSERT INTO t"));
+        rows.push(play.session.ledger_row());
+    }
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    let sealed_in = |row: &Uuid| play.sent.windows(16).any(|bytes| bytes == row.as_bytes());
+    assert!(play.sends("segue_seal"));
+    assert_eq!(rows.iter().map(sealed_in).collect::<Vec<_>>(), [false, false, true]);
+}
+
 /// With `on_commits_lost=reapply` a commit was let go of once the backup had it. The backup died as well, a
 /// standby that lagged was promoted, and nothing was said of the commit, which was lost: it was neither
 /// run again nor told (simulation, seed 978).
