@@ -359,7 +359,9 @@ impl Session {
         let Some(at) = units.position(|unit| unit.filed == Filed::Entry(entry)) else { return };
         let unit = &mut self.units[self.front + at];
         unit.filed = Filed::Lost;
-        if !unit.sent && unit.verdict.is_none() {
+        // What waits for a link may have been tried on an earlier one.
+        let tried = wants_link && unit.losses > 0;
+        if !unit.sent && !tried && unit.verdict.is_none() {
             self.disturbed |= refused.is_some();
             unit.verdict = refused.map(Verdict::Failed);
         } else if let (Some(error), CopyIn::Open, 0) = (&refused, unit.copy, at) {

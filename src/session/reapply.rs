@@ -30,10 +30,10 @@ struct Kept {
     units: VecDeque<Unit>,
     journal: BytesMut,
     journal_base: usize,
-    /// It was being run again when the link was lost behind its COMMIT, which may have succeeded.
-    attempted: bool,
     /// So many links were lost while it was run again.
     losses: u32,
+    /// It was being run again when the link was lost behind its COMMIT, which may have succeeded.
+    attempted: bool,
 }
 
 /// Acknowledged commits of one row of the ledger that are not kept.
@@ -120,7 +120,7 @@ impl Kept {
         journal: BytesMut,
         journal_base: usize,
     ) -> Self {
-        Self { seal, told: seal, begin, units, journal, journal_base, attempted: false, losses: 0 }
+        Self { seal, told: seal, begin, units, journal, journal_base, losses: 0, attempted: false }
     }
 }
 
@@ -273,7 +273,8 @@ impl Session {
             if std::mem::take(&mut kept.attempted) && seal == kept.seal {
                 self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
             }
-            (kept.seal, kept.told, kept.losses) = (seal, seal, 0);
+            (kept.seal, kept.told) = (seal, seal);
+            kept.losses = 0;
             self.keep(kept);
         }
     }
@@ -425,12 +426,11 @@ impl Session {
         self.reapply.asked = false;
         let Some(running) = self.reapply.running.take() else { return };
         let Running { seal, told, begin, losses, aside } = running;
-        let losses = losses + 1;
         let attempted = self.units.pop_back().is_some_and(|commit| commit.sent);
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let kept = Kept::new(seal, begin, units, journal, self.journal_base);
-        self.reapply.lost.push_front(Kept { told, attempted, losses, ..kept });
+        self.reapply.lost.push_front(Kept { told, attempted, losses: losses + 1, ..kept });
         self.restore_aside(aside);
     }
 

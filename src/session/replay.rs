@@ -82,13 +82,17 @@ impl Session {
         }
     }
 
-    /// Sends what may be sent: COMMIT only once all before it has matched.
+    /// Sends what may be sent: COMMIT only once all before it has matched, and nothing upon a link that lacks
+    /// settings of what is ahead of it.
     pub(super) fn send_ready(&mut self) {
         let mut unmatched = false;
         for index in self.front..self.units.len() {
             let unit = &self.units[index];
             let early = mutation::on(Mutation::CommitBeforeComparison);
             if unit.may_commit() && unmatched && !early {
+                return;
+            }
+            if self.give_up_link || unit.sets_when_found() {
                 return;
             }
             unmatched |= unit.replayed.is_some();

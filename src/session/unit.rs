@@ -315,6 +315,13 @@ impl Unit {
             && self.statement.as_ref().is_some_and(|s| s.class.kind == StatementKind::Other)
     }
 
+    /// Whether it is not run again, for it has committed, and has made settings that the link does not have.
+    pub fn sets_when_found(&self) -> bool {
+        let statement = self.statement.as_ref();
+        matches!(self.verdict, Some(Verdict::Committed))
+            && statement.is_some_and(|statement| statement.class.sets_anything())
+    }
+
     /// The server whose ledger had its commit is lost, and the application has not been told: the next
     /// one may be without it.
     pub fn doubt_what_was_found(&mut self) {

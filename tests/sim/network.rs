@@ -5,7 +5,6 @@ use bytes::BytesMut;
 use segue::error::{Error, ErrorKind};
 use segue::session::{LinkReady, internals};
 
-use crate::app::Kind;
 use crate::backend::error_message;
 use crate::figures::{FAULTS, Fault};
 use crate::net::Way;
@@ -143,10 +142,6 @@ impl Run {
     pub fn lose_link(&mut self, last_words: bool) -> Result {
         let Some(id) = self.client.link else { return Ok(()) };
         self.world.note(|| format!("the link to backend {id} is lost"));
-        // Known gap: what a commit has set that is found in the ledger is missing on the very link
-        // on which it was found; it is there again on the next.
-        self.client.app.settings_unknown |=
-            self.client.requests.iter().any(|r| r.kind == Kind::Commit || r.sql.contains(';'));
         if last_words {
             let cut = self.is_cut(id, Way::ToClient);
             let available = if cut { 0 } else { self.world.backends[id].wire.len() };

@@ -1,4 +1,5 @@
-//! `on_commits_lost=reapply`: what was acknowledged and lost, and is run again; and what it once did wrong.
+//! `on_commits_lost=reapply`: what was once lost without a word, told although it was there, or run again
+//! in another way than it should, and what was in flight meanwhile.
 
 use super::*;
 
@@ -28,7 +29,7 @@ fn what_is_run_again_does_not_bring_old_settings_back() {
     play.receive(&[message(b'2', b""), complete("BEGIN"), set(b'T')].concat());
     play.receive(&written());
     play.receive(&committed());
-    assert!(play.told().iter().any(|told| told == "reapplied"));
+    assert!(play.told().iter().any(|told| told.starts_with("reapplied")));
     assert!(play.session.gives_up_link(), "a new link has the settings of now");
     play.session.handle_link_lost();
     play.link(2, 3);
@@ -93,203 +94,6 @@ fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
     assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
 }
 
-/// A commit that was acknowledged, `SELECT bump()` with the result 7, and a transaction in flight that has
-/// read `a`, when the server is lost; the next one is without the commit, and is given it again.
-fn a_lost_commit_is_run_again() -> Play {
-    let mut play = Play::with(Options { reapply: true, ..options() });
-    play.execute("SELECT bump()");
-    let seal = [message(b'2', b""), row("\0\0\0\0\0\0\0\x01"), complete("SELECT 1")].concat();
-    play.receive(&[described(), row("7"), complete("SELECT 1"), seal, ready(b'I')].concat());
-    play.begin_and_read();
-    play.fail_over();
-    play.receive_look(0, 0);
-    play.receive(&begun_and_read("a"));
-    assert!(play.sends("ROLLBACK"), "what was lost goes ahead of what is in flight");
-    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
-    assert!(play.sends("SELECT bump()"));
-    play
-}
-
-/// A lost commit that was run again and gave something else was told as `ReplayDiverged`, as if it were the
-/// transaction in flight that had been rolled back; that one went on (simulation, seed 206087).
-#[test]
-fn of_a_lost_commit_nothing_is_told_but_what_becomes_of_it() {
-    for (value, outcome) in [("7", "reapplied"), ("8", "lost 1 to 1")] {
-        let mut play = a_lost_commit_is_run_again();
-        play.receive(&begun_and_read(value));
-        if value == "7" {
-            play.receive(&committed());
-        } else {
-            play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
-        }
-        play.receive(&begun_and_read("a"));
-        assert_eq!(play.told(), [outcome, "replay of 1", "replayed"]);
-    }
-}
-
-/// With `commit_ack=backup` too, the commit of what was run again waited for the backup. When that was silent
-/// for `failover_timeout`, the error was told to whatever the application was waiting for, and then that
-/// one's own outcome behind it (simulation, seed 207880).
-#[test]
-fn a_commit_that_is_run_again_makes_nobody_wait_for_the_backup() {
-    let mut play = a_lost_commit_is_run_again();
-    play.session.options.backup_acknowledges = true;
-    play.receive(&begun_and_read("7"));
-    play.receive(&committed());
-    assert_eq!(play.told(), ["reapplied", "replay of 1"]);
-    assert!(play.session.keeps_commits(), "it is run again if it is lost again");
-    play.receive(&begun_and_read("a"));
-    assert_eq!(play.told(), ["replayed"]);
-}
-
-/// The transaction in flight had lost its protection, so that its first statements were not kept. Behind
-/// a lost commit that was run again the rest of it was sent, without its BEGIN: each statement committed by
-/// itself (simulation, seed 324237).
-#[test]
-fn what_cannot_be_run_again_is_not_behind_a_lost_commit_either() {
-    let mut play = Play::with(Options { reapply: true, ..options() });
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&sealed_insert());
-    play.session.options.journal_bytes_max = 60;
-    play.session.begin(BeginOptions::default()).unwrap();
-    play.execute("INSERT INTO t VALUES (2)");
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.execute("INSERT INTO t VALUES (3)");
-    play.receive(&written());
-    play.execute("INSERT INTO t VALUES (4)");
-    play.session.commit(false).unwrap();
-    play.flush();
-    play.told();
-    play.fail_over();
-    play.receive_look(0, 0);
-    assert!(play.sends("INSERT INTO t VALUES (1)"));
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.receive(&committed());
-    assert!(!play.sends("INSERT INTO t VALUES (4)"));
-    assert_eq!(
-        play.told(),
-        [
-            "reapplied",
-            "error 08006 NotCommitted",
-            "ready Failed",
-            "error 08006 NotCommitted",
-            "ready Idle"
-        ]
-    );
-    assert!(play.session.is_quiet());
-}
-
-/// The server was lost while a lost commit was being run again; the attempt on it was counted as one of the
-/// statement in flight, which had not been sent there, and whose reply was told to be lost.
-#[test]
-fn what_waits_behind_a_lost_commit_has_not_been_tried() {
-    let mut play = Play::with(Options { reapply: true, ..options() });
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&sealed_insert());
-    play.execute("INSERT INTO t VALUES (2)");
-    play.told();
-    play.fail_over();
-    play.receive_look(0, 0);
-    assert!(play.sends("INSERT INTO t VALUES (1)"));
-    play.session.handle_link_lost();
-    play.link(2, 2);
-    play.receive_look(1, 1);
-    assert!(play.sends("INSERT INTO t VALUES (2)"));
-    play.receive(&[no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat());
-    play.session.handle_link_lost();
-    play.link(3, 2);
-    play.receive_look(2, 3);
-    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
-}
-
-/// What is run again may be what takes its link along. The statement in flight was given up for it once five
-/// links were lost, and the lost commit was run again for ever.
-#[test]
-fn what_waits_behind_a_lost_commit_has_not_lost_the_link() {
-    let mut play = Play::with(Options { reapply: true, ..options() });
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&sealed_insert());
-    play.execute("INSERT INTO t VALUES (2)");
-    play.told();
-    for server in 1..=5 {
-        play.session.handle_link_lost();
-        play.link(server, 2);
-        play.receive_look(0, 0);
-        assert!(play.sends("INSERT INTO t VALUES (1)"));
-        play.receive(&[message(b'2', b""), complete("BEGIN")].concat());
-    }
-    play.session.handle_link_lost();
-    assert_eq!(play.told(), [""; 0]);
-    play.link(6, 2);
-    play.receive_look(0, 0);
-    assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
-    assert_eq!(play.told(), ["lost 1 to 1"], "it is that one that is given up");
-}
-
-/// The link was lost at a point of a lost commit at which it had failed, up to ROLLBACK TO. The COMMIT in
-/// flight was answered with ROLLBACK, although none of its statements had failed.
-#[test]
-fn what_a_lost_commit_had_failed_at_is_no_failure_of_what_is_in_flight() {
-    let mut play = Play::with(Options { reapply: true, ..options() });
-    play.session.begin(BeginOptions::default()).unwrap();
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.execute("SAVEPOINT s");
-    play.receive(&[no_columns(), complete("SAVEPOINT"), ready(b'T')].concat());
-    let failed = || [no_columns(), error("22012"), ready(b'E')].concat();
-    play.execute("SELECT 1/0");
-    play.receive(&failed());
-    play.execute("ROLLBACK TO s");
-    play.receive(&[no_columns(), complete("ROLLBACK"), ready(b'T')].concat());
-    play.session.commit(false).unwrap();
-    play.flush();
-    play.receive(&committed());
-    play.begin_and_read();
-    play.execute("INSERT INTO t VALUES (2)");
-    play.receive(&written());
-    play.session.commit(false).unwrap();
-    play.flush();
-    play.told();
-    play.fail_over();
-    play.receive_look(0, 0);
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.receive(&[no_columns(), complete("SAVEPOINT"), ready(b'T')].concat());
-    play.receive(&failed());
-    play.session.handle_link_lost();
-    assert_eq!(play.told(), [""; 0]);
-    play.link(2, 3);
-    play.receive_look(1, 1);
-    assert!(play.sends("INSERT INTO t VALUES (2)"));
-}
-
-/// The journal on disk could not keep the transaction in flight, which was heard while a lost commit was
-/// being run again, and was forgotten: with `journal_required` it was committed, unknown to the journal.
-#[test]
-fn what_the_journal_refuses_behind_a_lost_commit_is_refused() {
-    let mut play = Play::with(Options { reapply: true, files: true, ..options() });
-    let mut newest = 0;
-    for number in 1..=2 {
-        play.make(&format!("INSERT INTO t VALUES ({number})"), false);
-        play.session.file(&mut |entry, _| newest = newest.max(entry));
-        play.session.handle_journal(true);
-        play.flush();
-        if number == 1 {
-            play.receive(&sealed_insert());
-        }
-    }
-    play.told();
-    play.fail_over();
-    play.receive_look(0, 0);
-    assert!(play.sends("INSERT INTO t VALUES (1)"));
-    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
-    play.session.handle_not_kept(newest, "the disk is full".into(), Some(refused));
-    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
-    play.receive(&committed());
-    assert!(!play.sends("INSERT INTO t VALUES (2)"));
-    let told = play.told();
-    assert_eq!(told[1..], ["reapplied", "error 08006 NotCommitted", "ready Idle"]);
-}
-
 /// One insert was committed and is kept, for no backup has it yet.
 fn kept_insert() -> Play {
     let mut play = Play::start();
@@ -330,7 +134,7 @@ fn what_was_run_again_and_found_is_kept_too() {
     play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
     play.receive_look(1, 1);
     let told = play.told();
-    assert!(told.iter().any(|it| it == "reapplied"), "{told:?}");
+    assert!(told.iter().any(|it| it.starts_with("reapplied")), "{told:?}");
     play.session.handle_link_lost();
     play.link(2, 3);
     play.receive_look(0, 0);
@@ -385,6 +189,74 @@ fn described_row() -> Vec<u8> {
     [columns[at..=at + length].to_vec(), row("1")].concat()
 }
 
+/// The link was lost while a lost commit was run again, in a transaction that had failed; a COMMIT in flight
+/// was told to be rolled back, as if the failed transaction were its own.
+#[test]
+fn a_failure_of_what_is_run_again_is_not_that_of_a_commit_in_flight() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.told();
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), error("53100"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.session.handle_link_lost();
+    let told = play.told();
+    assert!(!told.contains(&"ROLLBACK".to_owned()), "{told:?}");
+    play.link(2, 3);
+    play.receive_look(2, 3);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+}
+
+/// What was lost could not be run again as it was. A transaction in flight had lost its protection by then, and
+/// what was left of it was run, outside a transaction (simulation, seed 324237).
+#[test]
+fn an_unprotected_transaction_is_not_run_behind_what_was_lost() {
+    let mut play = kept_insert();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("INSERT INTO t VALUES (2)");
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.execute("SELECT 1; SAVEPOINT a");
+    play.receive(&[described_row(), complete("SELECT 1"), complete("SAVEPOINT")].concat());
+    play.receive(&ready(b'T'));
+    play.make("INSERT INTO t VALUES (3)", false);
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let differs = [message(b'2', b""), complete("BEGIN"), no_columns(), complete("INSERT 0 0")];
+    play.receive(&[differs.concat(), ready(b'T')].concat());
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(!play.sends("INSERT INTO t VALUES (3)"));
+    let told = play.told();
+    let refused = ["error 08006 NotCommitted", "ready Failed"];
+    assert_eq!(told[told.len() - 5..told.len() - 2], ["lost 1 to 1", refused[0], refused[1]]);
+    assert_eq!(told.last().unwrap(), "ready Idle", "the COMMIT");
+}
+
+/// A lost commit that was run again waited for the backup as if the application waited for it, which was told
+/// of the end of a request that it had not made (simulation, seed 315218).
+#[test]
+fn what_is_run_again_does_not_wait_for_the_backup() {
+    let mut play = kept_insert();
+    play.session.options.backup_acknowledges = true;
+    play.fail_over();
+    play.receive_look(0, 0);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun, written(), committed()].concat());
+    let told = play.told();
+    assert!(told.iter().any(|it| it.starts_with("reapplied")), "{told:?}");
+    assert!(!told.iter().any(|it| it.starts_with("AwaitBackup")), "{told:?}");
+    assert!(play.session.is_quiet() && play.session.keeps_commits());
+}
+
 /// A lost commit was being run again when the link was lost, and its backend could not be ended. Nothing kept
 /// that attempt from committing later, beside the next one or behind the word that it was lost.
 #[test]
@@ -407,13 +279,123 @@ fn an_attempt_to_run_it_again_that_may_still_commit_is_fenced_off() {
     play.receive_look(2, 1);
     assert!(play.sends("INSERT INTO t"));
     play.receive(&[message(b'2', b""), complete("BEGIN"), written(), committed()].concat());
-    let again = |event: &Event| matches!(event, Event::CommitReapplied { number: 3, .. });
-    assert!(std::iter::from_fn(|| play.session.poll_event()).any(|event| again(&event)));
+    let told = play.told();
+    assert!(told.contains(&"reapplied 3".to_owned()), "{told:?}");
 }
 
-/// The same of a transaction that was refused before its COMMIT.
+/// A commit that was acknowledged, `SELECT bump()` with the result 7, and a transaction in flight that has
+/// read `a`, when the server is lost; the next one is without the commit, and is given it again.
+fn a_lost_commit_is_run_again() -> Play {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("SELECT bump()");
+    let seal = [message(b'2', b""), row("\0\0\0\0\0\0\0\x01"), complete("SELECT 1")].concat();
+    play.receive(&[described(), row("7"), complete("SELECT 1"), seal, ready(b'I')].concat());
+    play.begin_and_read();
+    play.fail_over();
+    play.receive_look(0, 0);
+    play.receive(&begun_and_read("a"));
+    assert!(play.sends("ROLLBACK"), "what was lost goes ahead of what is in flight");
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(play.sends("SELECT bump()"));
+    play
+}
+
+/// A lost commit that was run again and gave something else was told as `ReplayDiverged`, as if it were the
+/// transaction in flight that had been rolled back; that one went on (simulation, seed 206087).
 #[test]
-fn a_transaction_that_the_journal_refuses_behind_a_lost_commit_is_refused() {
+fn of_a_lost_commit_nothing_is_told_but_what_becomes_of_it() {
+    for (value, outcome) in [("7", "reapplied 1"), ("8", "lost 1 to 1")] {
+        let mut play = a_lost_commit_is_run_again();
+        play.receive(&begun_and_read(value));
+        if value == "7" {
+            play.receive(&committed());
+        } else {
+            play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+        }
+        play.receive(&begun_and_read("a"));
+        assert_eq!(play.told(), [outcome, "replay of 1", "replayed"]);
+    }
+}
+
+/// The server was lost while a lost commit was being run again; the attempt on it was counted as one of the
+/// statement in flight, which had not been sent there, and whose reply was told to be lost.
+#[test]
+fn what_waits_behind_a_lost_commit_has_not_been_tried() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.execute("INSERT INTO t VALUES (2)");
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    play.session.handle_link_lost();
+    play.link(2, 2);
+    play.receive_look(1, 1);
+    assert!(play.sends("INSERT INTO t VALUES (2)"));
+    play.receive(&[no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat());
+    play.session.handle_link_lost();
+    play.link(3, 2);
+    play.receive_look(2, 3);
+    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
+}
+
+/// What is run again may be what takes its link along. The statement in flight was given up for it once five
+/// links were lost, and the lost commit was run again for ever.
+#[test]
+fn what_waits_behind_a_lost_commit_has_not_lost_the_link() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.execute("INSERT INTO t VALUES (2)");
+    play.told();
+    for server in 1..=5 {
+        play.session.handle_link_lost();
+        play.link(server, 2);
+        play.receive_look(0, 0);
+        assert!(play.sends("INSERT INTO t VALUES (1)"));
+        play.receive(&[message(b'2', b""), complete("BEGIN")].concat());
+    }
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), [""; 0]);
+    play.link(6, 2);
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
+    assert_eq!(play.told(), ["lost 1 to 1"], "it is that one that is given up");
+}
+
+/// The journal on disk could not keep the transaction in flight, which was heard while a lost commit was
+/// being run again, and was forgotten: with `journal_required` it was committed, unknown to the journal.
+#[test]
+fn what_the_journal_refuses_behind_a_lost_commit_is_refused() {
+    let mut play = Play::with(Options { reapply: true, files: true, ..options() });
+    let mut newest = 0;
+    for number in 1..=2 {
+        play.make(&format!("INSERT INTO t VALUES ({number})"), false);
+        play.session.file(&mut |entry, _| newest = newest.max(entry));
+        play.session.handle_journal(true);
+        play.flush();
+        if number == 1 {
+            play.receive(&sealed_insert());
+        }
+    }
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    assert!(play.sends("INSERT INTO t VALUES (1)"));
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(newest, "the disk is full".into(), Some(refused));
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&committed());
+    assert!(!play.sends("INSERT INTO t VALUES (2)"));
+    let told = play.told();
+    assert_eq!(told[1..], ["reapplied 1", "error 08006 NotCommitted", "ready Idle"]);
+}
+
+/// The journal on disk could not keep a transaction in flight, and refused it while a lost commit was run
+/// again: the refusal was lost, and the transaction was run again and committed, unknown to the journal.
+#[test]
+fn what_the_journal_refuses_meanwhile_is_refused() {
     let mut play = Play::with(Options { files: true, reapply: true, ..options() });
     play.make("INSERT INTO t VALUES (1)", false);
     play.session.file(&mut |_, _| {});

@@ -1,5 +1,6 @@
 //! The session against a server that is played by hand: every reply is written out. Here is the player;
-//! `behaviour`, `batch` and `lost_commits` have what a session does, `regressions` what it once did wrong.
+//! `behaviour` and `batch` have what a session does, `regressions` and `lost_commits` what
+//! it once did wrong.
 
 mod batch;
 mod behaviour;
@@ -193,7 +194,7 @@ impl Play {
                 Event::ReplayDiverged { statement } => format!("diverged at {statement}"),
                 Event::Restarted => "restarted".into(),
                 Event::CommitsLost { from, to, .. } => format!("lost {from} to {to}"),
-                Event::CommitReapplied { .. } => "reapplied".into(),
+                Event::CommitReapplied { number, .. } => format!("reapplied {number}"),
                 other => format!("{other:?}"),
             });
         }
@@ -237,14 +238,13 @@ fn written() -> Vec<u8> {
     [no_columns(), complete("INSERT 0 1"), ready(b'T')].concat()
 }
 
-fn committed() -> Vec<u8> {
-    [message(b'2', b""), complete("UPDATE 1"), message(b'2', b""), complete("COMMIT"), ready(b'I')]
+fn sealed_insert() -> Vec<u8> {
+    [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
         .concat()
 }
 
-/// An autocommit write that was sealed.
-fn sealed_insert() -> Vec<u8> {
-    [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
+fn committed() -> Vec<u8> {
+    [message(b'2', b""), complete("UPDATE 1"), message(b'2', b""), complete("COMMIT"), ready(b'I')]
         .concat()
 }
 

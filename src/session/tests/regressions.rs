@@ -732,6 +732,49 @@ fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
 
+/// What a commit had set that was found in the ledger was missing on the link on which it was found: that
+/// had been given the settings of before.
+#[test]
+fn what_a_commit_that_is_found_has_set_is_in_force() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("SET app.x = '1'");
+    let set = [no_columns(), complete("SET"), ready(b'T')].concat();
+    play.receive(&[message(b'2', b""), complete("BEGIN"), set].concat());
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&written());
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+    play.execute("SELECT n FROM t");
+    assert!(play.session.gives_up_link() && play.sent.is_empty());
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    assert!(play.sends("SET app.x = '1'") && play.sends("SELECT n FROM t"));
+}
+
+/// The same of a string in a pipeline: what was behind it ran without its setting.
+#[test]
+fn what_is_behind_a_string_that_is_found_has_its_settings() {
+    let mut play = Play::start();
+    play.make("INSERT INTO t VALUES (1); SET app.x = '1'", false);
+    play.make("INSERT INTO t VALUES (2)", false);
+    play.flush();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+    assert!(play.session.gives_up_link() && !play.sends("VALUES (2)"));
+    play.session.handle_link_lost();
+    play.link(2, 2);
+    assert!(play.sends("SET app.x = '1'"));
+    let look = play.look(1, 1);
+    play.receive(&[[no_columns(), complete("SET"), ready(b'I')].concat(), look].concat());
+    assert!(play.sends("VALUES (2)"));
+}
+
 /// A statement of a pipeline was not prepared any more; ROLLBACK TO and COMMIT were on their way behind it,
 /// and the transaction was committed without it. It was run again as if nothing were committed, several
 /// times, until the application heard SG001 (simulation, seed 201319); without a ledger it was committed twice.
