@@ -26,8 +26,8 @@ pub struct Disk {
     /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
     /// journal says may be too little.
     pub forgets: bool,
-    /// A sync or a write may have failed, and with it what was written before.
-    fails: bool,
+    /// A sync may have failed, and with it what was written before.
+    syncs_fail: bool,
     number: usize,
 }
 
@@ -67,7 +67,7 @@ impl Disk {
             keeper: None,
             crashes_left,
             forgets: false,
-            fails: false,
+            syncs_fail: false,
             number,
         };
         disk.open();
@@ -81,10 +81,9 @@ impl Disk {
     }
 
     /// `journal_sync=none` acknowledges what the kernel alone has. If a sync at the end of a segment fails
-    /// then, or a write after which it is left alone, and the machine dies, what is missing had been acknowledged,
-    /// which is told as damage.
+    /// then, and the machine dies, what is missing had been acknowledged, which is told as damage.
     pub fn may_be_damaged(&self) -> bool {
-        self.forgets && self.fails
+        self.forgets && self.syncs_fail
     }
 
     /// Takes over what is on the disk.
@@ -122,7 +121,7 @@ impl Disk {
             2 => plan.space = Some(20_000 + self.rng.below(40_000)),
             _ => {}
         }
-        self.fails |= plan.fail_sync.is_some() || plan.fail_write.is_some() || plan.space.is_some();
+        self.syncs_fail |= plan.fail_sync.is_some();
         self.dir.plan(plan);
     }
 
