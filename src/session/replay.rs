@@ -6,6 +6,7 @@
 use postgres_protocol::message::frontend;
 
 use super::adoption::Adoption;
+use super::classify::{Effect, StatementKind};
 use super::transaction::Transaction;
 use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
@@ -115,7 +116,13 @@ impl Session {
             }
             if is_conflict(&error) && self.replay_attempts < REPLAY_ATTEMPTS {
                 self.replay_attempts += 1;
-                self.begin_discarding(Finish::Again);
+                // What is on its way behind it commits by itself, and without a number in the ledger nothing
+                // stops it from doing so twice.
+                let unsealed = |unit: &Unit| {
+                    unit.autocommit && unit.seal.is_none() && unit.effect > Effect::Reads
+                };
+                let once = self.on_its_way().any(unsealed);
+                self.begin_discarding(if once { Finish::Recheck } else { Finish::Again });
                 return;
             }
         }
@@ -159,7 +166,8 @@ impl Session {
             Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
             _ => unit.autocommit && last && unit.unprotected.is_none(),
         };
-        if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
+        let streams = unit.streamed && unit.told;
+        if !replayable || streams || unit.copy == CopyIn::Failed || self.commits_regardless() {
             return None;
         }
         if is_stale_plan(error) && self.replay_attempts < REPLAY_ATTEMPTS {
@@ -176,6 +184,24 @@ impl Session {
             return Some(Finish::Again);
         }
         None
+    }
+
+    /// What was sent behind the unit in front and is unanswered.
+    fn on_its_way(&self) -> impl Iterator<Item = &Unit> {
+        let behind = self.units.range(self.front + 1..);
+        behind.filter(|unit| unit.sent && unit.verdict.is_none())
+    }
+
+    /// The unit in front has failed, and the transaction may commit all the same: a ROLLBACK TO a savepoint is
+    /// on its way behind it, and so is the COMMIT.
+    fn commits_regardless(&self) -> bool {
+        let mends = |unit: &Unit| {
+            let class = unit.statement.as_ref().map(|statement| &statement.class.kind);
+            class.is_some_and(|kind| {
+                matches!(kind, StatementKind::RollbackTo(_) | StatementKind::Several(_))
+            })
+        };
+        self.on_its_way().any(mends) && self.on_its_way().any(Unit::may_commit)
     }
 
     /// The server refuses to write although nobody has asked it to: it is no primary any more.
