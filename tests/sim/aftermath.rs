@@ -7,6 +7,7 @@ use segue::{RecoveredTransaction, Verdict};
 
 use crate::app::{App, Expect, Kind, Request};
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::run::Result;
 use crate::sql;
 use crate::world::World;
@@ -123,7 +124,11 @@ pub fn told(
 ) -> Result {
     let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
     let forgets = disk.is_some_and(|disk| disk.forgets);
+    let damaged = disk.is_some_and(Disk::may_be_damaged);
     for it in found {
+        if it.is_doubtful() && !damaged {
+            return Err(format!("transaction {} is doubted, and nothing was damaged", it.number()));
+        }
         told_one(client, world, it, server, forgets)?;
     }
     let Client { aftermath, app, .. } = client;
@@ -154,9 +159,6 @@ fn told_one(
     let (ids, all_complete) = ids_of(found)?;
     let Client { aftermath, app, .. } = client;
     let of = |what: &str| format!("transaction {number} of {ids:?} {what}");
-    if found.is_doubtful() {
-        return Err(of("is doubted, and nothing was damaged"));
-    }
     if aftermath.done.contains(&number) && !forgets {
         return Err(of("is found again, although somebody is done with it"));
     }

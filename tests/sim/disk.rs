@@ -10,6 +10,7 @@ use segue::journal::{Key, Options, SyncPolicy};
 use uuid::Uuid;
 
 use crate::faulty::{Faulty, Plan, State, View};
+use crate::focus::Focus;
 use crate::rng::Rng;
 
 /// Where its segments begin to hold records.
@@ -26,7 +27,10 @@ pub struct Disk {
     /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
     /// journal says may be too little.
     pub forgets: bool,
+    /// Of some process a sync was to fail.
+    sync_fails: bool,
     number: usize,
+    focus: Option<Focus>,
 }
 
 /// Nobody else writes, so that nobody waits until then.
@@ -35,7 +39,7 @@ pub fn deadline() -> Instant {
 }
 
 impl Disk {
-    pub fn new(mut rng: Rng, number: usize) -> Self {
+    pub fn new(mut rng: Rng, number: usize, focus: Option<Focus>) -> Self {
         let sync = *rng.pick(&[
             SyncPolicy::Batch,
             SyncPolicy::Batch,
@@ -49,13 +53,15 @@ impl Disk {
         let mut options = Options::new(sync, segments * segment, client)
             .with_geometry(segment, *rng.pick(&[64, 256, 1024]));
         options.key = rng.chance(25).then(|| Key::new([7; 32]));
-        let required = if rng.chance(50) { "on" } else { "off" };
+        let required = rng.chance(50) && focus != Some(Focus::HalfKept);
+        let required = if required { "on" } else { "off" };
         let config = format!(
             "host=nowhere sslmode=disable user=till dbname=sales journal=file journal_dir=/nowhere \
              journal_required={required}"
         );
         let config = Config::parse(&config).unwrap_or_else(|error| panic!("{error}"));
         let crashes_left = *rng.pick(&[0, 1, 1, 2, 4]);
+        let crashes_left = if focus.is_some() { 4 } else { crashes_left };
         let mut disk = Self {
             rng,
             dir: Faulty::default(),
@@ -65,7 +71,9 @@ impl Disk {
             keeper: None,
             crashes_left,
             forgets: false,
+            sync_fails: false,
             number,
+            focus,
         };
         disk.open();
         disk.attend();
@@ -77,12 +85,19 @@ impl Disk {
         self.options.sync != SyncPolicy::None
     }
 
+    /// With sync=none a segment whose sync has failed has an end that the next one knows of, and when the machine dies
+    /// not all of what is ahead of it need be there.
+    pub fn may_be_damaged(&self) -> bool {
+        self.forgets && self.sync_fails
+    }
+
     /// Takes over what is on the disk.
     pub fn open(&mut self) {
         let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
         let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
         let report = recovered.report();
-        assert!(!report.is_damaged(), "the journal of {} is damaged: {report:?}", self.number);
+        let sound = self.may_be_damaged() || !report.is_damaged();
+        assert!(sound, "the journal of {} is damaged: {report:?}", self.number);
         self.file = Some(Arc::new(file));
     }
 
@@ -98,7 +113,8 @@ impl Disk {
     pub fn goes_wrong(&mut self) {
         let mut plan = Plan::default();
         let (syncs, writes) = (self.dir.syncs(), self.dir.writes());
-        match self.rng.below(12) {
+        let of = if self.focus == Some(Focus::HalfKept) { 2 } else { 12 };
+        match self.rng.below(of) {
             0 => plan.fail_sync = Some((syncs + self.rng.below(20), self.rng.below(5))),
             1 => {
                 let kind =
@@ -108,6 +124,7 @@ impl Disk {
             2 => plan.space = Some(20_000 + self.rng.below(40_000)),
             _ => {}
         }
+        self.sync_fails |= plan.fail_sync.is_some();
         self.dir.plan(plan);
     }
 
