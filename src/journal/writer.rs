@@ -422,13 +422,17 @@ impl Writer {
         if mutation::on(Mutation::JournalTruncatedEarly) {
             end = RECORDS_AT + (end - RECORDS_AT) / 16 * 8;
         }
+        // With sync=none, what is acknowledged may not be on the disk, and the next segment's header, which is,
+        // says that it is there.
+        let mut unsynced = end > current.synced;
         if current.size > end && current.file.truncate(end).is_ok() {
             self.total -= current.size - end;
             current.size = end;
             // The next segment's header says it as well.
-            if current.end > end {
-                let _ = current.file.sync();
-            }
+            unsynced |= current.end > end;
+        }
+        if unsynced {
+            let _ = current.file.sync();
         }
         let name = name_of(current.number);
         if end == RECORDS_AT && self.dir.remove(&name).is_ok() {

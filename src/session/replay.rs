@@ -6,7 +6,7 @@
 use postgres_protocol::message::frontend;
 
 use super::adoption::Adoption;
-use super::classify::StatementKind;
+use super::classify::{Effect, StatementKind};
 use super::transaction::Transaction;
 use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
@@ -130,7 +130,13 @@ impl Session {
             }
             if is_conflict(&error) && self.replay_attempts < REPLAY_ATTEMPTS {
                 self.replay_attempts += 1;
-                self.begin_discarding(Finish::Again);
+                // What is on its way behind it commits by itself, and without a number in the ledger nothing
+                // stops it from doing so twice.
+                let unsealed = |unit: &Unit| {
+                    unit.autocommit && unit.seal.is_none() && unit.effect > Effect::Reads
+                };
+                let once = self.on_its_way().any(unsealed);
+                self.begin_discarding(if once { Finish::Recheck } else { Finish::Again });
                 return;
             }
         }
@@ -176,7 +182,8 @@ impl Session {
             }
             _ => unit.autocommit && last && unit.unprotected.is_none(),
         };
-        if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
+        let streams = unit.streamed && unit.told;
+        if !replayable || streams || unit.copy == CopyIn::Failed {
             return None;
         }
         if is_stale_plan(error) && self.replay_attempts < REPLAY_ATTEMPTS {
@@ -195,11 +202,17 @@ impl Session {
         None
     }
 
+    /// What was sent behind the unit in front and is unanswered.
+    fn on_its_way(&self) -> impl Iterator<Item = &Unit> {
+        let behind = self.units.range(self.front + 1..);
+        behind.filter(|unit| unit.sent && unit.verdict.is_none())
+    }
+
     /// Whether what follows the unit in front is on its way and makes up for its failure, so that the
     /// transaction may be committed without it by now.
     fn may_commit_without_it(&self) -> bool {
         let mut mended = false;
-        self.units.range(self.front + 1..).filter(|unit| unit.sent).any(|unit| {
+        self.on_its_way().any(|unit| {
             let kind = unit.statement.as_ref().map(|statement| &statement.class.kind);
             mended |= unit.purpose == Purpose::Simple
                 || matches!(kind, Some(StatementKind::RollbackTo(_)));

@@ -125,13 +125,10 @@ pub fn told(
     let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
     let forgets = disk.is_some_and(|disk| disk.forgets);
     let damaged = disk.is_some_and(Disk::may_be_damaged);
-    if let Some(doubted) = found.iter().find(|it| it.is_doubtful()).filter(|_| !damaged) {
-        return Err(format!(
-            "transaction {} is doubted, and nothing was damaged",
-            doubted.number()
-        ));
-    }
     for it in found {
+        if it.is_doubtful() && !damaged {
+            return Err(format!("transaction {} is doubted, and nothing was damaged", it.number()));
+        }
         told_one(client, world, it, server, forgets)?;
     }
     let Client { aftermath, app, .. } = client;

@@ -94,7 +94,7 @@ pub struct Transaction {
     pub unsure: bool,
     /// It was ended by something else than the server.
     pub doomed: bool,
-    savepoints: Vec<(String, usize, Session)>,
+    pub savepoints: Vec<(String, usize, Session)>,
     before: Session,
     isolation: Isolation,
 }
@@ -121,6 +121,8 @@ pub struct App {
     pub ledger: bool,
     /// `handle_no_link` was called: an outcome may be unknown.
     pub no_link: bool,
+    /// It is being told that no server, or no backup, was found in time.
+    pub time_is_over: bool,
     pub read_only_seen: bool,
     pub lost: Vec<(Uuid, u64, u64)>,
     pub unknowns: usize,
@@ -170,6 +172,9 @@ impl App {
                 ));
             }
         }
+        if request.error.is_some() && !request.sql.contains(';') {
+            check_part(&request, world)?;
+        }
         match request.kind {
             Kind::Begin => Ok(()),
             Kind::Execute if request.autocommit => self.finish_autocommit(&request, world),
@@ -196,6 +201,10 @@ impl App {
             if !may_be {
                 return Err(format!("the application hears {code}: {}", request.sql));
             }
+        }
+        let late = error.kind() == ErrorKind::FailoverTimeout;
+        if late && error.outcome() == Outcome::Committed && !self.time_is_over {
+            return Err(format!("told as if its time were over, and it is not: {}", request.sql));
         }
         if error.kind() == ErrorKind::Usage {
             return Err(format!("a usage error: {}: {error}", request.sql));
@@ -470,6 +479,25 @@ impl App {
         };
         Some(records.iter().any(|record| covered(record.sealed)))
     }
+}
+
+/// What the application was given of a statement that has failed, or whose reply is lost, is the beginning of what a server
+/// has answered.
+fn check_part(request: &Request, world: &World) -> Result<(), String> {
+    let (rows, results) = (&request.rows, &request.results);
+    if request.kind != Kind::Execute || (rows.is_empty() && results.is_empty()) {
+        return Ok(());
+    }
+    let known = world.executions.get(&request.sql).map_or(&[][..], Vec::as_slice);
+    let begins = |reply: &Reply| match results.as_slice() {
+        [] => reply.rows.starts_with(rows),
+        [result] => rows.is_empty() && reply == result,
+        _ => false,
+    };
+    if known.iter().any(begins) {
+        return Ok(());
+    }
+    Err(format!("no server has begun to answer so: {} with {rows:?}, {results:?}", request.sql))
 }
 
 fn controls_savepoints(sql: &str) -> bool {

@@ -91,6 +91,7 @@ impl Run {
 
     pub fn make(&mut self, request: Request) -> Result {
         self.figures.requests += 1;
+        self.client.link_is_newer = false;
         self.world
             .note(|| format!("the application: {} (streamed {})", request.sql, request.streamed));
         let (kind, sql, streamed) = (request.kind, request.template(), request.streamed);

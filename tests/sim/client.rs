@@ -12,6 +12,7 @@ use crate::aftermath::Aftermath;
 use crate::app::{App, Request};
 use crate::disk::Disk;
 use crate::files::Files;
+use crate::focus::Focus;
 use crate::limits::Limits;
 use crate::plan::{For, Plan};
 use crate::recovering::Recovery;
@@ -36,6 +37,10 @@ pub struct Client {
     pub actions: usize,
     pub steps_left: usize,
     pub highest_timeline: u32,
+    /// The session has gone on upon a newer timeline.
+    pub has_moved: bool,
+    /// The link is newer than what was asked for last.
+    pub link_is_newer: bool,
     /// The journal on disk.
     pub files: Option<Files>,
     /// Whose picture of the cluster it shares.
@@ -56,11 +61,14 @@ pub struct Client {
 impl Client {
     pub fn new(number: usize, plan: &Plan, access: LedgerAccess, world: &mut World) -> Self {
         let mut disk = plan.rng(For::Disk(number));
-        let disk = disk.chance(35).then(|| Disk::new(disk, number));
+        let focus = world.profile.focus;
+        let has_disk = disk.chance(35);
+        let has_disk = focus.map_or(has_disk, Focus::disk);
+        let disk = has_disk.then(|| Disk::new(disk, number, focus));
         let may_reapply = access != LedgerAccess::None;
         let files = Files::new(plan.rng(For::Files(number)), disk);
         let mut rng = plan.rng(For::Client(number));
-        let options = Options {
+        let mut options = Options {
             journal_bytes_max: if rng.chance(8) { 200 } else { 1 << 20 },
             message_bytes_max: 1 << 20,
             statement_cache_size: *rng.pick(&[0, 1, 3, 64]),
@@ -72,6 +80,9 @@ impl Client {
             reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
         };
+        if let Some(focus) = focus {
+            focus.options(&mut options);
+        }
         let limits =
             Limits { journal: options.journal_bytes_max, message: options.message_bytes_max };
         let app = App {
@@ -96,6 +107,8 @@ impl Client {
             actions: 0,
             steps_left: 3 + rng.below(world.profile.requests_max),
             highest_timeline: 0,
+            has_moved: false,
+            link_is_newer: false,
             files,
             monitor: 0,
             seeking: Seeking::default(),

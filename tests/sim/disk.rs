@@ -10,6 +10,7 @@ use segue::journal::{Key, Options, SyncPolicy};
 use uuid::Uuid;
 
 use crate::faulty::{Faulty, Plan, State, View};
+use crate::focus::Focus;
 use crate::rng::Rng;
 
 /// Where its segments begin to hold records.
@@ -29,6 +30,7 @@ pub struct Disk {
     /// A sync may have failed, and with it what was written before.
     syncs_fail: bool,
     number: usize,
+    focus: Option<Focus>,
 }
 
 /// Nobody else writes, so that nobody waits until then.
@@ -37,7 +39,7 @@ pub fn deadline() -> Instant {
 }
 
 impl Disk {
-    pub fn new(mut rng: Rng, number: usize) -> Self {
+    pub fn new(mut rng: Rng, number: usize, focus: Option<Focus>) -> Self {
         let sync = *rng.pick(&[
             SyncPolicy::Batch,
             SyncPolicy::Batch,
@@ -51,13 +53,15 @@ impl Disk {
         let mut options = Options::new(sync, segments * segment, client)
             .with_geometry(segment, *rng.pick(&[64, 256, 1024]));
         options.key = rng.chance(25).then(|| Key::new([7; 32]));
-        let required = if rng.chance(50) { "on" } else { "off" };
+        let required = rng.chance(50) && focus != Some(Focus::HalfKept);
+        let required = if required { "on" } else { "off" };
         let config = format!(
             "host=nowhere sslmode=disable user=till dbname=sales journal=file journal_dir=/nowhere \
              journal_required={required}"
         );
         let config = Config::parse(&config).unwrap_or_else(|error| panic!("{error}"));
         let crashes_left = *rng.pick(&[0, 1, 1, 2, 4]);
+        let crashes_left = if focus.is_some() { 4 } else { crashes_left };
         let mut disk = Self {
             rng,
             dir: Faulty::default(),
@@ -69,6 +73,7 @@ impl Disk {
             forgets: false,
             syncs_fail: false,
             number,
+            focus,
         };
         disk.open();
         disk.attend();
@@ -111,7 +116,8 @@ impl Disk {
     pub fn goes_wrong(&mut self) {
         let mut plan = Plan::default();
         let (syncs, writes) = (self.dir.syncs(), self.dir.writes());
-        match self.rng.below(12) {
+        let of = if self.focus == Some(Focus::HalfKept) { 2 } else { 12 };
+        match self.rng.below(of) {
             0 => plan.fail_sync = Some((syncs + self.rng.below(20), self.rng.below(5))),
             1 => {
                 let kind =

@@ -21,6 +21,7 @@ mod execute;
 mod faulty;
 mod figures;
 mod files;
+mod focus;
 mod history;
 mod isolation;
 mod ledger;
@@ -95,6 +96,7 @@ fn every_promise_holds_whatever_happens() {
 
 /// One run, in full.
 fn show(plan: &Plan) {
+    mutations::switch_on_asked_for();
     let (result, trace) = run::once(plan, true);
     trace.iter().for_each(|line| println!("{line}"));
     println!("{result:?}");

@@ -129,11 +129,13 @@ impl Run {
             self.client.awaiting = None;
             let error = Error::new(ErrorKind::FailoverTimeout, "no backup");
             self.world.note(|| "no backup confirms the commit".into());
+            self.client.app.time_is_over = true;
             self.client.session.handle_backup(Err(error));
         } else {
             return Ok(false);
         }
         self.drain_events()?;
+        self.client.app.time_is_over = false;
         self.take_input()?;
         Ok(true)
     }
@@ -161,6 +163,9 @@ impl Run {
         backend.inflight.truncate(arrives);
         backend.stubborn = self.world.rng.chance(self.world.profile.stubborn);
         self.left(self.address_of(id));
+        if self.world.profile.second_writes.is_some() {
+            self.world.second_writer();
+        }
         self.client.link = None;
         self.client.awaiting = None;
         self.client.input.clear();
@@ -169,9 +174,14 @@ impl Run {
     }
 
     pub fn fault(&mut self, number: usize) -> Result {
-        if self.is_watched() {
-            return self.strike(number);
+        match self.is_watched() {
+            true => self.strike(number),
+            false => self.befall(number, None),
         }
+    }
+
+    /// A fault of this kind, or of any, where the session's server is drawn.
+    pub fn befall(&mut self, number: usize, kind: Option<Fault>) -> Result {
         let mut rng = self.plan.rng(For::Fault(number));
         let primary = self.world.primary;
         let words = match rng.below(3) {
@@ -183,7 +193,7 @@ impl Run {
         let weights = self.world.profile.faults.into_iter().zip(FAULTS);
         let kinds: Vec<Fault> =
             weights.flat_map(|(weight, (kind, _))| std::iter::repeat_n(kind, weight)).collect();
-        let kind = *rng.pick(&kinds);
+        let kind = kind.unwrap_or_else(|| *rng.pick(&kinds));
         self.figures.fault(kind);
         self.world.note(|| format!("fault {number}: {kind:?}"));
         match kind {
@@ -227,8 +237,10 @@ impl Run {
             self.client.app.no_link = true;
             self.world.note(|| "no link can be had".into());
             let error = Error::new(ErrorKind::FailoverTimeout, "no server");
+            self.client.app.time_is_over = true;
             self.client.session.handle_no_link(&error);
             self.drain_events()?;
+            self.client.app.time_is_over = false;
             return Ok(true);
         }
         if !self.world.servers[primary].alive {
@@ -300,6 +312,9 @@ impl Run {
         self.figures.failovers += usize::from(
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
+        self.client.has_moved |=
+            self.client.highest_timeline > 0 && timeline > self.client.highest_timeline;
+        self.client.link_is_newer = true;
         self.client.highest_timeline = timeline;
         self.client.link = Some(id);
         self.drain_events()

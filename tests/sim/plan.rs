@@ -32,6 +32,7 @@ pub enum For {
     Profile,
     Cluster,
     Disk(usize),
+    Focus,
 }
 
 impl Plan {
@@ -50,6 +51,7 @@ impl Plan {
             For::Profile => (20, 0),
             For::Cluster => (8, 0),
             For::Disk(number) => (7, number as u64),
+            For::Focus => (9, 0),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }

@@ -2,6 +2,8 @@
 //! things; runs that differ do, each of which leaves some statements and faults out and has others come
 //! thick and fast ("Swarm Testing": Groce, Zhang, Eide, Chen, Regehr, ISSTA 2012).
 
+use crate::figures::Fault;
+use crate::focus::{Focus, Moment};
 use crate::rng::Rng;
 use crate::workload::{Sort, USUAL};
 
@@ -12,6 +14,7 @@ pub struct Profile {
     pub statements: [usize; USUAL.len()],
     pub begins: usize,
     pub savepoints: usize,
+    pub savepoint_names: usize,
     pub parameters: usize,
     pub streamed: usize,
     pub pipelined: usize,
@@ -36,6 +39,8 @@ pub struct Profile {
     /// A backend whose link is lost does not end when it is told to, and how often it gets on.
     pub stubborn: usize,
     pub zombies: usize,
+    /// A link to what is the primary no more is lost.
+    pub deposed_links: usize,
     pub replication: usize,
     pub second_writer: usize,
     /// So often at most.
@@ -47,6 +52,13 @@ pub struct Profile {
     /// Of a thousand statements, so many fail for no reason of their own; and of the ledger's.
     pub errors: usize,
     pub ledger_errors: usize,
+
+    /// The coincidence that the run is made for, if there is one.
+    pub focus: Option<Focus>,
+    /// Faults that are likely at a moment: how likely, of a thousand rounds.
+    pub moments: &'static [(Moment, usize, Fault)],
+    /// What the second writer does; none: anything.
+    pub second_writes: Option<Sort>,
 }
 
 impl Profile {
@@ -74,6 +86,7 @@ impl Profile {
             statements,
             begins: *rng.pick(&[5, 30, 60, 90]),
             savepoints: *rng.pick(&[0, 20, 20, 40]),
+            savepoint_names: 2,
             parameters: *rng.pick(&[0, 60, 60, 100]),
             streamed: *rng.pick(&[0, 40, 40, 100]),
             pipelined: *rng.pick(&[0, 30, 30, 90]),
@@ -88,6 +101,7 @@ impl Profile {
             fault_in_transaction: *rng.pick(&[0, 0, 2, 5]),
             stubborn: *rng.pick(&[0, 30, 30, 100]),
             zombies: *rng.pick(&[2, 20, 100, 100]),
+            deposed_links: 20,
             replication: *rng.pick(&[5, 100, 100]),
             second_writer: *rng.pick(&[0, 30, 30, 100]),
             second_writes_left: 200,
@@ -95,6 +109,9 @@ impl Profile {
             replies: if small_pieces { 100 } else { *rng.pick(&[15, 100, 100]) },
             errors: *rng.pick(&[0, 0, 5, 20]),
             ledger_errors: *rng.pick(&[0, 0, 10, 50]),
+            focus: None,
+            moments: &[],
+            second_writes: None,
         };
         match rng.below(5) {
             0 => profile.leave_backends_behind(&mut rng),
@@ -139,9 +156,15 @@ impl Profile {
         }
     }
 
+    /// So many accounts the second writer writes to.
+    pub fn second_keys(&self) -> usize {
+        if self.second_writes.is_some() { self.keys } else { 3 }
+    }
+
     /// Nothing goes wrong any more, and nothing is slow.
     pub fn come_to_rest(&mut self) {
         self.zombies = 100;
+        self.deposed_links = 20;
         self.replication = 100;
         self.replies = 100;
         self.errors = 0;

@@ -18,6 +18,7 @@ use crate::backend::{Wait, message};
 use crate::disk::{CLUSTER, Disk};
 use crate::figures::Fault;
 use crate::files::Files;
+use crate::focus::Focus;
 use crate::ledger::REFUSALS;
 use crate::monitor::us;
 use crate::net::Way;
@@ -78,6 +79,10 @@ impl Recovery {
 impl Run {
     /// Whether this client's process may die now; it does so by a generator of its own.
     pub fn crash_is_due(&mut self) -> bool {
+        if self.world.profile.focus.is_some_and(Focus::disk) {
+            // They are kept for their moment.
+            return false;
+        }
         let client = &mut self.client;
         let in_flight = match &client.recovery {
             Some(_) => 40,
@@ -134,6 +139,7 @@ impl Run {
         self.client.input.clear();
         self.client.pipeline = 0;
         self.client.highest_timeline = 0;
+        self.client.has_moved = false;
         self.client.statements.clear();
         self.client.incarnation += 1;
         let (options, seed) = (self.client.options.clone(), self.client.seed());
@@ -152,7 +158,8 @@ impl Run {
         if let Some(files) = &mut self.client.files {
             files.begin_anew();
         }
-        self.client.steps_left += 1 + self.world.rng.below(5);
+        let fills = self.world.profile.focus == Some(Focus::JournalFills);
+        self.client.steps_left += 1 + self.world.rng.below(if fills { 60 } else { 5 });
     }
 
     fn die(&mut self, last: impl FnOnce(&mut Files)) {
@@ -259,7 +266,8 @@ impl Run {
             return;
         }
         if let Some(it) = found.pop() {
-            if self.world.rng.chance(90) {
+            let fills = self.world.profile.focus == Some(Focus::JournalFills);
+            if self.world.rng.chance(if fills { 30 } else { 90 }) {
                 self.client.aftermath.done(it.number(), it.done().is_ok());
             }
             self.client.recovery = Some(Recovery::Telling(found, Again(false)));
@@ -292,7 +300,7 @@ impl Run {
                 let backend = &self.world.backends[id];
                 let deposed = backend.server != self.world.primary;
                 (!backend.alive && backend.wire.is_empty())
-                    || (deposed && self.world.rng.chance(20))
+                    || (deposed && self.world.rng.chance(self.world.profile.deposed_links))
             }
         };
         if lost || self.world.rng.below(rarely) == 0 {

@@ -7,6 +7,7 @@ use crate::client::{self, Client};
 use crate::clock::{MS, Origin};
 use crate::figures::Figures;
 use crate::files::Files;
+use crate::focus::Focus;
 use crate::history;
 use crate::monitor::{self, Monitor};
 use crate::nemesis::Deed;
@@ -73,11 +74,17 @@ pub fn parts(plan: &Plan) -> (Vec<usize>, Vec<usize>) {
 impl Run {
     pub fn new(plan: Plan, traced: bool) -> Self {
         let mut rng = plan.rng(For::Options);
-        let sync = rng.chance(60);
+        let mut sync = rng.chance(60);
         let big = rng.below(9);
         let count = *rng.pick(&[1, 1, 2, 3]);
-        let profile = Profile::new(plan.rng(For::Profile));
-        let addresses = rng.chance(40).then(|| 2 + rng.below(2));
+        let mut profile = Profile::new(plan.rng(For::Profile));
+        let mut addresses = rng.chance(40).then(|| 2 + rng.below(2));
+        let focus = Focus::of(&plan);
+        if let Some(focus) = focus {
+            profile.concentrate(focus, plan.rng(For::Profile));
+            addresses = None;
+            sync = focus.sync().unwrap_or(sync);
+        }
         let mut world = World::new(plan.rng(For::Order), profile, sync, big, addresses);
         world.trace = traced.then(Vec::new);
         world.note(|| {
@@ -87,8 +94,8 @@ impl Run {
             )
         });
         let access = match rng.below(10) {
-            0 => LedgerAccess::None,
-            1..=3 => LedgerAccess::Function,
+            0 if focus.is_none() => LedgerAccess::None,
+            0..=3 => LedgerAccess::Function,
             _ => LedgerAccess::Table,
         };
         let mut clients: Vec<Client> =
@@ -187,6 +194,9 @@ impl Run {
             self.client.waits.seeks_since = None;
         }
         self.client.check_limits()?;
+        if self.seize_moment()? {
+            return Ok(true);
+        }
         if self.faults_left > 0 && self.fault_is_due() {
             if let Some(number) = self.next_fault() {
                 self.fault(number)?;

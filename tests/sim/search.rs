@@ -304,8 +304,10 @@ impl Run {
         self.client.waits.idle_until = self.world.now + RETRY;
         self.client.seeking.handle_none();
         self.client.app.no_link = true;
+        self.client.app.time_is_over = true;
         self.client.session.handle_no_link(error);
         self.drain_events()?;
+        self.client.app.time_is_over = false;
         Ok(true)
     }
 
@@ -480,7 +482,10 @@ impl Run {
                 if now < since + timeout {
                     return Err("the wait for the backup ends before its deadline".into());
                 }
+                self.client.app.time_is_over = true;
                 self.client.session.handle_backup(Err(error));
+                self.drain_events()?;
+                self.client.app.time_is_over = false;
             }
         }
         self.drain_events()?;

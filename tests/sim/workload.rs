@@ -1,6 +1,7 @@
 //! What applications ask for.
 
 use crate::app::{App, Kind, Request, Transaction};
+use crate::focus::Focus;
 use crate::profile::Profile;
 use crate::rng::Rng;
 
@@ -108,8 +109,17 @@ fn statement(
     let name = names[rng.below(3)];
     let value = rng.below(5);
     let channel = rng.below(2);
-    let savepoint = rng.below(2);
-    if in_tx && rng.chance(profile.savepoints) {
+    let savepoint = rng.below(profile.savepoint_names);
+    if let Some(tx) = tx.filter(|_| profile.focus == Some(Focus::CaughtErrors)) {
+        let text = match (tx.failed, tx.savepoints.is_empty()) {
+            (true, _) => Some("ROLLBACK TO s0"),
+            (false, true) => Some("SAVEPOINT s0"),
+            _ => None,
+        };
+        if let Some(text) = text {
+            return Some((text.into(), Vec::new()));
+        }
+    } else if in_tx && rng.chance(profile.savepoints) {
         // What has failed is mostly caught.
         let failed = tx.is_some_and(|tx| tx.failed) && rng.chance(80);
         let text = match if failed { 2 } else { rng.below(4) } {

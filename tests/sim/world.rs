@@ -12,6 +12,7 @@ use crate::isolation::{Isolation, Reads};
 use crate::profile::Profile;
 use crate::replication::OURS;
 use crate::rng::Rng;
+use crate::workload::Sort;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lock {
@@ -325,14 +326,18 @@ impl World {
         if rests || !self.servers[server].alive || self.servers[server].read_only {
             return;
         }
-        let op = match self.rng.below(3) {
+        let sort = match self.profile.second_writes {
+            Some(Sort::UpdateAcct) => 2,
+            _ => self.rng.below(3),
+        };
+        let op = match sort {
             0 => {
                 let rows =
                     (0..self.rng.below(9) as i64).map(|n| n + self.rng.below(2) as i64).collect();
                 Op::Big(rows)
             }
             1 => Op::Log(self.second_id()),
-            _ => Op::Acct(self.rng.below(3) as i64, self.second_id()),
+            _ => Op::Acct(self.rng.below(self.profile.second_keys()) as i64, self.second_id()),
         };
         if let Op::Acct(key, _) = op {
             let lock = Lock::Acct(key);

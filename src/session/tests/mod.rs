@@ -112,6 +112,14 @@ impl Play {
     }
 
     fn link(&mut self, server: usize, timeline: u32) {
+        self.link_with(LedgerAccess::Table, server, timeline);
+    }
+
+    fn link_without_ledger(&mut self, server: usize, timeline: u32) {
+        self.link_with(LedgerAccess::None, server, timeline);
+    }
+
+    fn link_with(&mut self, ledger: LedgerAccess, server: usize, timeline: u32) {
         let ready = LinkReady {
             server,
             timeline,
@@ -119,7 +127,7 @@ impl Play {
             backend_start: "then".into(),
             prepared: ALL_INTERNALS.to_vec(),
             parameters: Vec::new(),
-            ledger: LedgerAccess::Table,
+            ledger,
         };
         self.session.handle_link_ready(ready).unwrap();
         self.flush();

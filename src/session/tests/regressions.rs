@@ -798,3 +798,62 @@ fn what_may_be_committed_behind_a_failure_is_not_run_again() {
     assert!(told.ends_with(&["COMMIT".to_owned(), "ready Idle".to_owned()]), "{told:?}");
     assert!(!play.sends("INSERT"));
 }
+
+/// A prepared statement was missing in a transaction that had failed, and the transaction was run again, although a
+/// ROLLBACK TO and the COMMIT were on their way behind it: it committed, and then the application was told that nothing
+/// was committed, or it committed twice (simulation, seed 3837 of its time).
+#[test]
+fn what_may_commit_behind_a_savepoint_is_not_run_again() {
+    for (code, retry_conflicts) in [("26000", 0), ("40001", 2)] {
+        let mut play = Play::with(Options { retry_conflicts, ..options() });
+        play.begin_and_read();
+        play.execute("SAVEPOINT s");
+        play.receive(&[no_columns(), complete("SAVEPOINT"), ready(b'T')].concat());
+        play.told();
+        play.make("INSERT INTO t VALUES (1)", false);
+        play.make("ROLLBACK TO s", false);
+        play.make("INSERT INTO t VALUES (2)", false);
+        play.session.commit(false).unwrap();
+        play.flush();
+        assert!(play.sends("segue_commit"));
+        play.receive(&[error(code), ready(b'E')].concat());
+        play.receive(&[no_columns(), complete("ROLLBACK"), ready(b'T'), written()].concat());
+        play.receive(&committed());
+        assert!(!play.sends("segue_begin"));
+        let error = format!("error {code} NotCommitted");
+        assert_eq!(
+            play.told(),
+            [
+                &error,
+                "ready Failed",
+                "ROLLBACK",
+                "ready Open",
+                "INSERT 0 1",
+                "ready Open",
+                "COMMIT",
+                "ready Idle"
+            ]
+        );
+    }
+}
+
+/// A read that had been delivered in part met a conflict when it was run again, and was run once more; so was a write
+/// of the pipeline behind it, which had committed meanwhile. Without a ledger it was committed twice.
+#[test]
+fn without_a_ledger_a_write_behind_a_repeated_read_is_not_repeated() {
+    let mut play =
+        Play { session: Session::new(options(), 1), sent: Vec::new(), next_statement: 100 };
+    play.link_without_ledger(0, 1);
+    play.run("SELECT n FROM t", true);
+    play.receive(&[described(), row("a")].concat());
+    assert_eq!(play.told(), ["row a"]);
+    play.session.handle_link_lost();
+    play.link_without_ledger(1, 2);
+    play.execute("INSERT INTO t VALUES (1)");
+    assert!(play.sends("INSERT"));
+    play.receive(&[message(b'1', b""), error("40001"), ready(b'I')].concat());
+    play.receive(&[no_columns(), complete("INSERT 0 1"), ready(b'I')].concat());
+    play.receive(&[described(), row("a"), complete("SELECT 1"), ready(b'I')].concat());
+    let unknown = "error 08007 Unknown";
+    assert_eq!(play.told(), ["SELECT 1", "ready Idle", unknown, "ready Idle"]);
+}
