@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use segue::Config;
 use segue::client::parts::{FileJournal, Keeper};
-use segue::journal::{Key, Options, SyncPolicy};
+use segue::journal::{Key, Options, Recovered, SyncPolicy};
 use uuid::Uuid;
 
 use crate::faulty::{Faulty, Plan, State, View};
@@ -77,13 +77,14 @@ impl Disk {
         self.options.sync != SyncPolicy::None
     }
 
-    /// Takes over what is on the disk.
-    pub fn open(&mut self) {
+    /// Takes over what is on the disk; says what was found there.
+    pub fn open(&mut self) -> Recovered {
         let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
         let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
         let report = recovered.report();
         assert!(!report.is_damaged(), "the journal of {} is damaged: {report:?}", self.number);
         self.file = Some(Arc::new(file));
+        recovered
     }
 
     /// A session begins.
@@ -109,6 +110,11 @@ impl Disk {
             _ => {}
         }
         self.dir.plan(plan);
+    }
+
+    /// Nothing goes wrong with it any more.
+    pub fn heal(&mut self) {
+        self.dir.plan(Plan::default());
     }
 
     /// The thread that writes what nobody waits for.

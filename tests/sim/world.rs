@@ -18,6 +18,7 @@ pub enum Lock {
     T(i64),
     Acct(i64),
     Ledger(Uuid),
+    Claim(Uuid),
 }
 
 /// A transaction that is open on a backend.
@@ -58,6 +59,9 @@ pub struct Server {
     pub address: usize,
     /// So often it has died.
     pub crashes: usize,
+    /// Its postmaster was started so often, and its helpers were.
+    pub starts: usize,
+    pub helpers: usize,
     pub wal: Vec<Rc<Record>>,
     pub state: Rc<State>,
     /// The last value of the sequence, which is logged some values ahead.
@@ -78,6 +82,8 @@ impl Default for Server {
             system: OURS,
             address: 0,
             crashes: 0,
+            starts: 0,
+            helpers: 0,
             wal: Vec::new(),
             state: Rc::default(),
             sequence: 0,
@@ -110,6 +116,8 @@ pub struct World {
     pub profile: Profile,
     /// The transactions that were committed on whichever server, by the numbers that they have written.
     pub commits: HashMap<i64, Vec<Rc<Record>>>,
+    /// The ledger of submissions is hardened.
+    pub claims_by_function: bool,
 }
 
 impl World {
@@ -155,6 +163,7 @@ impl World {
             trace: None,
             profile,
             commits: HashMap::new(),
+            claims_by_function: false,
         }
     }
 
