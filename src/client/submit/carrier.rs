@@ -32,6 +32,7 @@ use super::ticket::Executed;
 use super::untold::{Untold, Word};
 use crate::cluster::Confirmed;
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
+use crate::mutation::{self, Mutation};
 
 /// So many submissions are unanswered at most; below half of that, more are sent.
 const WINDOW: usize = 128;
@@ -231,7 +232,7 @@ impl Carrier {
         let Some(AtWork { pipe, seals, .. }) = &mut self.work else { return Ok(()) };
         let mut answers = Vec::new();
         let fed = pipe.feed(input, out, &mut answers);
-        let sealing = seals.is_some();
+        let sealing = seals.is_some() && !mutation::on(Mutation::TicketToldBeforeBackup);
         let sealed = answers.iter().rposition(|answer| matches!(answer, Answer::Sealed));
         let behind = &answers[sealed.map_or(0, |at| at + 1)..];
         let hold = behind.iter().any(|answer| must_be_held(answer, sealing));
@@ -270,7 +271,11 @@ impl Carrier {
                     }
                 }
                 Answer::Job(number, Fate::FoundDone) => {
-                    self.untold.push(number, Executed { rows: Vec::new(), found_done: true });
+                    let executed = Executed { rows: Vec::new(), found_done: true };
+                    match mutation::on(Mutation::FoundDoneToldAtOnce) {
+                        true => done.push((number, executed)),
+                        false => self.untold.push(number, executed),
+                    }
                 }
                 Answer::Job(number, Fate::OutOfOrder) => self.deeds.push(Deed::Again(vec![number])),
                 Answer::Job(number, Fate::NoClaim(error)) => {
@@ -360,7 +365,10 @@ impl Carrier {
             self.deeds.push(Deed::Problem(Some(error)));
         }
         // They are committed on a server that may be lost with them: asked again on the next one.
-        unanswered.extend(self.untold.lose());
+        let untold = self.untold.lose();
+        if !mutation::on(Mutation::UntoldForgotten) {
+            unanswered.extend(untold);
+        }
         self.deeds.push(Deed::Again(unanswered));
     }
 

@@ -27,6 +27,7 @@ use crate::client::journal::FileJournal;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::journal::{Reason, Recovered};
+use crate::mutation::{self, Mutation};
 
 /// A message of the protocol cannot be larger.
 const SUBMISSION_BYTES_MAX: usize = 1 << 30;
@@ -324,7 +325,10 @@ impl Desk {
                     core.queue.settle(job.number, Verdict::Again { at: 0, plain: false });
                     continue;
                 }
-                let Some(entry) = core.queue.get(job.number) else { continue };
+                let Some(entry) = core.queue.get_mut(job.number) else { continue };
+                if mutation::on(Mutation::SubmissionEndedWhenSent) {
+                    entry.data.keep.take().map(|keep| self.store.end(keep));
+                }
                 bytes += entry.bytes;
                 let (payload, plain) = (entry.data.payload.clone(), entry.plain);
                 taken.push(Taken { job, payload, plain });

@@ -21,6 +21,7 @@ use super::suspects::Incarnation;
 use crate::client::question::{Rows, broken};
 use crate::cluster::LedgerAccess;
 use crate::error::{Error, ErrorKind, Result};
+use crate::mutation::{self, Mutation};
 use crate::session::ledger;
 use crate::wire::execution::SYNC;
 
@@ -100,6 +101,7 @@ impl Opening {
     pub fn next(&self) -> Result<Option<BytesMut>> {
         let row = self.row.unwrap_or_default();
         let sql = match self.stage {
+            Stage::EndFormer if mutation::on(Mutation::FormerBackendLeft) => "SELECT 1".to_owned(),
             Stage::EndFormer => self.end_former_sql(),
             Stage::TakeLock => format!("SELECT pg_catalog.pg_try_advisory_lock({})", self.lock()),
             Stage::LookAtServer => LOOK_AT_SERVER.to_owned(),
@@ -140,7 +142,8 @@ impl Opening {
                 Stage::TakeLock
             }
             Stage::TakeLock => {
-                if word(&reply?) != Some("t") {
+                let taken = word(&reply?) != Some("t");
+                if taken && !mutation::on(Mutation::FormerBackendLeft) {
                     return Err(Error::new(
                         ErrorKind::FailoverTimeout,
                         "a backend that was lost is still at work on submissions and could not be ended",

@@ -16,6 +16,7 @@ use super::messages;
 use super::queue::Job;
 use super::submission::{Payload, SubmittedStatement};
 use crate::error::ServerError;
+use crate::mutation::{self, Mutation};
 use crate::session::ledger::SQLSTATE_OUT_OF_ORDER;
 use crate::wire::execution::SYNC;
 use crate::wire::frame::{Frame, Status, command_tag, rows_affected};
@@ -220,7 +221,11 @@ impl Pipe {
         if job.suspect {
             written = written.and_then(|()| messages::once(LISTEN_TO_WARNINGS, out));
         }
-        written = written.and_then(|()| messages::claim(payload.id, job.after, out));
+        let id = match mutation::on(Mutation::ClaimLeftOut) {
+            true => Uuid::new_v4(),
+            false => payload.id,
+        };
+        written = written.and_then(|()| messages::claim(id, job.after, out));
         let rest = if job.suspect { &mut later } else { &mut *out };
         for (it, name) in payload.statements.iter().zip(&names) {
             if name.is_empty() {
@@ -453,13 +458,14 @@ impl Pipe {
 
 /// What an error means, `done` executions having ended well before it.
 fn failed(done: usize, own: usize, statements: usize, error: Box<ServerError>) -> Fate {
-    if done >= own {
+    let blind = error.code == "23505" && mutation::on(Mutation::FoundDoneTakenForRefused);
+    if done >= own || blind {
         // A deferred constraint speaks up after the last statement.
-        let statement = (done - own).min(statements.saturating_sub(1));
+        let statement = done.saturating_sub(own).min(statements.saturating_sub(1));
         return Fate::Failed { statement, error };
     }
     match error.code.as_str() {
-        "23505" => Fate::FoundDone,
+        "23505" if !mutation::on(Mutation::FoundDoneTakenForRefused) => Fate::FoundDone,
         SQLSTATE_OUT_OF_ORDER => Fate::OutOfOrder,
         "40001" | "40P01" => Fate::Failed { statement: 0, error },
         // No table, no privilege, no patience: none of it is the submission's fault.
@@ -474,6 +480,7 @@ fn judge(expect: &[Option<(u64, u64)>], rows: Vec<u64>) -> Fate {
         .zip(&rows)
         .position(|(expect, rows)| expect.is_some_and(|(min, max)| *rows < min || *rows > max));
     match unmet {
+        Some(_) if mutation::on(Mutation::ExpectationIgnored) => Fate::Committed(rows),
         Some(statement) => Fate::Unmet { statement, rows: rows[statement] },
         None => Fate::Committed(rows),
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::suspects::Suspicion;
+use crate::mutation::{self, Mutation};
 
 /// The submissions that have not ended, each with something of its keeper's.
 pub struct Queue<T> {
@@ -263,7 +264,7 @@ impl<T> Queue<T> {
                         let lane = self.lanes.entry(name).or_default();
                         lane.flying.retain(|other| *other != number);
                         lane.waiting.insert(number);
-                        lane.broken = true;
+                        lane.broken = !mutation::on(Mutation::LaneGoesOnBehindFailure);
                     }
                 }
                 self.call_lane_of(number);
@@ -339,7 +340,7 @@ impl<T> Queue<T> {
         lane.flying.retain(|other| *other != number);
         // Those behind it were sent on the condition that it is done.
         lane.broken = true;
-        if blocks {
+        if blocks && !mutation::on(Mutation::LaneNotStopped) {
             lane.blocked_by.insert(number);
         }
         self.call(&name, shard);

@@ -25,14 +25,14 @@ pub struct Station {
     pub input: BytesMut,
 }
 
-/// The backends of one store's places, lest one of them is taken for a former one.
+/// The backends of one store's places, with their servers, lest one of them is taken for a former one.
 #[derive(Default)]
-pub struct Backends(Mutex<Vec<(usize, i32)>>);
+pub struct Backends(Mutex<Vec<(usize, usize, i32)>>);
 
 impl Backends {
     /// The backend of a place is lost.
     pub fn leave(&self, place: usize) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != place);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, ..)| *other != place);
     }
 }
 
@@ -52,8 +52,9 @@ impl Station {
         let mut it = Self { link, input: BytesMut::with_capacity(8 * 1024) };
         // From here on until it has the lock: two places must not end each other's backend.
         let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.retain(|(other, _)| *other != number);
-        let others = backends.iter().map(|(_, pid)| *pid).collect();
+        backends.retain(|(other, ..)| *other != number);
+        let here = backends.iter().filter(|(_, at, _)| *at == server);
+        let others = here.map(|(.., pid)| *pid).collect();
         let pipe = Pipe::new(config.limits.statement_cache_size, config.limits.message_bytes_max);
         let row = (config.ledger.commit_ack == CommitAck::Backup).then(Uuid::new_v4);
         let place = Place { store, number, others };
@@ -62,7 +63,7 @@ impl Station {
         while !opening.has_place() {
             it.ask(&mut opening, &mut stops)?;
         }
-        backends.push((number, pid));
+        backends.push((number, server, pid));
         drop(backends);
         while it.ask(&mut opening, &mut stops)? {}
         Ok((it, opening.finish()))

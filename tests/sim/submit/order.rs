@@ -38,7 +38,7 @@ impl Order {
     /// whose it is to send.
     pub fn draw(number: usize, till: usize, rng: &mut Rng) -> Self {
         let lane = rng.chance(70).then(|| till * LANES + rng.below(LANES));
-        let shared = rng.chance(25).then(|| format!("key {}", rng.below(KEYS)));
+        let shared = rng.chance(15).then(|| format!("key {}", rng.below(KEYS)));
         let key =
             shared.or_else(|| (lane.is_none() || rng.chance(20)).then(|| format!("own {number}")));
         let nature = match rng.below(20) {

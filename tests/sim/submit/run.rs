@@ -378,7 +378,7 @@ impl Run {
             till.orders_left = 0;
         }
         let mut barren = 0;
-        for round in 0..60_000 {
+        for round in 0..300_000 {
             if round == 20_000 {
                 self.restart_all()?;
             }

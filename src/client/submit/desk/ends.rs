@@ -9,7 +9,7 @@ use crate::client::submit::queue::Verdict;
 use crate::client::submit::store::{Death, unix_ms};
 use crate::client::submit::suspects::Cause;
 use crate::client::submit::ticket::Executed;
-use crate::error::{Error, ServerError};
+use crate::error::{Error, ErrorKind, ServerError};
 
 impl Desk {
     /// Does what a session asks for. Returns whether ends were handed to the journal that nobody has
@@ -130,6 +130,13 @@ impl Desk {
             Err(why) => {
                 drop(core);
                 tracing::warn!(error = %why, "a dead letter could not be kept; it is tried again");
+                self.set_problem(Some(
+                    &Error::new(
+                        ErrorKind::ProtectionLost,
+                        "a dead letter could not be kept; it is tried again",
+                    )
+                    .with_source(why),
+                ));
                 self.again(number, now_ms + SHORTAGE_MS, false);
             }
         }

@@ -1,6 +1,7 @@
 //! Whose turn it is: what the queue hands out to whom, and when.
 
 use super::{Job, Queue, State};
+use crate::mutation::{self, Mutation};
 
 /// So many of one lane are handed out before it is the next one's turn.
 const TURN: usize = 32;
@@ -68,7 +69,8 @@ impl<T> Queue<T> {
                 }
                 lane.waiting.remove(&number);
                 let after = lane.flying.back().and_then(|last| self.entries.get(last));
-                let after = after.map(|entry| entry.id);
+                let unaware = mutation::on(Mutation::PredecessorNotNamed);
+                let after = after.map(|entry| entry.id).filter(|_| !unaware);
                 lane.flying.push_back(number);
                 let Some(entry) = self.entries.get_mut(&number) else { continue };
                 entry.state = State::Flying;
