@@ -35,7 +35,12 @@ pub fn deadline() -> Instant {
 }
 
 impl Disk {
-    pub fn new(mut rng: Rng, number: usize) -> Self {
+    pub fn new(rng: Rng, number: usize) -> Self {
+        Self::sized(rng, number, 500)
+    }
+
+    /// `least`: so many bytes of records there is room for in a segment, or a few thousand more.
+    pub fn sized(mut rng: Rng, number: usize, least: u64) -> Self {
         let sync = *rng.pick(&[
             SyncPolicy::Batch,
             SyncPolicy::Batch,
@@ -43,7 +48,7 @@ impl Disk {
             SyncPolicy::None,
         ]);
         // A few records fill a segment, and a few of these the journal.
-        let segment = RECORDS_AT + 500 + 400 * rng.below(10) as u64;
+        let segment = RECORDS_AT + least + 400 * rng.below(10) as u64;
         let segments = 6 + rng.below(8) as u64;
         let client = Uuid::from_u128(number as u128 + 1);
         let mut options = Options::new(sync, segments * segment, client)

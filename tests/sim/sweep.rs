@@ -27,8 +27,12 @@ pub struct Done {
 }
 
 impl Sweep {
-    fn has(&self, plan: &Plan) -> bool {
-        self.submissions.is_none_or(|submissions| submissions == plan.submissions)
+    fn plans(&self, seed: u64) -> Vec<Plan> {
+        match self.submissions {
+            None => Plan::all_of(seed).collect(),
+            Some(false) => vec![Plan::of(seed)],
+            Some(true) => vec![Plan::of_submissions(seed)],
+        }
     }
 
     pub fn run(&self) -> Done {
@@ -49,7 +53,7 @@ impl Sweep {
                         if seed >= self.from + self.seeds {
                             break;
                         }
-                        for plan in Plan::all_of(seed).into_iter().filter(|it| self.has(it)) {
+                        for plan in self.plans(seed) {
                             match run::once(&plan, false).0 {
                                 Ok(run) => figures.add(&run),
                                 Err(problem) => {

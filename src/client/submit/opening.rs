@@ -101,7 +101,6 @@ impl Opening {
     pub fn next(&self) -> Result<Option<BytesMut>> {
         let row = self.row.unwrap_or_default();
         let sql = match self.stage {
-            Stage::EndFormer if mutation::on(Mutation::FormerBackendLeft) => "SELECT 1".to_owned(),
             Stage::EndFormer => self.end_former_sql(),
             Stage::TakeLock => format!("SELECT pg_catalog.pg_try_advisory_lock({})", self.lock()),
             Stage::LookAtServer => LOOK_AT_SERVER.to_owned(),
@@ -227,8 +226,9 @@ impl Opening {
     }
 
     fn end_former_sql(&self) -> String {
+        let places = if mutation::on(Mutation::FormerBackendLeft) { 0 } else { PLACES };
         let keys: Vec<String> =
-            (0..PLACES).map(|place| lock_key(self.place.store, place).to_string()).collect();
+            (0..places).map(|place| lock_key(self.place.store, place).to_string()).collect();
         let others: Vec<String> = self.place.others.iter().map(ToString::to_string).collect();
         format!(
             "SELECT pg_catalog.pg_terminate_backend(l.pid, {TERMINATE_MS}) \

@@ -280,7 +280,7 @@ fn in_order(books: &[Books], accounts: &BTreeMap<i64, Vec<i64>>) -> Result {
             numbers.insert(*id, &entry.order);
         }
     }
-    for ids in accounts.values() {
+    for ids in accounts.range(Order::account(0)..).map(|(_, ids)| ids) {
         let orders: Vec<&&Order> = ids.iter().filter_map(|id| numbers.get(id)).collect();
         let wrong = orders.windows(2).find(|pair| pair[0].number > pair[1].number);
         if let Some(pair) = wrong {

@@ -27,10 +27,13 @@ pub struct Order {
     pub key: Option<String>,
     pub blocks: bool,
     pub nature: Nature,
-    /// The numbers that it writes, each once; with a lane the last of them into the lane's account.
+    /// The numbers that it writes, each once: into accounts of everybody's, the log and, with a lane, the last
+    /// of them into the lane's account.
     pub ids: Vec<i64>,
     pub solo: bool,
     params: bool,
+    /// Accounts that others change as well: two of them may come to wait for each other.
+    accounts: Vec<i64>,
 }
 
 impl Order {
@@ -53,7 +56,12 @@ impl Order {
             _ => Nature::Sound,
         };
         let first = 1000 + 10 * number as i64;
-        let count = 1 + rng.below(2) + usize::from(lane.is_some());
+        let accounts = match rng.below(8) {
+            0 => vec![0, 1],
+            1 => vec![1, 0],
+            _ => Vec::new(),
+        };
+        let count = 1 + rng.below(2) + accounts.len() + usize::from(lane.is_some());
         Self {
             number,
             lane,
@@ -63,6 +71,7 @@ impl Order {
             ids: (first..first + count as i64).collect(),
             solo: rng.chance(30),
             params: rng.chance(60),
+            accounts,
         }
     }
 
@@ -73,15 +82,18 @@ impl Order {
     pub fn submission(&self) -> Submission {
         let mut it = Submission::new();
         let of_lane = self.ids.len() - usize::from(self.lane.is_some());
-        for id in &self.ids[..of_lane] {
+        let of_log = self.accounts.len();
+        for (key, id) in self.accounts.iter().zip(&self.ids) {
+            it = self.append(it, *key, *id);
+        }
+        for id in &self.ids[of_log..of_lane] {
             it = self.write(it, "INSERT INTO log VALUES (", ")", *id);
         }
         if self.solo {
             it = it.expect_rows(1..=1);
         }
         if let Some(lane) = self.lane {
-            let behind = format!(" WHERE k = {} RETURNING k, n", Self::account(lane));
-            it = self.write(it, "UPDATE acct SET ids = ids || ", &behind, self.ids[of_lane]);
+            it = self.append(it, Self::account(lane), self.ids[of_lane]);
         }
         let more = match self.nature {
             Nature::Sound => None,
@@ -105,6 +117,11 @@ impl Order {
             Some(key) => it.key(key),
             None => it,
         }
+    }
+
+    fn append(&self, it: Submission, account: i64, id: i64) -> Submission {
+        let behind = format!(" WHERE k = {account} RETURNING k, n");
+        self.write(it, "UPDATE acct SET ids = ids || ", &behind, id)
     }
 
     fn write(&self, it: Submission, before: &str, behind: &str, id: i64) -> Submission {

@@ -152,7 +152,8 @@ impl Till {
         world.note(|| format!("session {at} of till {}: {deeds:?}", self.number));
         let unwritten = self.desk()?.carry_out(deeds, world.now / 1000);
         self.unwritten |= unwritten;
-        Ok(())
+        // Whoever waits for the backup's word looks at once.
+        if self.backup { self.books.look(world, true) } else { Ok(()) }
     }
 
     /// A question of the opening's, or its answer.

@@ -54,7 +54,8 @@ impl Run {
         let mut rng = plan.rng(For::Submissions);
         let sync = rng.chance(60);
         let count = *rng.pick(&[1, 1, 2, TILLS_MAX]);
-        let profile = Profile::new(plan.rng(For::Profile));
+        let mut profile = Profile::new(plan.rng(For::Profile));
+        profile.errors = *rng.pick(&[0, 0, 20, 60]);
         let mut world = World::new(plan.rng(For::Order), profile, sync, 0, None);
         world.trace = traced.then(Vec::new);
         world.claims_by_function = rng.chance(30);
@@ -163,11 +164,11 @@ impl Run {
         }
         let holds = self.tills[at].backup;
         self.tills[at].books.look(&self.world, holds)?;
-        let acts = number.is_some() || self.world.rng.chance(20);
+        let acts = number.is_some() || self.world.rng.chance(3);
         if !acts {
             return Ok(false);
         }
-        self.figures.requests += 1;
+        self.figures.requests += usize::from(number.is_some());
         self.tills[at].act(&mut self.world, number, false)
     }
 

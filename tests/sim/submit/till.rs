@@ -15,6 +15,10 @@ use crate::world::World;
 
 type Result<T = ()> = std::result::Result<T, String>;
 
+/// A segment of the journal has room for several submissions, or the deaths of them could not be kept where each
+/// takes up a segment of its own (docs/submit.md, Limits).
+const SEGMENT_RECORDS: u64 = 6000;
+
 pub struct Till {
     pub number: usize,
     config: Arc<Config>,
@@ -40,7 +44,7 @@ impl Till {
     pub fn new(number: usize, plan: &Plan, world: &mut World) -> Self {
         let mut rng = plan.rng(For::Till(number));
         let disk = plan.rng(For::Disk(number));
-        let disk = rng.chance(60).then(|| Disk::new(disk, number));
+        let disk = rng.chance(60).then(|| Disk::sized(disk, number, SEGMENT_RECORDS));
         let backup = rng.chance(if world.sync { 30 } else { 70 });
         let (shards, room) = (1 + rng.below(2), *rng.pick(&[4, 10_000, 10_000]));
         let cache = *rng.pick(&[0, 2, 64]);
