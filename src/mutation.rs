@@ -115,6 +115,34 @@ pub enum Mutation {
     OwnersHandedOutAgain,
     /// A transaction goes on without the journal, which has a part of it.
     HalfKeptGoesOn,
+    /// A submission is executed without a claim of its id.
+    ClaimLeftOut,
+    /// A claim that finds its submission done is taken for the server's refusal.
+    FoundDoneTakenForRefused,
+    /// What is found done is told before the server has confirmed it.
+    FoundDoneToldAtOnce,
+    /// A ticket tells of a commit before the backup has it.
+    TicketToldBeforeBackup,
+    /// A submission behind another one of its lane does not depend on it.
+    PredecessorNotNamed,
+    /// What follows in a lane does not wait for what is sent again.
+    LaneGoesOnBehindFailure,
+    /// A dead letter does not stop the lane that it is to stop.
+    LaneNotStopped,
+    /// A submission commits although it has affected other rows than were expected.
+    ExpectationIgnored,
+    /// A submission counts as kept before the disk has it.
+    SubmissionNotAwaited,
+    /// The journal lets go of a submission when it is sent.
+    SubmissionEndedWhenSent,
+    /// A dead letter is told and not written.
+    DeadLetterNotKept,
+    /// What the journal has of a submission is run under another id.
+    IdForgottenInRecovery,
+    /// What was committed and not told is not asked about when its link is lost.
+    UntoldForgotten,
+    /// A place is taken on a server though another backend holds it.
+    FormerBackendLeft,
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -187,6 +215,20 @@ mod switched {
         Mutation::ChecksumNotChecked,
         Mutation::OwnersHandedOutAgain,
         Mutation::HalfKeptGoesOn,
+        Mutation::ClaimLeftOut,
+        Mutation::FoundDoneTakenForRefused,
+        Mutation::FoundDoneToldAtOnce,
+        Mutation::TicketToldBeforeBackup,
+        Mutation::PredecessorNotNamed,
+        Mutation::LaneGoesOnBehindFailure,
+        Mutation::LaneNotStopped,
+        Mutation::ExpectationIgnored,
+        Mutation::SubmissionNotAwaited,
+        Mutation::SubmissionEndedWhenSent,
+        Mutation::DeadLetterNotKept,
+        Mutation::IdForgottenInRecovery,
+        Mutation::UntoldForgotten,
+        Mutation::FormerBackendLeft,
     ];
 
     thread_local! {

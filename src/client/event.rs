@@ -44,7 +44,7 @@ type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 
 /// Passes events on to whoever has asked for them.
 #[derive(Default)]
-pub(super) struct Events {
+pub struct Events {
     next: AtomicU64,
     callbacks: Mutex<Vec<(u64, Callback)>>,
     /// What happened before anybody could listen.

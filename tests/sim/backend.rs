@@ -70,6 +70,8 @@ pub struct Backend {
     pub notifications: BTreeSet<String>,
     /// So many bytes gather before they are sent without being asked for.
     buffer: usize,
+    /// The advisory locks that it holds as long as it lives.
+    pub advisory: Vec<i64>,
     /// No session has it yet.
     pub warm: bool,
     /// When `inflight` and `wire` arrive.
@@ -174,6 +176,7 @@ impl Backend {
             reported: String::new(),
             notifications: BTreeSet::new(),
             buffer,
+            advisory: Vec::new(),
             warm: false,
             up: Flight::default(),
             down: Flight::default(),

@@ -21,6 +21,10 @@ pub enum Op {
     /// The row's seq and recent.
     Ledger(Uuid, i64, i64),
     LedgerDelete(Uuid),
+    /// The ledger of submissions is there.
+    SubmissionTable,
+    /// A submission is done.
+    Claim(Uuid),
     /// Up to this value, those of the sequence may have been handed out.
     Sequence(i64),
     /// Written to the log, and of no other consequence.
@@ -52,6 +56,8 @@ pub struct State {
     pub acct: BTreeMap<i64, Vec<i64>>,
     pub big: Vec<i64>,
     pub ledger: BTreeMap<Uuid, (i64, i64)>,
+    pub has_submissions: bool,
+    pub claims: BTreeSet<Uuid>,
     pub sequence: i64,
 }
 
@@ -65,6 +71,8 @@ impl State {
             Op::Big(rows) => self.big.clone_from(rows),
             Op::Ledger(row, seq, recent) => drop(self.ledger.insert(*row, (*seq, *recent))),
             Op::LedgerDelete(row) => drop(self.ledger.remove(row)),
+            Op::SubmissionTable => self.has_submissions = true,
+            Op::Claim(id) => drop(self.claims.insert(*id)),
             Op::Sequence(value) => self.sequence = *value,
             Op::Message => {}
         }

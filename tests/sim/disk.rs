@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use segue::Config;
 use segue::client::parts::{FileJournal, Keeper};
-use segue::journal::{Key, Options, SyncPolicy};
+use segue::journal::{Key, Options, Recovered, SyncPolicy};
 use uuid::Uuid;
 
 use crate::faulty::{Faulty, Plan, State, View};
@@ -39,7 +39,12 @@ pub fn deadline() -> Instant {
 }
 
 impl Disk {
-    pub fn new(mut rng: Rng, number: usize, focus: Option<Focus>) -> Self {
+    pub fn new(rng: Rng, number: usize, focus: Option<Focus>) -> Self {
+        Self::sized(rng, number, 500, focus)
+    }
+
+    /// `least`: so many bytes of records there is room for in a segment, or a few thousand more.
+    pub fn sized(mut rng: Rng, number: usize, least: u64, focus: Option<Focus>) -> Self {
         let sync = *rng.pick(&[
             SyncPolicy::Batch,
             SyncPolicy::Batch,
@@ -47,7 +52,7 @@ impl Disk {
             SyncPolicy::None,
         ]);
         // A few records fill a segment, and a few of these the journal.
-        let segment = RECORDS_AT + 500 + 400 * rng.below(10) as u64;
+        let segment = RECORDS_AT + least + 400 * rng.below(10) as u64;
         let segments = 6 + rng.below(8) as u64;
         let client = Uuid::from_u128(number as u128 + 1);
         let mut options = Options::new(sync, segments * segment, client)
@@ -91,8 +96,8 @@ impl Disk {
         self.forgets && self.syncs_fail
     }
 
-    /// Takes over what is on the disk.
-    pub fn open(&mut self) {
+    /// Takes over what is on the disk; says what was found there.
+    pub fn open(&mut self) -> Recovered {
         let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
         let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
         let report = recovered.report();
@@ -102,6 +107,7 @@ impl Disk {
             self.number
         );
         self.file = Some(Arc::new(file));
+        recovered
     }
 
     /// A session begins.
@@ -129,6 +135,11 @@ impl Disk {
         }
         self.syncs_fail |= plan.fail_sync.is_some();
         self.dir.plan(plan);
+    }
+
+    /// Nothing goes wrong with it any more.
+    pub fn heal(&mut self) {
+        self.dir.plan(Plan::default());
     }
 
     /// The thread that writes what nobody waits for.

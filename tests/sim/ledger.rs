@@ -50,6 +50,12 @@ impl World {
             Stmt::Open => self.open_row(me, uuid(params, 0)?, uuid(params, 1)?),
             Stmt::Terminate => self.terminate(me, params),
             Stmt::Ask(ask) => self.ask(me, ask),
+            Stmt::Claim { after, function } => {
+                let id = uuid(params, 0)?;
+                let ahead = after.then(|| uuid(params, 1)).transpose()?;
+                self.claim(me, id, ahead, *function)
+            }
+            Stmt::Errand(errand) => self.run_errand(me, errand),
             _ => {
                 self.op(me, Op::Message);
                 Ok(Exec::Done { rows: vec![vec![b"0/0".to_vec()]], tag: "SELECT 1".into() })
@@ -76,7 +82,7 @@ impl World {
         Ok(Exec::Done { rows, tag })
     }
 
-    fn open_row(&mut self, me: usize, opened: Uuid, retired: Uuid) -> Done {
+    pub fn open_row(&mut self, me: usize, opened: Uuid, retired: Uuid) -> Done {
         let mut locks = vec![Lock::Ledger(opened)];
         let retires = retired != opened && self.sees_ledger(me, retired).is_some();
         if retires {

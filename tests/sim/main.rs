@@ -11,6 +11,7 @@ mod aftermath;
 mod app;
 mod application;
 mod backend;
+mod claims;
 mod client;
 mod clock;
 mod data;
@@ -45,6 +46,7 @@ mod sequences;
 mod shrink;
 mod sql;
 mod statements;
+mod submit;
 mod sweep;
 mod time;
 mod view;
@@ -78,6 +80,7 @@ fn every_promise_holds_whatever_happens() {
         seeds: asked_for.unwrap_or(PLAIN_SEEDS),
         time: asked_for.is_none().then_some(PLAIN_TIME),
         keep_going: number("SEGUE_SIM_KEEP_GOING").is_some(),
+        submissions: number("SEGUE_SIM_SUBMISSIONS").map(|number| number > 0),
     };
     let done = sweep.run();
     println!("{}", done.figures.report(done.took, done.threads));

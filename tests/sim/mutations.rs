@@ -42,7 +42,11 @@ mod present {
     /// What a seed says with the fault, or without any.
     fn complaint(mutation: Option<Mutation>, seed: u64) -> Option<String> {
         switch_on(mutation);
-        let complaint = run::once(&Plan::of(seed), false).0.err();
+        let plans = match crate::number("SEGUE_SIM_SUBMISSIONS") {
+            Some(1) => vec![Plan::of_submissions(seed)],
+            _ => Plan::all_of(seed).collect(),
+        };
+        let complaint = plans.iter().find_map(|plan| run::once(plan, false).0.err());
         switch_on(None);
         complaint
     }

@@ -72,6 +72,8 @@ impl World {
     pub fn restart(&mut self, server: usize) {
         self.note(|| format!("server {server} is up again"));
         self.servers[server].alive = true;
+        self.servers[server].starts += 1;
+        self.servers[server].helpers += 1;
         self.servers[server].read_only = self.servers[server].in_recovery;
         self.servers[server].rebuild();
     }

@@ -15,6 +15,7 @@ use crate::net::Net;
 use crate::plan::{For, Plan};
 use crate::profile::Profile;
 use crate::quiet::quietly;
+use crate::submit;
 use crate::world::World;
 
 pub struct Run {
@@ -51,6 +52,9 @@ pub type Result<T = ()> = std::result::Result<T, String>;
 
 /// Runs a plan; gives what went wrong, and the trace.
 pub fn once(plan: &Plan, traced: bool) -> (Result<Figures>, Vec<String>) {
+    if plan.submissions {
+        return submit::once(plan, traced);
+    }
     let mut run = Run::new(plan.clone(), traced);
     let done = quietly(|| run.run());
     let result = match done {
@@ -63,6 +67,9 @@ pub fn once(plan: &Plan, traced: bool) -> (Result<Figures>, Vec<String>) {
 
 /// The numbers of the actions and faults that a plan comes to.
 pub fn parts(plan: &Plan) -> (Vec<usize>, Vec<usize>) {
+    if plan.submissions {
+        return submit::parts(plan);
+    }
     let mut run = Run::new(plan.clone(), false);
     // However it ends.
     let _ = quietly(|| run.run());

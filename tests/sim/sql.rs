@@ -3,6 +3,7 @@
 use segue::session::ledger;
 use uuid::Uuid;
 
+use crate::claims::{self, Errand};
 use crate::isolation::Isolation;
 use crate::ledger_sql::{self, Ask};
 
@@ -66,6 +67,14 @@ pub enum Stmt {
     Terminate,
     Confirm,
     Ask(Ask),
+    /// Of a submission; its predecessor in the lane must be done; by a function.
+    Claim {
+        after: bool,
+        function: bool,
+    },
+    Errand(Errand),
+    /// A function that crashes its backend.
+    Crash,
 }
 
 impl Stmt {
@@ -82,6 +91,8 @@ impl Stmt {
                 | Terminate
                 | Confirm
                 | Ask(_)
+                | Claim { .. }
+                | Errand(_)
         )
     }
 
@@ -109,6 +120,8 @@ impl Stmt {
             Open => &["open"],
             Terminate => &["pg_terminate_backend"],
             Confirm => &["pg_logical_emit_message"],
+            Claim { function: true, .. } => &["claim"],
+            Errand(_) => &["word"],
             _ => &[],
         }
     }
@@ -131,6 +144,8 @@ impl Stmt {
                 | SealFunction
                 | Open
                 | Ask(ledger_sql::Ask::Fence(..))
+                | Claim { .. }
+                | Errand(claims::Errand::Install | claims::Errand::OpenRow(_))
         )
     }
 }
@@ -154,6 +169,10 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         ledger::OPEN => return Some(Stmt::Open),
         ledger::TERMINATE => return Some(Stmt::Terminate),
         ledger::CONFIRM => return Some(Stmt::Confirm),
+        ledger::CLAIM_TABLE => return Some(Stmt::Claim { after: false, function: false }),
+        ledger::CLAIM_AFTER_TABLE => return Some(Stmt::Claim { after: true, function: false }),
+        ledger::CLAIM_FUNCTION => return Some(Stmt::Claim { after: false, function: true }),
+        ledger::CLAIM_AFTER_FUNCTION => return Some(Stmt::Claim { after: true, function: true }),
         _ => {}
     }
     if let Some((_, rest)) = sql.split_once("segue.seal('") {
@@ -215,6 +234,7 @@ pub fn parse(sql: &str) -> Option<Stmt> {
         ["SELECT", "set_config", _, _, "false"] => {
             Stmt::SetConfig { name: text(2)?, value: text(3)? }
         }
+        ["SELECT", "crash"] => Stmt::Crash,
         ["SELECT", "1/0"] => Stmt::DivisionByZero,
         ["SET", "LOCAL", _, _] => Stmt::Set { name: text(2)?, value: text(3)?, local: true },
         ["SET", _, _] => Stmt::Set { name: text(1)?, value: text(2)?, local: false },
@@ -233,7 +253,7 @@ pub fn parse(sql: &str) -> Option<Stmt> {
 
 /// The statements of a simple query; `None` if any of them is a syntax error.
 pub fn parse_several(sql: &str) -> Option<Vec<Stmt>> {
-    if let Some(ask) = ledger_sql::parse(sql) {
+    if let Some(ask) = ledger_sql::parse(sql).or_else(|| claims::parse(sql)) {
         return Some(vec![ask]);
     }
     sql.split(';').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()

@@ -24,6 +24,10 @@ impl World {
             backend.fail("25P02", of_user);
             return Ok(true);
         }
+        if *stmt == Stmt::Crash {
+            self.crash_by(me);
+            return Ok(true);
+        }
         let mut silent = false;
         let done = match stmt {
             Stmt::Begin(isolation) => {

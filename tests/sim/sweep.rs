@@ -15,6 +15,8 @@ pub struct Sweep {
     /// It ends after so long, however many there were.
     pub time: Option<Duration>,
     pub keep_going: bool,
+    /// Runs of one kind only: of submissions, or of sessions.
+    pub submissions: Option<bool>,
 }
 
 pub struct Done {
@@ -25,6 +27,14 @@ pub struct Done {
 }
 
 impl Sweep {
+    fn plans(&self, seed: u64) -> Vec<Plan> {
+        match self.submissions {
+            None => Plan::all_of(seed).collect(),
+            Some(false) => vec![Plan::of(seed)],
+            Some(true) => vec![Plan::of_submissions(seed)],
+        }
+    }
+
     pub fn run(&self) -> Done {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let began = Instant::now();
@@ -43,13 +53,14 @@ impl Sweep {
                         if seed >= self.from + self.seeds {
                             break;
                         }
-                        let plan = Plan::of(seed);
-                        match run::once(&plan, false).0 {
-                            Ok(run) => figures.add(&run),
-                            Err(problem) => {
-                                figures.runs += 1;
-                                failures.push((plan, problem));
-                                stop.fetch_or(!self.keep_going, Ordering::Relaxed);
+                        for plan in self.plans(seed) {
+                            match run::once(&plan, false).0 {
+                                Ok(run) => figures.add(&run),
+                                Err(problem) => {
+                                    figures.runs += 1;
+                                    failures.push((plan, problem));
+                                    stop.fetch_or(!self.keep_going, Ordering::Relaxed);
+                                }
                             }
                         }
                     }

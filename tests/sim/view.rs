@@ -52,6 +52,11 @@ impl World {
         &self.base(me).big
     }
 
+    /// Whether a submission is done.
+    pub fn sees_claim(&self, me: usize, id: Uuid) -> bool {
+        self.base(me).claims.contains(&id) || self.own(me).any(|op| *op == Op::Claim(id))
+    }
+
     /// A row of the ledger: its seq and recent.
     pub fn sees_ledger(&self, me: usize, row: Uuid) -> Option<(i64, i64)> {
         let own = self.own(me).filter_map(|op| match op {

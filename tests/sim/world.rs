@@ -19,6 +19,7 @@ pub enum Lock {
     T(i64),
     Acct(i64),
     Ledger(Uuid),
+    Claim(Uuid),
 }
 
 /// A transaction that is open on a backend.
@@ -59,6 +60,9 @@ pub struct Server {
     pub address: usize,
     /// So often it has died.
     pub crashes: usize,
+    /// Its postmaster was started so often, and its helpers were.
+    pub starts: usize,
+    pub helpers: usize,
     pub wal: Vec<Rc<Record>>,
     pub state: Rc<State>,
     /// The last value of the sequence, which is logged some values ahead.
@@ -79,6 +83,8 @@ impl Default for Server {
             system: OURS,
             address: 0,
             crashes: 0,
+            starts: 0,
+            helpers: 0,
             wal: Vec::new(),
             state: Rc::default(),
             sequence: 0,
@@ -113,6 +119,8 @@ pub struct World {
     pub commits: HashMap<i64, Vec<Rc<Record>>>,
     /// The numbers that the second writer has written.
     second_ids: BTreeSet<i64>,
+    /// The ledger of submissions is hardened.
+    pub claims_by_function: bool,
 }
 
 impl World {
@@ -159,6 +167,7 @@ impl World {
             profile,
             commits: HashMap::new(),
             second_ids: BTreeSet::new(),
+            claims_by_function: false,
         }
     }
 

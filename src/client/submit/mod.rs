@@ -1,18 +1,28 @@
 //! Transactions handed over whole: kept first, then run until their outcome is known, exactly once.
 //!
 //! * `submission`: what is handed over; `ticket`: what is got for it; `letter`: dead letters, numbers;
-//! * `queue` (pure): lanes, order, room; `store`: the journal, or memory;
-//! * `suspects` (pure): which of them crash the server;
-//! * `pipe` (pure): submissions as messages; `station`: a link made ready; `runner`: the threads;
-//! * `untold`: what is committed and waits for the backup;
-//! * `shared`: what these and their callers share.
+//! * `desk`: where they are handed in, and their ends recorded; `core`: what is in memory of them; `queue`
+//!   (pure): lanes, order, room; `store`: the journal, or memory;
+//! * `carrier` (pure): takes them to one server, and decides what its answers mean; `pipe`, `messages`
+//!   (pure): submissions as messages; `untold` (pure): what is committed and waits for the backup;
+//!   `suspects` (pure): which of them crash the server; `failure` (pure): which errors are final;
+//! * `opening` (pure): what a server is asked before it is given any; `station`: asks it; `runner`: the
+//!   threads; `shared`: what these and their callers share.
+//!
+//! The simulation drives `desk`, `carrier` and `opening` as the threads do (`docs/simulation.md`).
 //!
 //! `docs/submit.md` says what may be relied on. An attempt may be made any number of times, whatever
 //! became of those before: each begins by claiming its id in `segue.submission`, whose unique index
 //! lets one of them through.
 
+pub mod carrier;
+pub mod core;
+pub mod desk;
+mod failure;
 mod letter;
-mod pipe;
+mod messages;
+pub mod opening;
+pub mod pipe;
 mod queue;
 mod runner;
 mod shared;
@@ -25,9 +35,8 @@ mod tests;
 mod ticket;
 mod untold;
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -42,26 +51,16 @@ use super::journal::FileJournal;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Reason, Recovered};
+use crate::journal::Recovered;
 use crate::link::LinkWaker;
-use letter::letter;
+use desk::Desk;
 use runner::Runner;
-use shared::{Held, Reserved, Shared, no_dead_letter};
-use store::{Store, unix_ms};
-use submission::id_of_key;
-use suspects::Suspicion;
+use shared::Shared;
 
-/// A message of the protocol cannot be larger.
-const SUBMISSION_BYTES_MAX: usize = 1 << 30;
 /// What is under way when the client is closed is given so long to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long closing waits for a thread that is stuck in a callback.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-/// Nobody waits longer for room.
-const PATIENCE_MAX: Duration = Duration::from_secs(1 << 30);
-/// Between two attempts to hand over to a journal that is full.
-const FULL_PAUSE: Duration = Duration::from_millis(20);
-
 /// The submissions of one client. Dropping it ends the threads; what has not ended stays in the
 /// journal.
 pub(super) struct Submissions {
@@ -81,15 +80,12 @@ impl Submissions {
         sessions: Vec<u64>,
         journal: Option<(Arc<FileJournal>, &Recovered)>,
     ) -> Result<Self> {
-        let (file, recovered) = journal.unzip();
-        let shared = Shared::new(config, cluster, events, Store::new(file), sessions.len());
-        let shared = Arc::new(shared);
-        let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
-        if let Some(recovered) = recovered {
-            it.shared.store.unended(recovered, |it_was| it.shared.lock().refill(it_was))?;
-            if it.shared.lock().queue.len() > 0 {
-                it.start()?;
-            }
+        let desk = Desk::open(Arc::clone(&config), events, sessions.len(), journal)?;
+        let (threads, process) = (Mutex::default(), std::process::id());
+        let shared = Arc::new(Shared::new(config, cluster, desk));
+        let it = Self { shared, threads, sessions, process };
+        if !it.shared.desk.is_empty() {
+            it.start()?;
         }
         Ok(it)
     }
@@ -125,152 +121,35 @@ impl Submissions {
     /// `room`: for so long it waits for room, if it may at all.
     pub fn submit(&self, submission: Submission, room: Option<Duration>) -> Result<Ticket> {
         self.start()?;
-        let payload = Arc::new(submission.into_payload(unix_ms())?);
-        let bytes = payload.bytes();
-        let shared = &*self.shared;
-        let most = shared.config.limits.journal_bytes_max.min(SUBMISSION_BYTES_MAX);
-        if bytes > most {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                "the submission is larger than journal_bytes_max allows; nothing was handed over",
-            ));
-        }
-        let may_wait = room.is_some();
-        let deadline =
-            Instant::now() + room.unwrap_or(shared.config.failover.timeout).min(PATIENCE_MAX);
-        loop {
-            let (mut keep, ticket) = match shared.reserve(&payload, bytes, may_wait, deadline)? {
-                Reserved::Known(ticket) => return Ok(ticket),
-                Reserved::Place(keep, ticket) => (keep, ticket),
-            };
-            let number = keep.number();
-            let kept = shared.store.keep(&mut keep, &payload);
-            let mut core = shared.lock();
-            match kept {
-                Ok(()) => {
-                    core.remember_payload(number, payload, shared.store.is_durable());
-                    let entry = core.queue.get_mut(number);
-                    let work = entry.and_then(|entry| {
-                        entry.data.keep = Some(keep);
-                        shared.work.get(entry.shard)
-                    });
-                    core.queue.kept(number);
-                    core.totals.submitted += 1;
-                    drop(core);
-                    if let Some(work) = work {
-                        work.notify_all();
-                    }
-                    shared.room.notify_all();
-                    return Ok(ticket);
-                }
-                Err(error) => {
-                    core.queue.remove(number);
-                    let full = error.reason() == Reason::Full;
-                    let again = full && may_wait && Instant::now() < deadline && !core.closed;
-                    shared.room.notify_all();
-                    if !again {
-                        return Err(store::refused(error));
-                    }
-                    let waited = shared.room.wait_timeout(core, FULL_PAUSE);
-                    drop(waited.unwrap_or_else(PoisonError::into_inner));
-                }
-            }
-        }
+        self.shared.desk.submit(submission, room)
     }
 
     /// The ticket of what has not ended, or has lately.
     pub fn ticket(&self, id: Uuid) -> Option<Ticket> {
-        let core = self.shared.lock();
-        let queued = core.queue.find(id).and_then(|number| core.queue.get(number));
-        queued.map(|entry| &entry.data.ticket).or_else(|| core.ended.get(&id)).cloned()
+        self.shared.desk.ticket(id)
     }
 
     pub fn ticket_for_key(&self, key: &str) -> Option<Ticket> {
-        self.ticket(id_of_key(key))
+        self.shared.desk.ticket_for_key(key)
     }
 
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        let mut dead: Vec<_> = {
-            let core = self.shared.lock();
-            let dead = core.queue.entries().filter_map(|(number, entry)| {
-                let Held { payload, ticket, death, .. } = &entry.data;
-                Some((number, ticket.clone(), payload.clone(), death.clone()?))
-            });
-            dead.collect()
-        };
-        dead.sort_unstable_by_key(|(number, ..)| *number);
-        let read: Vec<u64> = dead
-            .iter()
-            .filter(|(_, _, payload, _)| payload.is_none())
-            .map(|(number, ..)| *number)
-            .collect();
-        let mut read = self.shared.store.load(&read).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the statements of dead letters cannot be read");
-            HashMap::new()
-        });
-        dead.into_iter()
-            .map(|(number, ticket, payload, death)| {
-                letter(&ticket, payload.or_else(|| read.remove(&number)).as_deref(), &death)
-            })
-            .collect()
+        self.shared.desk.dead_letters()
     }
 
     /// Runs a dead letter again, ahead of what is queued in its lane.
     pub fn retry(&self, id: Uuid) -> Result<Ticket> {
         self.start()?;
-        let (number, mut keep) = self.shared.take_dead(id)?;
-        let kept = self.shared.store.revive(&mut keep);
-        let mut core = self.shared.lock();
-        let entry = core.queue.get_mut(number).ok_or_else(|| no_dead_letter(id))?;
-        entry.data.keep = Some(keep);
-        kept.map_err(store::refused)?;
-        let death = entry.data.death.take();
-        let crashed = death.is_some_and(|it| it.error.kind() == ErrorKind::ServerCrash);
-        entry.suspicion = if crashed { Suspicion::suspected() } else { Suspicion::default() };
-        let ticket = entry.data.ticket.clone();
-        ticket.reopen();
-        core.queue.revive(number);
-        drop(core);
-        self.shared.work.iter().for_each(Condvar::notify_all);
-        Ok(ticket)
+        self.shared.desk.retry(id)
     }
 
     /// Forgets a dead letter for good; its lane goes on.
     pub fn purge(&self, id: Uuid) -> Result<()> {
-        let (number, keep) = self.shared.take_dead(id)?;
-        self.shared.store.end(keep);
-        self.shared.store.flush();
-        let mut core = self.shared.lock();
-        core.forget_payload(number);
-        core.queue.remove(number);
-        drop(core);
-        self.shared.work.iter().for_each(Condvar::notify_all);
-        self.shared.room.notify_all();
-        Ok(())
+        self.shared.desk.purge(id)
     }
 
     pub fn status(&self) -> SubmissionStatus {
-        let store = &self.shared.store;
-        let journal_bytes = store.is_durable().then(|| store.disk_bytes());
-        let core = self.shared.lock();
-        let counts = core.queue.counts();
-        let totals = &core.totals;
-        SubmissionStatus {
-            waiting: counts.waiting,
-            in_flight: counts.flying,
-            dead_letters: counts.dead,
-            lanes: core.queue.lanes(),
-            lanes_stopped: core.queue.lanes_stopped(),
-            bytes: core.bytes(store.is_durable()),
-            journal_bytes,
-            submitted: totals.submitted,
-            recovered: totals.recovered,
-            committed: totals.committed,
-            found_done: totals.found_done,
-            resubmitted: totals.resubmitted,
-            died: totals.died,
-            problem: core.problem.clone(),
-        }
+        self.shared.desk.status()
     }
 }
 
@@ -283,12 +162,12 @@ impl Drop for Submissions {
         self.shared.stop();
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(threads) = threads.filter(|threads| !threads.is_empty()) else {
-            return self.shared.end();
+            return self.shared.desk.end();
         };
         let own = thread::current().id();
         let others: Vec<_> = threads.into_iter().filter(|it| it.thread().id() != own).collect();
         if !ended(&others, CLOSE_PATIENCE) {
-            let wakers: Vec<LinkWaker> = self.shared.lock().wakers.values().cloned().collect();
+            let wakers: Vec<LinkWaker> = self.shared.wakers().values().cloned().collect();
             wakers.iter().for_each(LinkWaker::shut_down);
             if !ended(&others, CLOSE_LIMIT) {
                 tracing::error!("a callback blocks a thread of submissions; it is left behind");

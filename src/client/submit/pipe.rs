@@ -9,22 +9,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use uuid::Uuid;
 
+use super::messages;
 use super::queue::Job;
 use super::submission::{Payload, SubmittedStatement};
 use crate::error::ServerError;
-use crate::session::ledger::{CONFIRM, SQLSTATE_OUT_OF_ORDER};
-use crate::wire::execution::{self, SYNC};
+use crate::mutation::{self, Mutation};
+use crate::session::ledger::SQLSTATE_OUT_OF_ORDER;
+use crate::wire::execution::SYNC;
 use crate::wire::frame::{Frame, Status, command_tag, rows_affected};
 use crate::wire::{Malformed, error_fields};
-
-/// The names of the statements that every link is given before anything else.
-pub const CLAIM: &str = "submit_claim";
-pub const CLAIM_AFTER: &str = "submit_claim_after";
-pub const SEAL: &str = "submit_seal";
 
 /// Executions of Segue's own ahead of what travels alone: BEGIN and the claim.
 const OWN_ALONE: usize = 2;
@@ -80,6 +76,8 @@ enum What {
         own: usize,
         expect: Vec<Option<(u64, u64)>>,
         solo: bool,
+        /// Its statements that run under a name.
+        named: Vec<Key>,
     },
     /// COMMIT of one that travels alone: it is committed if this succeeds.
     Commit {
@@ -197,45 +195,43 @@ impl Pipe {
         }
     }
 
-    /// Statements are parsed anew from now on.
-    pub fn forget(&mut self, payload: &Payload) {
-        for it in &payload.statements {
-            self.names.remove(&(Arc::clone(&it.sql), it.oids.clone()));
-        }
-    }
-
     /// Appends a submission. `plain`: without statements prepared under a name. False, and nothing is
     /// appended, if it is more than messages can hold.
     #[must_use]
     pub fn push(&mut self, job: &Job, payload: &Payload, plain: bool, out: &mut BytesMut) -> bool {
         // What may crash the server is not even parsed before its claim is answered.
         let plain = plain || job.suspect;
-        let names: Vec<String> = payload
-            .statements
-            .iter()
-            .map(|it| if plain || !it.named { String::new() } else { self.name(it, out) })
-            .collect();
+        let mut named = Vec::new();
+        let mut names = Vec::with_capacity(payload.statements.len());
+        for it in &payload.statements {
+            let name = (!plain && it.named).then(|| self.name(it, out)).flatten();
+            names.push(name.map_or_else(String::new, |(key, name)| {
+                named.push(key);
+                name
+            }));
+        }
         let start = out.len();
         let mut later = BytesMut::new();
         let mut own = 1;
         let mut written = Ok(());
         if job.solo {
             own = OWN_ALONE;
-            written = plain_statement("BEGIN", &[], out)
-                .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+            written = messages::once("BEGIN", out);
         }
         if job.suspect {
-            written = written
-                .and_then(|()| plain_statement(LISTEN_TO_WARNINGS, &[], out))
-                .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+            written = written.and_then(|()| messages::once(LISTEN_TO_WARNINGS, out));
         }
-        written = written.and_then(|()| claim(payload.id, job.after, out));
+        let id = match mutation::on(Mutation::ClaimLeftOut) {
+            true => Uuid::new_v4(),
+            false => payload.id,
+        };
+        written = written.and_then(|()| messages::claim(id, job.after, out));
         let rest = if job.suspect { &mut later } else { &mut *out };
         for (it, name) in payload.statements.iter().zip(&names) {
             if name.is_empty() {
-                written = written.and_then(|()| plain_statement(&it.sql, &it.oids, rest));
+                written = written.and_then(|()| messages::plain_statement(&it.sql, &it.oids, rest));
             }
-            written = written.and_then(|()| execute(name, it, rest));
+            written = written.and_then(|()| messages::execute(name, it, rest));
         }
         if written.is_err() {
             out.truncate(start);
@@ -246,7 +242,7 @@ impl Pipe {
         let (number, solo) = (job.number, job.solo);
         let expect = payload.statements.iter().map(|it| it.expect).collect();
         self.group(match job.suspect {
-            false => What::Job { number, own, expect, solo },
+            false => What::Job { number, own, expect, solo, named },
             true => {
                 later.put_slice(SYNC);
                 let hushes = payload
@@ -262,16 +258,7 @@ impl Pipe {
 
     /// Appends the seal of all that was appended so far.
     pub fn push_seal(&mut self, row: Uuid, number: i64, out: &mut BytesMut) {
-        let encode = |index: usize, out: &mut BytesMut| {
-            match index {
-                0 => out.put_slice(row.as_bytes()),
-                _ => out.put_i64(number),
-            }
-            IsNull::No
-        };
-        // Two values of fixed size always fit.
-        let _ = bind(SEAL, &[1, 1], encode, out);
-        out.put_slice(SYNC);
+        messages::seal(row, number, out);
         self.group(What::Seal);
     }
 
@@ -279,9 +266,7 @@ impl Pipe {
     /// is found done may be a commit whose wait for a synchronous standby was cut short: behind this
     /// one it has been waited for.
     pub fn push_confirmation(&mut self, out: &mut BytesMut) {
-        let _ = plain_statement(CONFIRM, &[], out)
-            .and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
-        out.put_slice(SYNC);
+        messages::confirmation(out);
         self.group(What::Seal);
     }
 
@@ -364,7 +349,8 @@ impl Pipe {
                         Some(statements) => {
                             self.exposed = (!hushes).then_some(number);
                             out.extend_from_slice(&statements);
-                            self.next(What::Job { number, own: 0, expect, solo: true });
+                            let (own, named) = (0, Vec::new());
+                            self.next(What::Job { number, own, expect, solo: true, named });
                         }
                         None => self.end(
                             "ROLLBACK",
@@ -383,9 +369,15 @@ impl Pipe {
                 }
                 _ => return Err(Malformed("a claim without its result")),
             },
-            What::Job { number, own, expect, solo } => {
+            What::Job { number, own, expect, solo, named } => {
                 let fate = match error {
-                    Some(error) => failed(done, own, expect.len(), error),
+                    Some(error) => {
+                        // What was prepared ahead is gone, was never there, or no longer fits.
+                        if matches!(error.code.as_str(), "26000" | "0A000") {
+                            named.iter().for_each(|key| drop(self.names.remove(key)));
+                        }
+                        failed(done, own, expect.len(), error)
+                    }
                     None if rows.len() != expect.len() => {
                         return Err(Malformed("another number of results than of statements"));
                     }
@@ -428,8 +420,7 @@ impl Pipe {
 
     /// Ends the transaction of what travels alone.
     fn end(&mut self, sql: &str, what: What, out: &mut BytesMut) {
-        let _ =
-            plain_statement(sql, &[], out).and_then(|()| bind("", &[], |_, _| IsNull::Yes, out));
+        let _ = messages::once(sql, out);
         out.put_slice(SYNC);
         self.next(what);
     }
@@ -442,38 +433,39 @@ impl Pipe {
         self.groups.push_back(Group { what, done: 0, rows: Vec::new(), error: None });
     }
 
-    /// The name under which a statement is prepared; it is, if need be. Empty: there is no room.
-    fn name(&mut self, it: &SubmittedStatement, out: &mut BytesMut) -> String {
+    /// The name under which a statement is prepared; it is, if need be and there is room.
+    fn name(&mut self, it: &SubmittedStatement, out: &mut BytesMut) -> Option<(Key, String)> {
         let key = (Arc::clone(&it.sql), it.oids.clone());
         if let Some(name) = self.names.get(&key) {
-            return name.clone();
+            return Some((key, name.clone()));
         }
         if self.names.len() >= self.names_max {
-            return String::new();
+            return None;
         }
         let name = format!("submit_{}", self.next_name);
         self.next_name = self.next_name.wrapping_add(1);
         let start = out.len();
         if frontend::parse(&name, &it.sql, it.oids.iter().copied(), out).is_err() {
             out.truncate(start);
-            return String::new();
+            return None;
         }
         out.put_slice(SYNC);
         self.group(What::Parse(key.clone()));
-        self.names.insert(key, name.clone());
-        name
+        self.names.insert(key.clone(), name.clone());
+        Some((key, name))
     }
 }
 
 /// What an error means, `done` executions having ended well before it.
 fn failed(done: usize, own: usize, statements: usize, error: Box<ServerError>) -> Fate {
-    if done >= own {
+    let blind = error.code == "23505" && mutation::on(Mutation::FoundDoneTakenForRefused);
+    if done >= own || blind {
         // A deferred constraint speaks up after the last statement.
-        let statement = (done - own).min(statements.saturating_sub(1));
+        let statement = done.saturating_sub(own).min(statements.saturating_sub(1));
         return Fate::Failed { statement, error };
     }
     match error.code.as_str() {
-        "23505" => Fate::FoundDone,
+        "23505" if !mutation::on(Mutation::FoundDoneTakenForRefused) => Fate::FoundDone,
         SQLSTATE_OUT_OF_ORDER => Fate::OutOfOrder,
         "40001" | "40P01" => Fate::Failed { statement: 0, error },
         // No table, no privilege, no patience: none of it is the submission's fault.
@@ -488,51 +480,8 @@ fn judge(expect: &[Option<(u64, u64)>], rows: Vec<u64>) -> Fate {
         .zip(&rows)
         .position(|(expect, rows)| expect.is_some_and(|(min, max)| *rows < min || *rows > max));
     match unmet {
+        Some(_) if mutation::on(Mutation::ExpectationIgnored) => Fate::Committed(rows),
         Some(statement) => Fate::Unmet { statement, rows: rows[statement] },
         None => Fate::Committed(rows),
     }
-}
-
-type Written = Result<(), TooLarge>;
-
-/// More than a message can hold.
-struct TooLarge;
-
-fn claim(id: Uuid, after: Option<Uuid>, out: &mut BytesMut) -> Written {
-    let encode = |index: usize, out: &mut BytesMut| {
-        let id = if index == 0 { id } else { after.unwrap_or_default() };
-        out.put_slice(id.as_bytes());
-        IsNull::No
-    };
-    match after {
-        None => bind(CLAIM, &[1], encode, out),
-        Some(_) => bind(CLAIM_AFTER, &[1, 1], encode, out),
-    }
-}
-
-fn execute(name: &str, it: &SubmittedStatement, out: &mut BytesMut) -> Written {
-    let formats: Vec<i16> = it.params.iter().map(|value| i16::from(!value.text)).collect();
-    let encode = |index: usize, out: &mut BytesMut| match &it.params[index].bytes {
-        Some(bytes) => {
-            out.put_slice(bytes);
-            IsNull::No
-        }
-        None => IsNull::Yes,
-    };
-    bind(name, &formats, encode, out)
-}
-
-/// Bind and Execute. Values come as text, if anybody looked: not every type has a binary form.
-fn bind(
-    name: &str,
-    formats: &[i16],
-    encode: impl Fn(usize, &mut BytesMut) -> IsNull,
-    out: &mut BytesMut,
-) -> Written {
-    let encode = |index: usize, out: &mut BytesMut| Ok(encode(index, out));
-    execution::write(name, formats.iter().copied(), encode, &[], out).map_err(|_| TooLarge)
-}
-
-fn plain_statement(sql: &str, oids: &[u32], out: &mut BytesMut) -> Written {
-    frontend::parse("", sql, oids.iter().copied(), out).map_err(|_| TooLarge)
 }

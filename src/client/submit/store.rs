@@ -16,6 +16,7 @@ use crate::journal::{
     self, Fate, FoundKind, Journal, JournalError, Origin, Owner, Reason, Record, Recovered,
     SubmissionOutcome,
 };
+use crate::mutation::{self, Mutation};
 use crate::wire::error_fields;
 
 /// The keeper of submissions.
@@ -74,10 +75,13 @@ impl Store {
                 _ => {}
             });
             read.map_err(cannot_open)?;
-            let Some(payload) = payload else {
+            let Some(mut payload) = payload else {
                 tracing::error!(owner = found.owner, "a submission in the journal cannot be read");
                 continue;
             };
+            if mutation::on(Mutation::IdForgottenInRecovery) {
+                payload.id = Uuid::new_v4();
+            }
             if found.doubtful && death.is_none() {
                 death = Some(Death { at_unix_ms: unix_ms(), statement: 0, error: damaged() });
             }
@@ -121,6 +125,9 @@ impl Store {
 
     /// It can never succeed.
     pub fn bury(&self, keep: &mut Keep, death: &Death) -> Result<(), JournalError> {
+        if mutation::on(Mutation::DeadLetterNotKept) {
+            return Ok(());
+        }
         let (origin, said) = said(&death.error);
         let fields = error_fields::list(&said);
         let letter = journal::DeadLetter {
@@ -147,6 +154,10 @@ impl Store {
     fn write(&self, keep: &mut Keep, record: &Record<'_>) -> Result<(), JournalError> {
         let (Some(journal), Some(owner)) = (self.journal(), &mut keep.0) else { return Ok(()) };
         owner.append(journal, record)?;
+        let begins = matches!(record, Record::Submission(_));
+        if begins && mutation::on(Mutation::SubmissionNotAwaited) {
+            return Ok(());
+        }
         owner.commit(journal, None)
     }
 

@@ -33,7 +33,7 @@ pub struct Submission {
 
 /// One statement of a submission.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct SubmittedStatement {
+pub struct SubmittedStatement {
     pub sql: Arc<str>,
     pub oids: Vec<u32>,
     pub params: Vec<Value>,
@@ -47,14 +47,14 @@ pub(super) struct SubmittedStatement {
 
 /// A parameter as Bind carries it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Value {
+pub struct Value {
     pub text: bool,
     /// `None` is NULL.
     pub bytes: Option<Bytes>,
 }
 
 /// A submission as it is kept and run.
-pub(super) struct Payload {
+pub struct Payload {
     pub id: Uuid,
     pub lane: Option<Arc<str>>,
     pub key: Option<Arc<str>>,
@@ -187,7 +187,7 @@ impl fmt::Debug for Submission {
 }
 
 /// The id of what is submitted under a key: a UUID of version 5.
-pub(super) fn id_of_key(key: &str) -> Uuid {
+pub fn id_of_key(key: &str) -> Uuid {
     let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(KEYS.as_bytes());
     context.update(key.as_bytes());

@@ -1,26 +1,18 @@
 //! What is committed and not told yet: until what was sent behind it is answered and, with
 //! `commit_ack=backup`, the backup has it.
 //!
-//! One question at a time is asked of the backup, for the newest seal: it has all that stands ahead
+//! Pure. One question at a time is asked of the backup, for the newest seal: it has all that stands ahead
 //! of that too. Nobody blocks for the answer. Invariant: what is told leaves in the order in which it
 //! came in.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use uuid::Uuid;
-
-use super::shared::Shared;
 use super::ticket::Executed;
 use crate::cluster::Confirmed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// So many wait on one link at most; then nothing more is sent.
 const UNTOLD_MAX: usize = 1024;
-/// The backup is asked for so long before somebody is told that it does not answer.
-const CONFIRM: Duration = Duration::from_millis(500);
 
 /// The submissions of one link that are committed and not told.
 #[derive(Default)]
@@ -31,29 +23,14 @@ pub struct Untold {
     seals: VecDeque<(u64, usize)>,
     /// So many entries stand behind the last seal.
     open: usize,
-    asked: Option<Asked>,
-}
-
-/// A question to the backup that is unanswered.
-struct Asked {
-    number: u64,
-    answer: Receiver<Result<Confirmed>>,
-}
-
-/// Whom the backup is asked for: the ledger's row, and the server that it was sealed on.
-#[derive(Clone, Copy)]
-pub struct Sealed {
-    pub row: Uuid,
-    pub server: usize,
-    /// Which thread waits for the answer.
-    pub shard: usize,
+    /// The seal that the backup was asked for, and has not answered.
+    asked: Option<u64>,
 }
 
 /// What the backup has said.
 pub enum Word {
     /// It has these.
     Has(Vec<(u64, Executed)>),
-    Nothing,
     /// It does not answer; it is asked again.
     Silent(Error),
     /// The server has been left, and nobody will answer.
@@ -85,24 +62,11 @@ impl Untold {
         self.seals.push_back((number, std::mem::take(&mut self.open)));
     }
 
-    /// Asks the backup, unless it has been or there is nothing to ask for. Its answer wakes the thread.
-    pub fn ask(&mut self, shared: &Arc<Shared>, of: Sealed) {
-        let Some((number, _)) = self.seals.back().filter(|_| self.asked.is_none()) else { return };
-        let number = *number;
-        let (sender, answer) = bounded(1);
-        let waiting = Arc::clone(shared);
-        let reply = move |word| {
-            let _ = sender.send(word);
-            // Under the lock, so that it is not between looking and waiting.
-            let core = waiting.lock();
-            if let Some(work) = waiting.work.get(of.shard) {
-                work.notify_all();
-            }
-            drop(core);
-        };
-        let deadline = Instant::now() + CONFIRM;
-        shared.cluster.confirm_then(of.row, number, of.server, deadline, reply);
-        self.asked = Some(Asked { number, answer });
+    /// The seal that the backup is to be asked for now, unless it has been asked or there is none.
+    pub fn poll_question(&mut self) -> Option<u64> {
+        let (number, _) = self.seals.back().filter(|_| self.asked.is_none())?;
+        self.asked = Some(*number);
+        self.asked
     }
 
     /// Whether a question is unanswered.
@@ -110,21 +74,9 @@ impl Untold {
         self.asked.is_some()
     }
 
-    /// Whether [`poll`](Self::poll) has something to say.
-    pub fn is_answered(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| !asked.answer.is_empty())
-    }
-
-    /// What the backup has said since, without waiting for it.
-    pub fn poll(&mut self) -> Word {
-        let Some(asked) = &self.asked else { return Word::Nothing };
-        let number = asked.number;
-        let word = match asked.answer.try_recv() {
-            Ok(word) => word,
-            Err(TryRecvError::Empty) => return Word::Nothing,
-            Err(TryRecvError::Disconnected) => Ok(Confirmed::Moved),
-        };
-        self.asked = None;
+    /// The backup's answer to the question.
+    pub fn handle_word(&mut self, word: Result<Confirmed>) -> Word {
+        let number = self.asked.take().unwrap_or_default();
         match word {
             Ok(Confirmed::ByBackup | Confirmed::NoBackup) => Word::Has(self.take(number)),
             Ok(Confirmed::Moved) => Word::Moved,
@@ -187,18 +139,20 @@ mod tests {
     }
 
     #[test]
-    fn the_backup_is_heard_once_it_speaks() {
+    fn the_backup_is_asked_for_the_newest_seal_and_once_at_a_time() {
         let mut it = untold(0..2);
+        assert_eq!(it.poll_question(), None, "nothing is sealed yet");
         it.seal(1);
-        let (sender, answer) = bounded(1);
-        it.asked = Some(Asked { number: 1, answer });
-        assert!(matches!(it.poll(), Word::Nothing) && it.is_asking());
-        sender.send(Ok(Confirmed::ByBackup)).unwrap();
-        assert!(it.is_answered());
-        assert!(matches!(it.poll(), Word::Has(told) if numbers(&told) == [0, 1]));
-        let (sender, answer) = bounded(1);
-        it.asked = Some(Asked { number: 2, answer });
-        drop(sender);
-        assert!(matches!(it.poll(), Word::Moved), "nobody is there to answer any more");
+        assert_eq!(it.poll_question(), Some(1));
+        push(&mut it, 2);
+        it.seal(2);
+        assert_eq!(it.poll_question(), None, "it is asked one thing at a time");
+        let word = it.handle_word(Ok(Confirmed::ByBackup));
+        assert!(matches!(word, Word::Has(told) if numbers(&told) == [0, 1]));
+        assert_eq!(it.poll_question(), Some(2));
+        let silence = Error::new(ErrorKind::FailoverTimeout, "no answer");
+        assert!(matches!(it.handle_word(Err(silence)), Word::Silent(_)) && !it.is_asking());
+        assert_eq!(it.poll_question(), Some(2), "it is asked again");
+        assert!(matches!(it.handle_word(Ok(Confirmed::Moved)), Word::Moved));
     }
 }

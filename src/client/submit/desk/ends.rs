@@ -1,0 +1,167 @@
+//! What becomes of submissions, recorded in the queue and in the journal, and told.
+
+use super::Desk;
+use crate::client::event::ClientEvent;
+use crate::client::submit::carrier::Deed;
+use crate::client::submit::failure::{After, SHORTAGE_MS, after, refusal};
+use crate::client::submit::letter;
+use crate::client::submit::queue::Verdict;
+use crate::client::submit::store::{Death, unix_ms};
+use crate::client::submit::suspects::Cause;
+use crate::client::submit::ticket::Executed;
+use crate::error::{Error, ErrorKind, ServerError};
+
+impl Desk {
+    /// Does what a session asks for. Returns whether ends were handed to the journal that nobody has
+    /// written.
+    pub fn carry_out(&self, deeds: Vec<Deed>, now_ms: u64) -> bool {
+        let mut unwritten = false;
+        for deed in deeds {
+            match deed {
+                Deed::Tell(done) => {
+                    unwritten |= self.store.is_durable();
+                    self.tell(done);
+                }
+                Deed::Again(numbers) => {
+                    let mut core = self.lock();
+                    core.totals.resubmitted += numbers.len() as u64;
+                    for number in numbers {
+                        core.queue.settle(number, Verdict::Again { at: 0, plain: false });
+                    }
+                }
+                Deed::Refused { number, statement, error } => {
+                    self.refused(number, statement, *error, now_ms);
+                }
+                Deed::Bury { number, statement, error } => {
+                    self.bury(number, statement, error, now_ms);
+                }
+                Deed::Claimed(number) => self.claimed(number),
+                Deed::Suspect { flying, alone, cause } => {
+                    self.suspect(flying, alone, cause, now_ms);
+                }
+                Deed::Problem(problem) => self.set_problem(problem.as_ref()),
+            }
+        }
+        unwritten
+    }
+
+    fn again(&self, number: u64, at: u64, plain: bool) {
+        let mut core = self.lock();
+        core.totals.resubmitted += 1;
+        core.queue.settle(number, Verdict::Again { at, plain });
+    }
+
+    /// They are committed: their tickets tell it.
+    fn tell(&self, what: Vec<(u64, Executed)>) {
+        let mut told = Vec::with_capacity(what.len());
+        {
+            let mut core = self.lock();
+            for (number, executed) in what {
+                let Some(entry) = core.queue.get_mut(number) else { continue };
+                let (keep, ticket) = (entry.data.keep.take(), entry.data.ticket.clone());
+                core.totals.committed += 1;
+                core.totals.found_done += u64::from(executed.found_done);
+                core.remember(&ticket);
+                core.forget_payload(number);
+                core.queue.settle(number, Verdict::Done);
+                told.push((keep, ticket, executed));
+            }
+        }
+        self.room.notify_all();
+        for (keep, ticket, executed) in told {
+            if let Some(keep) = keep {
+                self.store.end(keep);
+            }
+            ticket.tell(Ok(executed));
+        }
+    }
+
+    /// The server has refused a submission.
+    fn refused(&self, number: u64, statement: usize, error: ServerError, now_ms: u64) {
+        let (plain, attempts) = {
+            let core = self.lock();
+            let Some(entry) = core.queue.get(number) else { return };
+            (entry.plain, entry.attempts)
+        };
+        match after(&error, attempts, plain) {
+            After::Again { delay_ms: 0, plain } => self.again(number, 0, plain),
+            After::Again { delay_ms, plain } => self.again(number, now_ms + delay_ms, plain),
+            After::Shortage => {
+                self.set_problem(Some(&refusal(error)));
+                self.again(number, now_ms + SHORTAGE_MS, false);
+            }
+            After::Dead => self.bury(number, statement, refusal(error), now_ms),
+        }
+    }
+
+    /// It can never succeed. Nobody is told before that is kept: else it might be run once more after
+    /// a crash, and succeed.
+    fn bury(&self, number: u64, statement: usize, error: Error, now_ms: u64) {
+        let keep = self.lock().queue.get_mut(number).and_then(|it| it.data.keep.take());
+        let Some(mut keep) = keep else { return };
+        let death = Death {
+            at_unix_ms: unix_ms(),
+            statement: u32::try_from(statement).unwrap_or(u32::MAX),
+            error: error.clone(),
+        };
+        let kept = self.store.bury(&mut keep, &death);
+        let mut core = self.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return };
+        entry.data.keep = Some(keep);
+        match kept {
+            Ok(()) => {
+                let ticket = entry.data.ticket.clone();
+                let event = ClientEvent::SubmissionDied {
+                    id: ticket.id(),
+                    key: ticket.key().map(str::to_owned),
+                    sqlstate: error.sqlstate().to_owned(),
+                    message: letter::message(&error),
+                };
+                entry.data.death = Some(Box::new(death));
+                core.totals.died += 1;
+                core.queue.settle(number, Verdict::Dead);
+                if self.store.is_durable() {
+                    core.forget_payload(number);
+                }
+                drop(core);
+                ticket.tell(Err(error));
+                self.events.emit(&event);
+            }
+            Err(why) => {
+                drop(core);
+                tracing::warn!(error = %why, "a dead letter could not be kept; it is tried again");
+                self.set_problem(Some(
+                    &Error::new(
+                        ErrorKind::ProtectionLost,
+                        "a dead letter could not be kept; it is tried again",
+                    )
+                    .with_source(why),
+                ));
+                self.again(number, now_ms + SHORTAGE_MS, false);
+            }
+        }
+    }
+
+    /// What was under way when a link was lost is suspected of having crashed the server, or is not.
+    fn suspect(&self, flying: Vec<u64>, alone: Option<u64>, cause: Cause, now_ms: u64) {
+        let mut core = self.lock();
+        for number in flying {
+            let Some(entry) = core.queue.get_mut(number) else { continue };
+            let delay = entry.suspicion.handle_loss(cause, alone == Some(number));
+            if !delay.is_zero() {
+                let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                core.queue.put_off(number, now_ms.saturating_add(delay));
+            }
+        }
+    }
+
+    /// A suspect may run: its last attempt is not committed, and is over.
+    fn claimed(&self, number: u64) {
+        let mut core = self.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return };
+        if let Some(strikes) = entry.suspicion.handle_claim() {
+            let id = entry.id;
+            tracing::warn!(%id, strikes, "the server has crashed while it ran a submission alone");
+        }
+    }
+}
