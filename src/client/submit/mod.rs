@@ -5,6 +5,7 @@
 //! * `suspects` (pure): which of them crash the server;
 //! * `pipe` (pure): submissions as messages; `station`: a link made ready; `runner`: the threads;
 //! * `untold`: what is committed and waits for the backup;
+//! * `told` (pure): what was told, until the backup has it; `losses`: what a promotion has lost of it;
 //! * `shared`: what these and their callers share.
 //!
 //! `docs/submit.md` says what may be relied on. An attempt may be made any number of times, whatever
@@ -12,6 +13,7 @@
 //! lets one of them through.
 
 mod letter;
+mod losses;
 mod pipe;
 mod queue;
 mod runner;
@@ -23,6 +25,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod told;
 mod untold;
 
 use std::collections::HashMap;
@@ -37,9 +40,9 @@ pub use letter::{DeadLetter, SubmissionStatus};
 pub use submission::Submission;
 pub use ticket::{Executed, Ticket};
 
-use super::event::Events;
+use super::event::{ClientEvent, Events, Subscription};
 use super::journal::FileJournal;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterEvent};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Reason, Recovered};
@@ -70,6 +73,8 @@ pub(super) struct Submissions {
     /// Names of the sessions to the cluster.
     sessions: Vec<u64>,
     process: u32,
+    /// Tells the threads that the cluster has moved.
+    moves: Option<Subscription>,
 }
 
 impl Submissions {
@@ -84,7 +89,9 @@ impl Submissions {
         let (file, recovered) = journal.unzip();
         let shared = Shared::new(config, cluster, events, Store::new(file), sessions.len());
         let shared = Arc::new(shared);
-        let it = Self { shared, threads: Mutex::default(), sessions, process: std::process::id() };
+        let moves = Some(attend_moves(&shared));
+        let (threads, process) = (Mutex::default(), std::process::id());
+        let it = Self { shared, threads, sessions, process, moves };
         if let Some(recovered) = recovered {
             it.shared.store.unended(recovered, |it_was| it.shared.lock().refill(it_was))?;
             if it.shared.lock().queue.len() > 0 {
@@ -269,6 +276,8 @@ impl Submissions {
             found_done: totals.found_done,
             resubmitted: totals.resubmitted,
             died: totals.died,
+            lost: totals.lost,
+            reapplied: totals.reapplied,
             problem: core.problem.clone(),
         }
     }
@@ -277,7 +286,9 @@ impl Submissions {
 impl Drop for Submissions {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // The threads stayed behind in the process that forked this one.
+            // The threads stayed behind in the process that forked this one, and so did whoever may hold
+            // the lock that the end of a subscription takes.
+            std::mem::forget(self.moves.take());
             return;
         }
         self.shared.stop();
@@ -299,6 +310,20 @@ impl Drop for Submissions {
             drop(thread.join());
         }
     }
+}
+
+/// A thread without work would not find out before its next use of a link, and what it has told may
+/// be lost.
+fn attend_moves(shared: &Arc<Shared>) -> Subscription {
+    let weak = Arc::downgrade(shared);
+    shared.events.attend(Arc::new(move |event| {
+        use ClusterEvent::{PrimaryChosen, Promoted};
+        if let ClientEvent::Cluster(PrimaryChosen { .. } | Promoted { .. }) = event {
+            if let Some(shared) = weak.upgrade() {
+                shared.handle_move();
+            }
+        }
+    }))
 }
 
 /// Waits for the end of the threads, for at most so long.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::letter;
+use super::losses::{Ended, Losses, tell_that_it_stays_lost};
 use super::pipe::{Answer, Fate};
 use super::queue::{Job, Verdict};
 use super::shared::Shared;
@@ -60,6 +61,8 @@ pub(super) struct Runner {
     unwritten: bool,
     /// Committed, and not told before they are confirmed, and the backup has them too.
     untold: Untold,
+    /// Told, and what to do should a promotion lose it.
+    losses: Losses,
     /// The backup has not answered in time.
     backup_is_silent: bool,
     /// The link that was lost last, until the next one tells what it was lost by.
@@ -71,10 +74,12 @@ struct Lost(Option<Error>);
 
 impl Runner {
     pub fn new(shared: Arc<Shared>, shard: usize, session: u64) -> Self {
+        let losses = Losses::new(Arc::clone(&shared), shard, session);
         Self {
             shared,
             shard,
             session,
+            losses,
             station: None,
             timeline_floor: 0,
             lost: None,
@@ -93,6 +98,10 @@ impl Runner {
             }
             if self.station.is_none() {
                 self.find_station();
+                continue;
+            }
+            if self.station.as_ref().is_some_and(|station| self.losses.must_leave(station)) {
+                self.lose(Lost(Some(moved())));
                 continue;
             }
             if let Err(lost) = self.pump() {
@@ -116,7 +125,8 @@ impl Runner {
         let now = shared.now_ms();
         let core = shared.lock();
         let work = !self.untold.is_full() && core.queue.has_work(self.shard, now);
-        if work || self.untold.is_answered() {
+        let due = self.untold.is_answered() || self.losses.is_due(self.station.is_some());
+        if work || due {
             return true;
         }
         if std::mem::take(&mut self.unwritten) {
@@ -144,7 +154,8 @@ impl Runner {
             deadline: Instant::now() + shared.config.failover.timeout,
         };
         let place = (shared.store.id, self.shard, &shared.backends);
-        match Station::open((&shared.config, &shared.cluster), place, &want, &shared.stop) {
+        let opened = Station::open((&shared.config, &shared.cluster), place, &want, &shared.stop);
+        match opened.and_then(|mut station| self.losses.look(&mut station).map(|()| station)) {
             Ok(station) => {
                 self.lost = None;
                 self.timeline_floor = self.timeline_floor.max(station.timeline);
@@ -382,6 +393,7 @@ impl Runner {
                 ))));
             }
         }
+        self.losses.hear_backup();
         if let Some(Station { server, seals: Some(seals), .. }) = &self.station {
             let of = Sealed { row: seals.row, server: *server, shard: self.shard };
             self.untold.ask(&self.shared, of);
@@ -416,21 +428,19 @@ impl Runner {
             for (number, executed) in what {
                 let Some(entry) = core.queue.get_mut(number) else { continue };
                 let (keep, ticket) = (entry.data.keep.take(), entry.data.ticket.clone());
+                let payload = entry.data.payload.as_ref();
+                let payload = payload.filter(|_| self.losses.keeps_statements()).map(Arc::clone);
+                let (bytes, lost) = (entry.bytes, entry.data.lost);
                 core.totals.committed += 1;
                 core.totals.found_done += u64::from(executed.found_done);
                 core.remember(&ticket);
                 core.forget_payload(number);
                 core.queue.settle(number, Verdict::Done);
-                told.push((keep, ticket, executed));
+                told.push(Ended { number, ticket, keep, payload, bytes, executed, lost });
             }
         }
         self.shared.room.notify_all();
-        for (keep, ticket, executed) in told {
-            if let Some(keep) = keep {
-                self.shared.store.end(keep);
-            }
-            ticket.tell(Ok(executed));
-        }
+        told.into_iter().for_each(|ended| self.losses.tell(ended));
     }
 
     /// The server has refused a submission.
@@ -492,6 +502,7 @@ impl Runner {
                     message: letter::message(&error),
                 };
                 entry.data.death = Some(Box::new(death));
+                let lost = std::mem::take(&mut entry.data.lost);
                 core.totals.died += 1;
                 core.queue.settle(number, Verdict::Dead);
                 if self.shared.store.is_durable() {
@@ -499,6 +510,9 @@ impl Runner {
                 }
                 drop(core);
                 ticket.tell(Err(error));
+                if lost {
+                    tell_that_it_stays_lost(&self.shared, &ticket);
+                }
                 self.shared.events.emit(&event);
             }
             Err(why) => {
@@ -561,6 +575,10 @@ fn take(shared: &Shared, shard: usize, room: usize, empty: bool) -> Vec<Taken> {
             Vec::new()
         }
     }
+}
+
+fn moved() -> Error {
+    Error::new(ErrorKind::FailoverTimeout, "the cluster has moved to another server")
 }
 
 fn must_be_held(answer: &Answer, sealing: bool) -> bool {

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub running: AtomicUsize,
     pub backends: Backends,
     pub started: Instant,
+    /// For each thread: sessions may belong on another server than before.
+    pub moved: Vec<AtomicBool>,
 }
 
 /// What the lock guards.
@@ -70,6 +72,8 @@ pub(super) struct Totals {
     pub found_done: u64,
     pub resubmitted: u64,
     pub died: u64,
+    pub lost: u64,
+    pub reapplied: u64,
 }
 
 /// What is held of a submission that has not ended.
@@ -80,6 +84,8 @@ pub(super) struct Held {
     /// Its records; with whoever is writing one.
     pub keep: Option<Keep>,
     pub death: Option<Box<Death>>,
+    /// It was told to be committed, and a promotion has lost it.
+    pub lost: bool,
 }
 
 /// What came of asking for a place in the queue.
@@ -120,6 +126,7 @@ impl Shared {
             running: AtomicUsize::new(0),
             backends: Backends::default(),
             started: Instant::now(),
+            moved: (0..shards).map(|_| AtomicBool::default()).collect(),
         }
     }
 
@@ -134,6 +141,23 @@ impl Shared {
         self.work.iter().for_each(Condvar::notify_all);
         self.room.notify_all();
         self.stopping.notify_all();
+    }
+
+    /// Wakes one thread, which may be between looking and waiting.
+    pub fn wake(&self, shard: usize) {
+        let core = self.lock();
+        if let Some(work) = self.work.get(shard) {
+            work.notify_all();
+        }
+        drop(core);
+    }
+
+    /// Sessions belong on another server from now on.
+    pub fn handle_move(&self) {
+        for (shard, moved) in self.moved.iter().enumerate() {
+            moved.store(true, Ordering::Release);
+            self.wake(shard);
+        }
     }
 
     pub fn stops(&self) -> bool {
@@ -238,7 +262,7 @@ impl Shared {
 
 impl Core {
     /// Queues what the journal holds, in its order.
-    pub fn refill(&mut self, Unended { keep, payload, death }: Unended) {
+    pub fn refill(&mut self, Unended { keep, payload, death, told }: Unended) {
         let payload = Arc::new(payload);
         let ticket = Ticket::new(payload.id, payload.key.clone());
         if let Some(death) = &death {
@@ -247,6 +271,7 @@ impl Core {
         let (number, dead) = (keep.number(), death.is_some());
         let mut new = new(number, &payload, payload.bytes(), &ticket, death.map(Box::new));
         new.data.keep = Some(keep);
+        new.data.lost = told;
         self.queue.reserve(new);
         if dead {
             self.queue.kept_dead(number);
@@ -279,6 +304,13 @@ impl Core {
         if durable { self.memory + self.queue.len() * ENTRY_BYTES } else { self.queue.bytes() }
     }
 
+    /// Its ticket cannot be asked for any more: it is not done, and its key may be handed over again.
+    pub fn forget(&mut self, id: Uuid) {
+        if self.ended.remove(&id).is_some() {
+            self.ended_order.retain(|other| *other != id);
+        }
+    }
+
     /// Its ticket can be asked for a while longer.
     pub fn remember(&mut self, ticket: &Ticket) {
         if self.ended.insert(ticket.id(), ticket.clone()).is_none() {
@@ -306,7 +338,7 @@ fn new(
         bytes,
         solo: payload.is_solo(),
         blocks: payload.stop_on_failure,
-        data: Held { payload: None, ticket: ticket.clone(), keep: None, death },
+        data: Held { payload: None, ticket: ticket.clone(), keep: None, death, lost: false },
     }
 }
 

@@ -6,6 +6,7 @@
 //! was reported as not committed would be. So each place holds an advisory lock for as long as its
 //! backend lives, and whoever finds it taken ends that backend first.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use super::pipe::{CLAIM, CLAIM_AFTER, Pipe, SEAL};
 use super::suspects::Incarnation;
 use crate::client::question::{self, Rows, broken};
+use crate::client::session_access;
 use crate::cluster::{Cluster, Handover, LedgerAccess, Want};
 use crate::config::{CommitAck, Config};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,6 +43,8 @@ pub struct Station {
     pub input: BytesMut,
     pub server: usize,
     pub timeline: u32,
+    /// How submissions are claimed, and looked for.
+    pub access: LedgerAccess,
     /// By which the backup is asked what it has.
     pub seals: Option<Seals>,
     /// `None`: the server does not say.
@@ -97,8 +101,8 @@ impl Station {
         let input = BytesMut::with_capacity(8 * 1024);
         let timeline = facts.timeline;
         let stop = Arc::clone(stop);
-        let (seals, incarnation) = (None, None);
-        let mut it = Self { link, pipe, input, server, timeline, seals, incarnation, stop };
+        let (access, seals, incarnation) = (LedgerAccess::None, None, None);
+        let mut it = Self { link, pipe, input, server, timeline, access, seals, incarnation, stop };
         let pid = it.link.info().backend_pid;
         // From here on until it has the lock: two places must not end each other's backend.
         let mut backends = backends.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,8 +112,8 @@ impl Station {
         backends.push((place, pid));
         drop(backends);
         it.incarnation = it.look_at_server()?;
-        let access = it.access()?;
-        it.prepare_claims(access)?;
+        it.access = it.find_access()?;
+        it.prepare_claims()?;
         if config.ledger.commit_ack == CommitAck::Backup {
             it.open_row(facts.ledger)?;
         }
@@ -171,7 +175,7 @@ impl Station {
     }
 
     /// How submissions are claimed here; what they need is installed if it is missing.
-    fn access(&mut self) -> Result<LedgerAccess> {
+    fn find_access(&mut self) -> Result<LedgerAccess> {
         let mut access = self.look()?;
         if access == LedgerAccess::None {
             let installed = self.ask(&ledger::install_submissions_sql(false, None));
@@ -201,8 +205,15 @@ impl Station {
         })
     }
 
-    fn prepare_claims(&mut self, access: LedgerAccess) -> Result<()> {
-        let (claim, after) = match access {
+    /// Which of these are done.
+    pub fn claimed(&mut self, ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+        let rows = self.ask(&ledger::claimed_sql(session_access(self.access), ids))?;
+        let id = |row: &Vec<Option<String>>| row.first()?.as_deref()?.parse().ok();
+        Ok(rows.iter().filter_map(id).collect())
+    }
+
+    fn prepare_claims(&mut self) -> Result<()> {
+        let (claim, after) = match self.access {
             LedgerAccess::Function => (ledger::CLAIM_FUNCTION, ledger::CLAIM_AFTER_FUNCTION),
             _ => (ledger::CLAIM_TABLE, ledger::CLAIM_AFTER_TABLE),
         };

@@ -93,12 +93,7 @@ impl Untold {
         let waiting = Arc::clone(shared);
         let reply = move |word| {
             let _ = sender.send(word);
-            // Under the lock, so that it is not between looking and waiting.
-            let core = waiting.lock();
-            if let Some(work) = waiting.work.get(of.shard) {
-                work.notify_all();
-            }
-            drop(core);
+            waiting.wake(of.shard);
         };
         let deadline = Instant::now() + CONFIRM;
         shared.cluster.confirm_then(of.row, number, of.server, deadline, reply);
