@@ -3119,7 +3119,8 @@ int32_t segue_client_submissions(const segue_client *client,
  * "in_flight" (sent and not answered), "dead_letters"; "lanes" (with anything in them), "lanes_stopped" (of
  * these, by a dead letter); "bytes" (of memory, about), "journal_bytes" (of the journal's files; -1 if it is
  * in memory). Since the client was opened: "submitted", "recovered" (found in the journal), "committed",
- * "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died".
+ * "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died"; "lost" (told
+ * to be committed, lost by a promotion, and not run again, or not with success), "reapplied" (run again).
  *
  * @param[in] status  A snapshot, or NULL.
  * @param[in] name    The number's name, or NULL.

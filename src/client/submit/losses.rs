@@ -59,7 +59,7 @@ pub struct Losses {
 
 impl Losses {
     pub fn new(shared: Arc<Shared>, shard: usize, session: u64) -> Self {
-        let told = Told::new(limits(&shared.config));
+        let told = Told::new(limits(&shared.config, shared.store.is_durable()));
         let reapply = shared.config.ledger.on_commits_lost == OnCommitsLost::Reapply;
         let weak = Arc::downgrade(&shared);
         let wake = move || {
@@ -151,7 +151,7 @@ impl Losses {
             return Ok(());
         }
         let there = match station.claimed(&ids) {
-            Err(error) if error.kind() == ErrorKind::Server => {
+            Err(error) if error.sqlstate().starts_with("42") => {
                 // Submissions can be run here, and that goes first.
                 tracing::error!(
                     %error,
@@ -268,11 +268,15 @@ fn name_of(ticket: &Ticket) -> SubmissionName {
 }
 
 /// What each thread may remember.
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config, durable: bool) -> Limits {
     let threads = config.limits.submit_sessions.max(1);
-    // In the journal it must not keep out what is new.
-    let bytes =
-        config.limits.journal_bytes_max.min(config.limits.journal_dir_bytes_max / 4 / threads);
+    let bytes = match durable {
+        // It must not keep out what is new.
+        true => {
+            config.limits.journal_bytes_max.min(config.limits.journal_dir_bytes_max / 4 / threads)
+        }
+        false => config.limits.journal_bytes_max,
+    };
     Limits {
         names: (config.limits.submit_queue_max / threads).max(1),
         confirmed: CONFIRMED_MAX / threads,
