@@ -21,6 +21,8 @@ use crate::cluster::LedgerAccess;
 use crate::config::{Config, OnCommitsLost};
 use crate::error::{Error, ErrorKind};
 
+/// Names that are remembered where the configuration has one server: as many as tickets are anyway.
+const ALONE_MAX: usize = 4096;
 /// Names of what the backup has that are remembered, in all threads.
 const CONFIRMED_MAX: usize = 16_384;
 const CONFIRMED_AGE_MS: u64 = 10 * 60 * 1000;
@@ -213,25 +215,30 @@ impl Losses {
             tracing::error!(%error, "submissions that are lost cannot be read back from the journal");
             HashMap::new()
         });
-        let mut unread = Vec::new();
-        let mut double = Vec::new();
+        let (mut cannot, mut ended, mut followed) = (Vec::new(), Vec::new(), Vec::new());
         let mut core = shared.lock();
         for (ticket, Whole { number, keep, payload }) in lost {
             let Some(payload) = payload.or_else(|| read.remove(&number)) else {
-                double.push(keep);
-                unread.push(ticket);
+                ended.push(keep);
+                cannot.push(ticket);
                 continue;
             };
-            core.forget(ticket.id());
-            ticket.reopen();
-            if let Some(queued) = core.queue.find(ticket.id()) {
-                // Handed over again under its key, and not run yet: that does it.
-                if let Some(entry) = core.queue.get_mut(queued) {
-                    entry.data.lost = true;
-                    double.push(keep);
-                    continue;
+            let queued = core.queue.find(payload.id);
+            if let Some(queued) = queued {
+                // It was handed over again under its key, and that is run, unless it has died.
+                ended.push(keep);
+                let dead = core.queue.is_dead(queued);
+                match core.queue.get_mut(queued).filter(|_| !dead) {
+                    Some(entry) => {
+                        entry.data.lost = true;
+                        followed.push((entry.data.ticket.clone(), ticket));
+                    }
+                    None => cannot.push(ticket),
                 }
+                continue;
             }
+            core.forget(payload.id);
+            ticket.reopen();
             core.queue.reserve(New {
                 number,
                 id: payload.id,
@@ -245,8 +252,12 @@ impl Losses {
             core.queue.kept(number);
         }
         drop(core);
-        double.into_iter().for_each(|keep| shared.store.end(keep));
-        unread
+        ended.into_iter().for_each(|keep| shared.store.end(keep));
+        for (ahead, ticket) in followed {
+            ticket.reopen();
+            ahead.on_done(move |outcome| ticket.tell(outcome.clone()));
+        }
+        cannot
     }
 }
 
@@ -277,8 +288,12 @@ fn limits(config: &Config, durable: bool) -> Limits {
         }
         false => config.limits.journal_bytes_max,
     };
+    let names = match config.hosts.len() {
+        1 => config.limits.submit_queue_max.min(ALONE_MAX),
+        _ => config.limits.submit_queue_max,
+    };
     Limits {
-        names: (config.limits.submit_queue_max / threads).max(1),
+        names: (names / threads).max(1),
         confirmed: CONFIRMED_MAX / threads,
         bytes,
         age_ms: AGE_MS,
