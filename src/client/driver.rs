@@ -480,6 +480,8 @@ impl Driver {
             keeper.system_identifier = facts.system_identifier;
             keeper.handle_timeline(facts.timeline, Instant::now() + self.timeout);
         }
+        // Ahead of what the new server is asked and sent.
+        self.hear_of_failures();
         let mut access = self.inner.ledger_access(&facts);
         let usable = self.writes && !facts.read_only && !facts.in_recovery;
         if usable

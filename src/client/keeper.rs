@@ -29,6 +29,8 @@ pub struct Keeper {
     pub system_identifier: u64,
     /// The newest that the session has been on.
     timeline: u32,
+    /// The journal could not be told of it.
+    timeline_is_missing: bool,
     session: Option<Owner>,
     /// In the order in which they began.
     entries: VecDeque<Entry>,
@@ -60,6 +62,7 @@ impl Keeper {
             opened_unix_ms: unix_ms(),
             system_identifier: 0,
             timeline: 0,
+            timeline_is_missing: false,
             session: None,
             entries: VecDeque::new(),
             failed: Vec::new(),
@@ -82,9 +85,7 @@ impl Keeper {
             _ => self.append(number, filing),
         };
         if let Err(error) = taken {
-            if !self.failed.iter().any(|(failed, _)| *failed == number) {
-                self.failed.push((number, error));
-            }
+            fail(&mut self.failed, number, error);
         }
         if !matches!(filing, Filing::Commit { .. } | Filing::Unsealed) {
             self.file.flush_soon();
@@ -112,7 +113,7 @@ impl Keeper {
 
     /// The session's own record goes ahead of that of its first transaction.
     fn session(&mut self, ledger_row: Uuid, number: u64) -> Result<u64, JournalError> {
-        if let Some(owner) = &mut self.session {
+        if let Some(owner) = self.session.as_mut().filter(|_| !self.timeline_is_missing) {
             if owner.check().is_ok() {
                 return Ok(owner.number());
             }
@@ -130,11 +131,18 @@ impl Keeper {
         });
         owner.append(&self.file.journal, &record)?;
         owner.append(&self.file.journal, &Record::Timeline(self.timeline))?;
-        Ok(self.session.insert(owner).number())
+        self.timeline_is_missing = false;
+        let number = owner.number();
+        let before = self.session.replace(owner).filter(|_| self.entries.is_empty());
+        if let Some(Err(error)) = before.map(|owner| owner.end(&self.file.journal)) {
+            tracing::debug!(%error, "the end of a session is not in the journal");
+        }
+        Ok(number)
     }
 
     /// The session is about to go on upon a server of this timeline. Returns once that is kept: a later
-    /// process that asked a server of an older one would be told that nothing was committed.
+    /// process that asked a server of an older one would be told that nothing was committed. If it
+    /// cannot be kept, nothing that is in flight is.
     pub fn handle_timeline(&mut self, timeline: u32, deadline: Instant) {
         if timeline <= self.timeline {
             return;
@@ -145,7 +153,10 @@ impl Keeper {
         let journal = &self.file.journal;
         let kept = owner.append(journal, &Record::Timeline(timeline));
         if let Err(error) = kept.and_then(|()| owner.commit(journal, Some(deadline))) {
-            tracing::warn!(%error, timeline, "the new timeline is not in the journal");
+            self.timeline_is_missing = true;
+            for entry in &self.entries {
+                fail(&mut self.failed, entry.number, error.clone());
+            }
         }
     }
 
@@ -202,9 +213,7 @@ impl Keeper {
         for entry in entries.iter_mut().filter(|entry| entry.promised) {
             entry.promised = false;
             if let Err(error) = entry.owner.commit(&file.journal, Some(deadline)) {
-                if !failed.iter().any(|(known, _)| *known == entry.number) {
-                    failed.push((entry.number, error));
-                }
+                fail(failed, entry.number, error);
             }
         }
     }
@@ -260,6 +269,13 @@ impl Keeper {
     }
 }
 
+/// The first error of each entry is told.
+fn fail(failed: &mut Vec<(u64, JournalError)>, entry: u64, error: JournalError) {
+    if !failed.iter().any(|(known, _)| *known == entry) {
+        failed.push((entry, error));
+    }
+}
+
 fn too_large() -> JournalError {
     JournalError::too_large("the transaction is larger than journal_bytes_max")
 }
@@ -288,4 +304,70 @@ fn stuck(kind: &JournalError) -> Error {
         "the journal's files have a part of the transaction, and its commit cannot be recorded there; \
          it is rolled back, nothing of it is committed: run it again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::journal::tests::faulty::{Faulty, Plan};
+    use crate::journal::{Options, SyncPolicy};
+
+    fn keeper(dir: &Faulty, more: &str) -> Keeper {
+        let options = Options::new(SyncPolicy::Batch, 1 << 20, Uuid::from_u128(1));
+        let (file, _) = FileJournal::take_over(Arc::new(dir.clone()), options).unwrap();
+        let config = format!(
+            "host=a sslmode=disable user=b dbname=c journal=file journal_dir=/nowhere {more}"
+        );
+        Keeper::new(Arc::new(file), Arc::new(Config::parse(&config).unwrap()))
+    }
+
+    fn begin(keeper: &mut Keeper, number: u64) {
+        let (ledger_row, autocommit, read_only) = (Uuid::from_u128(2), false, false);
+        let began = Filing::Began { autocommit, read_only, begin: "", ledger_row, number };
+        keeper.take(number, &began);
+        let commit = Filing::Commit { ledger_row, number, guarded: false };
+        keeper.take(number, &commit);
+    }
+
+    /// It was a warning, and the transaction went on: had the process died and a deposed primary been all that
+    /// the next one could reach, that one would have said that it was not committed.
+    #[test]
+    fn what_is_in_flight_is_not_kept_where_the_new_timeline_is_not() {
+        let later = Instant::now() + Duration::from_secs(600);
+        for required in [false, true] {
+            let dir = Faulty::default();
+            let more = if required { "journal_required=on" } else { "" };
+            let mut keeper = keeper(&dir, more);
+            keeper.handle_timeline(1, later);
+            begin(&mut keeper, 1);
+            keeper.commit(later);
+            assert!(!keeper.has_failures());
+            // Twice: a batch is tried again in another segment.
+            dir.plan(Plan { fail_sync: Some((dir.syncs(), 3)), ..Plan::default() });
+            keeper.handle_timeline(2, later);
+            assert!(keeper.has_failures());
+            dir.plan(Plan::default());
+            let failures = keeper.failures(later);
+            assert_eq!(failures.iter().map(|it| it.entry).collect::<Vec<_>>(), [1]);
+            assert_eq!(failures[0].refused.is_some(), required);
+            // What begins then has the new one.
+            begin(&mut keeper, 2);
+            keeper.commit(later);
+            assert!(!keeper.has_failures());
+            drop(keeper);
+            let found = crate::journal::read(Arc::new(dir), None).unwrap();
+            let mut timelines = Vec::new();
+            for it in found.in_flight() {
+                let note = |record: &Record<'_>| match record {
+                    Record::Timeline(timeline) => timelines.push(*timeline),
+                    Record::CommitSent(seal) => assert_eq!(seal.number, 2),
+                    _ => {}
+                };
+                found.records(it, note).unwrap();
+            }
+            assert_eq!(timelines, [2]);
+        }
+    }
 }

@@ -36,7 +36,7 @@ mod storage;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crypt::{Cipher, Key};
 pub use disk::Disk;

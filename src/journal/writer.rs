@@ -408,7 +408,11 @@ impl Writer {
     /// Something has failed: nothing is written to the current segment any more, and what it has not
     /// acknowledged is void.
     pub(super) fn abandon(&mut self) {
-        if let Some(current) = self.current.take() {
+        if let Some(mut current) = self.current.take() {
+            if current.acknowledged > current.synced {
+                // With sync=none: the next segment's header is going to say that it is there.
+                let _ = current.file.sync();
+            }
             self.retire(current);
         }
     }

@@ -53,6 +53,12 @@ pub(super) struct Adoption {
     zombie_lives: bool,
 }
 
+impl Adoption {
+    pub fn has_sent_units(&self) -> bool {
+        self.replays
+    }
+}
+
 impl Session {
     /// Gives the session a link; its state goes ahead of the units that are run again.
     pub fn handle_link_ready(&mut self, link: LinkReady) -> Result<()> {
@@ -84,7 +90,8 @@ impl Session {
         self.write_questions(&link, &mut adoption);
         self.link = link;
         let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
-        if !sealed && self.seals_are_ready(&adoption) && self.pending_error.is_none() {
+        let waits = sealed || self.reapply.must_ask() || self.pending_error.is_some();
+        if !waits && self.seals_are_ready(&adoption) {
             adoption.replays = true;
             self.rewind();
             self.send_ready();
@@ -108,9 +115,10 @@ impl Session {
     /// have been given up since a unit was sealed in it.
     pub(super) fn rows_to_ask(&self) -> Vec<uuid::Uuid> {
         let mut rows: Vec<_> = self.seals.rows().collect();
-        for seal in self.units.range(self.front..).filter_map(|unit| unit.seal) {
-            if !rows.contains(&seal.row) {
-                rows.push(seal.row);
+        let of_units = self.units.range(self.front..).filter_map(|unit| unit.seal);
+        for row in of_units.map(|seal| seal.row).chain(self.reapply.rows()) {
+            if !rows.contains(&row) {
+                rows.push(row);
             }
         }
         rows
@@ -145,7 +153,9 @@ impl Session {
         if self.seals.is_confirmed() {
             internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
-        } else if self.units.range(self.front..).all(|unit| unit.seal.is_none()) {
+        } else if self.units.range(self.front..).all(|unit| unit.seal.is_none())
+            && !self.reapply.must_ask()
+        {
             let (open, retire) = self.seals.open(needed);
             internals::write_open(open, retire, out);
             step(Step::OpenRow, out);
@@ -271,10 +281,10 @@ impl Session {
             }
             self.judge(&adoption.rows);
         }
-        if self.reapply.is_due() {
+        if self.reapply.is_due() && self.seals.enabled {
             self.phase = Phase::Live;
             if adoption.replays {
-                self.begin_discarding(Finish::Again);
+                self.begin_discarding(Finish::Reapply);
             } else {
                 self.reapply_next();
             }
@@ -309,18 +319,18 @@ impl Session {
 
     /// Whether an attempt that may still be running could commit under a number of this session's.
     pub(super) fn has_undecided_seals(&self) -> bool {
+        let mut units = self.units.range(self.front..);
         self.seals.enabled
             && !mutation::on(Mutation::FenceLeftOut)
-            && self
-                .units
-                .range(self.front..)
-                .any(|unit| unit.seal.is_some() && unit.losses > 0 && unit.verdict.is_none())
+            && (self.reapply.attempted().is_some()
+                || units.any(|it| it.seal.is_some() && it.losses > 0 && it.verdict.is_none()))
     }
 
     /// Commits a number above all that were handed out, so that no earlier attempt can commit any
     /// more, and asks the ledger behind it: what it says then stays true.
     pub(super) fn fence(&mut self) {
-        let used: Vec<_> = self.units.range(self.front..).filter_map(|unit| unit.seal).collect();
+        let of_units = self.units.range(self.front..).filter_map(|unit| unit.seal);
+        let used: Vec<_> = of_units.chain(self.reapply.attempted()).collect();
         let mut steps = VecDeque::new();
         for seal in self.seals.fences(&used) {
             internals::write_seal(seal, &mut self.output);
@@ -339,15 +349,16 @@ impl Session {
             return false;
         }
         let rows = &adoption.rows;
-        if adoption.looked && self.seals.is_confirmed() {
-            let lost = self.seals.lost(rows);
-            self.seals.forget_lost(rows);
-            let missing = !self.seals.is_present(rows);
-            if missing {
-                self.seals.unconfirm(true);
+        if adoption.looked {
+            let mut lost = Vec::new();
+            if self.seals.is_confirmed() {
+                lost = self.seals.lost(rows);
+                self.seals.forget_lost(rows);
+                if !self.seals.is_present(rows) {
+                    self.seals.unconfirm(true);
+                }
             }
-            self.skip_reapplied(rows);
-            self.plan_reapplying(&lost, missing);
+            self.plan_reapplying(&lost, rows);
         }
         !self.seals.is_confirmed()
     }
@@ -387,7 +398,8 @@ impl Session {
                 if unit.copy == CopyIn::Open && !unit.kept && !blocked {
                     unit.verdict = Some(Verdict::Failed(copy_not_kept()));
                 } else if self.seals.enabled
-                    && row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
+                    && (row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
+                        || self.reapply.overtakes(seal))
                 {
                     unit.seal = Some(self.seals.allot(seal.guarded));
                 }
@@ -406,7 +418,9 @@ impl Session {
             }
             unit.found = false;
             unit.rule_out_attempts(self.link.server, self.link.timeline);
-            if unit.autocommit && unit.unprotected.is_some() && !blocked {
+            if let Some(error) = unit.refused.take() {
+                unit.verdict = Some(Verdict::Failed(error));
+            } else if unit.autocommit && unit.unprotected.is_some() && !blocked {
                 let error = match unit.unprotected {
                     Some(FATAL_STATEMENT) => fatal_statement(),
                     _ => copy_not_kept(),

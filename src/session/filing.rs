@@ -341,6 +341,10 @@ impl Session {
             self.emit(Event::ProtectionLost(reason.clone()));
             self.files.problem = Some(reason);
         }
+        if self.reapply.is_running() {
+            self.handle_aside_not_kept(entry, refused);
+            return;
+        }
         if let Transaction::Open(open) = &mut self.transaction {
             if open.filed == Filed::Entry(entry) {
                 open.filed = Filed::Lost;
@@ -350,15 +354,20 @@ impl Session {
                 return;
             }
         }
+        let wants_link = self.wants_link();
         let mut units = self.units.range_mut(self.front..);
         let Some(at) = units.position(|unit| unit.filed == Filed::Entry(entry)) else { return };
         let unit = &mut self.units[self.front + at];
         unit.filed = Filed::Lost;
-        if !unit.sent && unit.verdict.is_none() {
+        // What waits for a link may have been tried on an earlier one.
+        let tried = wants_link && unit.losses > 0;
+        if !unit.sent && !tried && unit.verdict.is_none() {
             self.disturbed |= refused.is_some();
             unit.verdict = refused.map(Verdict::Failed);
-        } else if let (Some(error), CopyIn::Open, 0) = (refused, unit.copy, at) {
-            self.refuse(error);
+        } else if let (Some(error), CopyIn::Open, 0) = (&refused, unit.copy, at) {
+            self.refuse(error.clone());
+        } else if wants_link {
+            unit.refused = refused;
         }
     }
 

@@ -25,11 +25,15 @@ impl Session {
         if self.wants_link() {
             return;
         }
-        let executing = matches!(self.phase, Phase::Live | Phase::Replaying);
-        // While the ledger is asked, what is sealed has not been sent on this link yet.
-        let asking = matches!(self.phase, Phase::Adopting(_));
+        // While the ledger is asked, or what was lost is run again, what was in flight has not been sent on
+        // this link yet.
+        let was_sent = !self.reapply.is_running()
+            && !matches!(&self.phase, Phase::Adopting(adoption) if !adoption.has_sent_units());
+        let executing = was_sent && matches!(self.phase, Phase::Live | Phase::Replaying);
         let attempt = self.attempt();
-        let failed = self.status == Status::Failed;
+        // The transaction had failed before its COMMIT. One that fails with it, or in a replay that is passed
+        // over, may be run again, and a lost commit's failures are its own.
+        let failed = executing && self.status == Status::Failed && !self.give_up_link;
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
         | Phase::RollingBack(Finish::Refuse(error)) = phase
@@ -56,8 +60,8 @@ impl Session {
         self.seals.unconfirm(false);
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
-            unit.losses += u32::from(unit.sent);
-            if !asking {
+            if was_sent {
+                unit.losses += u32::from(unit.sent);
                 unit.note_attempt(attempt);
             }
             unit.doubt_what_was_found();

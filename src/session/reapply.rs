@@ -2,8 +2,8 @@
 //! again where a promotion has lost them.
 //!
 //! A lost transaction is run like any replay, under the number that it was committed with: all that
-//! the application has seen of it must come back. The first that does not ends the reapplying, for
-//! what follows may build on it; what is not reapplied is reported lost.
+//! the application has seen of it must come back. The first that does not, or under which a link is lost
+//! each time, ends the reapplying, for what follows may build on it; what is not reapplied is reported lost.
 
 use std::collections::VecDeque;
 
@@ -11,10 +11,13 @@ use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::classify::Effect;
+use super::filing::Filed;
+use super::loss::LOSSES_MAX;
 use super::seals::{LedgerRow, Lost};
 use super::transaction::{BeginOptions, Open, Transaction};
-use super::unit::{Purpose, Seal, Steps, Unit};
+use super::unit::{Purpose, Seal, Steps, Unit, Verdict};
 use super::{Event, Session, internals};
+use crate::error::Error;
 
 /// A committed transaction that the backup may not have yet.
 #[derive(Debug)]
@@ -27,6 +30,18 @@ struct Kept {
     units: VecDeque<Unit>,
     journal: BytesMut,
     journal_base: usize,
+    /// So many links were lost while it was run again.
+    losses: u32,
+    /// It was being run again when the link was lost behind its COMMIT, which may have succeeded.
+    attempted: bool,
+}
+
+/// Acknowledged commits of one row of the ledger that are not kept.
+#[derive(Debug, Clone, Copy)]
+struct NotKept {
+    row: Uuid,
+    from: u64,
+    to: u64,
 }
 
 /// What was in flight, put aside while lost transactions are run again.
@@ -45,6 +60,7 @@ struct Running {
     seal: Seal,
     told: Seal,
     begin: BeginOptions,
+    losses: u32,
     aside: Aside,
 }
 
@@ -53,12 +69,14 @@ pub(super) struct Reapply {
     /// In the order of their commits.
     kept: VecDeque<Kept>,
     kept_bytes: usize,
-    /// In each row of the ledger the newest that is not kept: the backup had it, there was no room for it,
-    /// or it cannot be run again. Should one of these be lost after all, it is told.
-    not_kept: Vec<Seal>,
+    /// The backup had them, there was no room for them, or they cannot be run again. Should one of these be
+    /// lost after all, it is told. Between two of the same row there is one that is kept.
+    not_kept: Vec<NotKept>,
     /// Lost, and to be run again.
     lost: VecDeque<Kept>,
     running: Option<Running>,
+    /// The ledger of the present link has been asked what of the lost stands.
+    asked: bool,
     /// What was run again on this link has made settings that may have been changed since.
     disturbs: bool,
 }
@@ -69,7 +87,40 @@ impl Reapply {
     }
 
     pub fn is_due(&self) -> bool {
-        self.running.is_none() && !self.lost.is_empty()
+        self.running.is_none() && self.asked && !self.lost.is_empty()
+    }
+
+    /// Whether the present link's ledger has yet to say what of it stands.
+    pub fn must_ask(&self) -> bool {
+        !self.asked && !self.lost.is_empty()
+    }
+
+    /// What is to be run again and may have committed already.
+    pub fn attempted(&self) -> Option<Seal> {
+        self.lost.front().filter(|kept| kept.attempted).map(|kept| kept.seal)
+    }
+
+    /// The rows of the ledger that say whether what is to be run again stands.
+    pub fn rows(&self) -> impl Iterator<Item = Uuid> {
+        self.lost.iter().flat_map(|kept| [kept.seal.row, kept.told.row])
+    }
+
+    /// Whether a commit under `seal` comes behind one with a higher number.
+    pub fn overtakes(&self, seal: Seal) -> bool {
+        let later = |kept: &Kept| kept.seal.row == seal.row && kept.seal.number > seal.number;
+        self.lost.iter().any(later)
+    }
+}
+
+impl Kept {
+    fn new(
+        seal: Seal,
+        begin: BeginOptions,
+        units: VecDeque<Unit>,
+        journal: BytesMut,
+        journal_base: usize,
+    ) -> Self {
+        Self { seal, told: seal, begin, units, journal, journal_base, losses: 0, attempted: false }
     }
 }
 
@@ -90,7 +141,7 @@ impl Session {
         self.front = 0;
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
+        self.keep(Kept::new(seal, begin, units, journal, journal_base));
     }
 
     /// The autocommit unit in front has committed under `seal`.
@@ -121,7 +172,7 @@ impl Session {
         unit.seen = front.seen;
         let units = VecDeque::from([unit]);
         let begin = BeginOptions::default();
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base: 0 });
+        self.keep(Kept::new(seal, begin, units, journal, 0));
     }
 
     fn keep(&mut self, kept: Kept) {
@@ -134,15 +185,27 @@ impl Session {
         }
     }
 
-    fn do_not_keep(&mut self, seal: Seal) {
-        let not_kept = &mut self.reapply.not_kept;
-        if let Some(known) = not_kept.iter_mut().find(|known| known.row == seal.row) {
-            known.number = known.number.max(seal.number);
+    pub(super) fn do_not_keep(&mut self, seal: Seal) {
+        if !self.options.reapply {
             return;
         }
-        // Nothing is told of older rows.
-        not_kept.retain(|known| self.seals.rows().any(|row| row == known.row));
-        not_kept.push(seal);
+        let Reapply { kept, not_kept, .. } = &mut self.reapply;
+        let kept_between = |low: u64, high: u64| {
+            let between = |number: u64| low < number && number < high;
+            kept.iter().any(|it| it.seal.row == seal.row && between(it.seal.number))
+        };
+        let (mut from, mut to) = (seal.number, seal.number);
+        not_kept.retain(|known| {
+            let apart = known.row != seal.row
+                || kept_between(known.to, from)
+                || kept_between(to, known.from);
+            if !apart {
+                (from, to) = (from.min(known.from), to.max(known.to));
+            }
+            // Nothing is told of older rows.
+            apart && self.seals.rows().any(|row| row == known.row)
+        });
+        not_kept.push(NotKept { row: seal.row, from, to });
     }
 
     /// The backup has everything of this row of the ledger up to `number`. Whoever takes over may be another
@@ -162,65 +225,106 @@ impl Session {
         !self.reapply.kept.is_empty()
     }
 
-    /// A server's ledger shows that acknowledged commits are gone; what is kept of them is to be run
-    /// again, and the rest is reported.
-    pub(super) fn plan_reapplying(&mut self, lost: &[Lost], row_is_missing: bool) {
+    /// A server's ledger has been asked, and shows these acknowledged commits to be gone: what is kept of
+    /// them is to be run again, and the rest is reported.
+    pub(super) fn plan_reapplying(&mut self, lost: &[Lost], rows: &[LedgerRow]) {
         if !self.options.reapply {
             for lost in lost {
                 self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to: lost.to });
             }
             return;
         }
-        for lost in lost {
-            let mut not_kept = self.reapply.not_kept.iter_mut();
-            let newest = not_kept.find(|seal| seal.row == lost.row && seal.number >= lost.from);
-            if let Some(newest) = newest {
-                let to = lost.to.min(newest.number);
-                // It is not told again.
-                newest.number = lost.from - 1;
-                self.emit(Event::CommitsLost { session: lost.row, from: lost.from, to });
-            }
-        }
+        self.skip_what_stands(rows);
+        self.tell_what_was_not_kept(lost);
         let is_lost = |kept: &Kept| {
             let number = kept.seal.number;
             lost.iter().any(|l| l.row == kept.seal.row && (l.from..=l.to).contains(&number))
         };
-        for mut kept in std::mem::take(&mut self.reapply.kept) {
-            if is_lost(&kept) {
-                if row_is_missing {
-                    kept.seal = self.seals.allot(false);
-                }
-                self.reapply.lost.push_back(kept);
-            }
-        }
-        self.reapply.kept_bytes = 0;
+        // What this server has, the next one may be without.
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.reapply.kept).into_iter().partition(is_lost);
+        self.reapply.kept_bytes = kept.iter().map(|kept| kept.journal.len()).sum();
+        self.reapply.kept = kept;
+        // Behind these there were committed those that wait to be run again already.
+        let waiting = std::mem::replace(&mut self.reapply.lost, gone);
+        self.reapply.lost.extend(waiting);
+        self.renumber_lost(rows);
+        self.reapply.asked = true;
     }
 
-    /// What an interrupted reapplying has committed after all need not be run again.
-    pub(super) fn skip_reapplied(&mut self, rows: &[LedgerRow]) {
-        let stands = |kept: &Kept| {
-            let row = rows.iter().find(|row| row.id == kept.seal.row);
-            row.is_some_and(|row| row.has(kept.seal.number))
-        };
-        self.reapply.lost.retain(|kept| !stands(kept));
+    /// What an interrupted reapplying has committed after all need not be run again, and neither need what
+    /// is there as it was first committed.
+    fn skip_what_stands(&mut self, rows: &[LedgerRow]) {
+        for mut kept in std::mem::take(&mut self.reapply.lost) {
+            let stands = |seal: Seal| {
+                let row = rows.iter().find(|row| row.id == seal.row);
+                // What is as far as that behind a fence was not tried.
+                let behind_fence = seal == kept.seal && !kept.attempted;
+                row.is_some_and(|row| {
+                    row.says(seal.number)
+                        .unwrap_or(!(behind_fence && self.seals.is_fenced(seal.row)))
+                })
+            };
+            let Some(seal) = [kept.seal, kept.told].into_iter().find(|seal| stands(*seal)) else {
+                self.reapply.lost.push_back(kept);
+                continue;
+            };
+            self.seals.acknowledge(seal);
+            if std::mem::take(&mut kept.attempted) && seal == kept.seal {
+                self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
+            }
+            (kept.seal, kept.told) = (seal, seal);
+            kept.losses = 0;
+            self.keep(kept);
+        }
+    }
+
+    fn tell_what_was_not_kept(&mut self, lost: &[Lost]) {
+        for not_kept in std::mem::take(&mut self.reapply.not_kept) {
+            let NotKept { row, from, to } = not_kept;
+            let Some(lost) = lost.iter().find(|lost| lost.row == row && lost.from <= to) else {
+                self.reapply.not_kept.push(not_kept);
+                continue;
+            };
+            self.emit(Event::CommitsLost { session: row, from: from.max(lost.from), to });
+            if from < lost.from {
+                // Those that are told are not told again.
+                self.reapply.not_kept.push(NotKept { row, from, to: lost.from - 1 });
+            }
+        }
+    }
+
+    /// What cannot commit under its number any more takes another: a fence has passed it, or its row has
+    /// not reached this server or is not looked after any more. What is behind it must come later.
+    fn renumber_lost(&mut self, rows: &[LedgerRow]) {
+        let mut anew = false;
+        for kept in &mut self.reapply.lost {
+            let seal = kept.seal;
+            let row = rows.iter().find(|row| row.id == seal.row);
+            let passed = row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number);
+            anew |= passed || !self.seals.rows().any(|row| row == seal.row);
+            if anew {
+                kept.seal = self.seals.allot(seal.guarded);
+                kept.attempted = false;
+            }
+        }
     }
 
     /// Runs the next lost transaction, or goes on with what was in flight.
     pub(super) fn reapply_next(&mut self) {
         let aside = match self.reapply.running.take() {
             Some(running) => running.aside,
-            None => Aside {
-                transaction: std::mem::replace(&mut self.transaction, Transaction::None),
-                units: std::mem::take(&mut self.units),
-                front: self.front,
-                journal: std::mem::take(&mut self.journal),
-                journal_base: self.journal_base,
-            },
+            None => self.put_aside(),
         };
         let Some(next) = self.reapply.lost.pop_front() else {
             self.go_on_with(aside);
             return;
         };
+        if next.losses >= LOSSES_MAX {
+            self.tell_lost(next.told);
+            self.go_on_with(aside);
+            return;
+        }
         let changes =
             |unit: &Unit| unit.statement.as_ref().is_some_and(|s| s.class.sets_anything());
         self.reapply.disturbs |= next.units.iter().any(changes);
@@ -236,34 +340,73 @@ impl Session {
         commit.seal = Some(next.seal);
         commit.effect = Effect::Writes;
         self.units.push_back(commit);
-        let Kept { seal, told, begin, .. } = next;
-        self.reapply.running = Some(Running { seal, told, begin, aside });
+        let Kept { seal, told, begin, losses, .. } = next;
+        self.reapply.running = Some(Running { seal, told, begin, losses, aside });
         self.start_replay();
+    }
+
+    fn put_aside(&mut self) -> Aside {
+        // Nothing of it is on its way any more, and what becomes of the link is not its doing.
+        self.units.range_mut(self.front..).for_each(|unit| unit.sent = false);
+        Aside {
+            transaction: std::mem::replace(&mut self.transaction, Transaction::None),
+            units: std::mem::take(&mut self.units),
+            front: self.front,
+            journal: std::mem::take(&mut self.journal),
+            journal_base: self.journal_base,
+        }
+    }
+
+    /// The journal on disk does not keep an entry of what was put aside.
+    pub(super) fn handle_aside_not_kept(&mut self, entry: u64, refused: Option<Error>) {
+        let Some(Running { aside, .. }) = &mut self.reapply.running else { return };
+        let filed = Filed::Entry(entry);
+        if let Transaction::Open(open) = &mut aside.transaction {
+            if open.filed == filed {
+                open.filed = Filed::Lost;
+                // Told before anything of it is run again.
+                self.pending_error = refused.or(self.pending_error.take());
+                return;
+            }
+        }
+        let mut units = aside.units.range_mut(aside.front..);
+        let Some(unit) = units.find(|unit| unit.filed == filed) else { return };
+        unit.filed = Filed::Lost;
+        if unit.verdict.is_none() {
+            unit.verdict = refused.map(Verdict::Failed);
+        }
     }
 
     /// The COMMIT of a transaction that was run again has succeeded.
     pub(super) fn reapplied(&mut self) {
         let Some(Running { seal, begin, .. }) = &self.reapply.running else { return };
         let (seal, begin) = (*seal, begin.clone());
-        self.seals.acknowledge(seal);
+        self.acknowledge(seal);
         self.emit(Event::CommitReapplied { session: seal.row, number: seal.number });
         self.units.pop_back();
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
         let journal_base = std::mem::take(&mut self.journal_base);
-        self.keep(Kept { seal, told: seal, begin, units, journal, journal_base });
+        if std::mem::take(&mut self.sealed) {
+            self.keep(Kept::new(seal, begin, units, journal, journal_base));
+        }
         self.reapply_next();
     }
 
     /// It could not be run again as it was: it is lost, and with it whatever may build on it.
     pub(super) fn abandon_reapplying(&mut self) {
         let Some(Running { told, aside, .. }) = self.reapply.running.take() else { return };
+        self.tell_lost(told);
+        self.go_on_with(aside);
+    }
+
+    /// The first of those that are lost is not run again, and none behind it.
+    fn tell_lost(&mut self, first: Seal) {
         let rest = std::mem::take(&mut self.reapply.lost);
-        for seal in std::iter::once(told).chain(rest.into_iter().map(|kept| kept.told)) {
+        for seal in std::iter::once(first).chain(rest.into_iter().map(|kept| kept.told)) {
             let (from, to) = (seal.number, seal.number);
             self.emit(Event::CommitsLost { session: seal.row, from, to });
         }
-        self.go_on_with(aside);
     }
 
     /// Goes on with what was in flight. The settings that are in force then must be those of now, and
@@ -274,19 +417,20 @@ impl Session {
             self.give_up_link = true;
             return;
         }
-        self.start_replay();
+        self.resume();
     }
 
     /// The link is lost in the middle: the transaction in hand is to be run again.
     pub(super) fn interrupt_reapplying(&mut self) {
         self.reapply.disturbs = false;
+        self.reapply.asked = false;
         let Some(running) = self.reapply.running.take() else { return };
-        let Running { seal, told, begin, aside } = running;
-        self.units.pop_back();
+        let Running { seal, told, begin, losses, aside } = running;
+        let attempted = self.units.pop_back().is_some_and(|commit| commit.sent);
         let units = std::mem::take(&mut self.units);
         let journal = std::mem::take(&mut self.journal);
-        let journal_base = self.journal_base;
-        self.reapply.lost.push_front(Kept { seal, told, begin, units, journal, journal_base });
+        let kept = Kept::new(seal, begin, units, journal, self.journal_base);
+        self.reapply.lost.push_front(Kept { told, attempted, losses: losses + 1, ..kept });
         self.restore_aside(aside);
     }
 

@@ -6,6 +6,7 @@
 use postgres_protocol::message::frontend;
 
 use super::adoption::Adoption;
+use super::classify::StatementKind;
 use super::transaction::Transaction;
 use super::unit::{CopyIn, Purpose, Unit};
 use super::{Event, Phase, Session};
@@ -24,6 +25,8 @@ pub(super) enum Finish {
     Again,
     /// Ask the ledger, then decide.
     Recheck,
+    /// Run again what was lost, then it.
+    Reapply,
 }
 
 /// A replay that fails for reasons of its own (a deadlock, say) is tried so often.
@@ -63,7 +66,7 @@ impl Session {
     pub(super) fn enter_replay(&mut self) {
         if self.any_answered() {
             let statements = self.units.iter().filter(|unit| unit.answered).count();
-            self.emit(Event::ReplayStarted { statements });
+            self.emit_of_replay(Event::ReplayStarted { statements });
             self.phase = Phase::Replaying;
         } else {
             self.phase = Phase::Live;
@@ -71,13 +74,25 @@ impl Session {
         }
     }
 
-    /// Sends what may be sent: COMMIT only once all before it has matched.
+    /// Tells how the replay of what is in flight goes. Of a lost commit that is run again the outcome is
+    /// told, and nothing else: what the application is waiting for is none of it.
+    fn emit_of_replay(&mut self, event: Event) {
+        if !self.reapply.is_running() {
+            self.emit(event);
+        }
+    }
+
+    /// Sends what may be sent: COMMIT only once all before it has matched, and nothing upon a link that lacks
+    /// settings of what is ahead of it.
     pub(super) fn send_ready(&mut self) {
         let mut unmatched = false;
         for index in self.front..self.units.len() {
             let unit = &self.units[index];
             let early = mutation::on(Mutation::CommitBeforeComparison);
             if unit.may_commit() && unmatched && !early {
+                return;
+            }
+            if self.give_up_link || unit.sets_when_found() {
                 return;
             }
             unmatched |= unit.replayed.is_some();
@@ -95,7 +110,7 @@ impl Session {
         let next_is_new = self.units.get(self.front).is_none_or(|unit| !unit.answered);
         if matches!(self.phase, Phase::Replaying) && next_is_new {
             self.phase = Phase::Live;
-            self.emit(Event::ReplayFinished);
+            self.emit_of_replay(Event::ReplayFinished);
         }
         if matches!(self.phase, Phase::Live) {
             self.take_verdicts();
@@ -119,7 +134,7 @@ impl Session {
                 return;
             }
         }
-        self.emit(Event::ReplayDiverged { statement });
+        self.emit_of_replay(Event::ReplayDiverged { statement });
         let error = self.diverged_error(statement);
         let unit = &mut self.units[self.front];
         if unit.autocommit {
@@ -156,7 +171,9 @@ impl Session {
         }
         let last = self.front + 1 == self.units.len();
         let replayable = match &self.transaction {
-            Transaction::Open(open) if !unit.autocommit => open.unprotected.is_none(),
+            Transaction::Open(open) if !unit.autocommit => {
+                open.unprotected.is_none() && !self.may_commit_without_it()
+            }
             _ => unit.autocommit && last && unit.unprotected.is_none(),
         };
         if !replayable || (unit.streamed && unit.told) || unit.copy == CopyIn::Failed {
@@ -176,6 +193,18 @@ impl Session {
             return Some(Finish::Again);
         }
         None
+    }
+
+    /// Whether what follows the unit in front is on its way and makes up for its failure, so that the
+    /// transaction may be committed without it by now.
+    fn may_commit_without_it(&self) -> bool {
+        let mut mended = false;
+        self.units.range(self.front + 1..).filter(|unit| unit.sent).any(|unit| {
+            let kind = unit.statement.as_ref().map(|statement| &statement.class.kind);
+            mended |= unit.purpose == Purpose::Simple
+                || matches!(kind, Some(StatementKind::RollbackTo(_)));
+            mended && unit.may_commit()
+        })
     }
 
     /// The server refuses to write although nobody has asked it to: it is no primary any more.
@@ -250,7 +279,7 @@ impl Session {
                 self.abandon_reapplying();
             }
             Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
-            Finish::Again if self.reapply.is_due() => self.reapply_next(),
+            Finish::Reapply => self.reapply_next(),
             Finish::Again => {
                 self.restore_internals();
                 self.start_replay();

@@ -163,6 +163,14 @@ impl Seals {
             && self.previous.is_some_and(|row| row.id == seal.row)
     }
 
+    /// Whether a fence stands in a row of this session's.
+    pub fn is_fenced(&self, id: Uuid) -> bool {
+        [Some(self.current), self.previous]
+            .into_iter()
+            .flatten()
+            .any(|row| row.id == id && row.fenced)
+    }
+
     /// The row that was in use before the present one.
     pub fn previous(&self) -> Option<Uuid> {
         self.previous.map(|row| row.id)

@@ -136,6 +136,7 @@ impl Session {
         unit.held = last.is_some_and(|last| last.held);
         let early = mutation::on(Mutation::CommitBeforeComparison);
         let waits = last.is_some_and(|last| !last.sent)
+            || self.give_up_link
             || (unit.may_commit() && !early && ahead.clone().any(|it| it.replayed.is_some()));
         self.units.push_back(unit);
         if !waits {

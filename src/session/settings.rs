@@ -59,6 +59,11 @@ impl Settings {
         self.committed.iter().any(|entry| entry.key.is_none()) || self.pending.iter().any(pending)
     }
 
+    /// Whether the open transaction, or the statement in hand, has changed anything.
+    pub fn are_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Where the list of pending changes stands, for [`roll_back_to`](Self::roll_back_to).
     pub fn mark(&self) -> usize {
         self.pending.len()

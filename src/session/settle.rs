@@ -67,7 +67,10 @@ impl Session {
                 return;
             }
         }
-        let waits = self.options.backup_acknowledges && !mutation::on(Mutation::BackupNotAwaited);
+        // What is run again after it was lost is kept until the backup has it, and nobody waits for it.
+        let waits = self.options.backup_acknowledges
+            && !self.reapply.is_running()
+            && !mutation::on(Mutation::BackupNotAwaited);
         if error.is_none() && self.sealed && waits {
             if let Some(seal) = self.units[self.front].seal {
                 self.awaiting = Some(Awaiting::Answered(status));
@@ -381,7 +384,7 @@ impl Session {
         }
     }
 
-    fn acknowledge(&mut self, seal: Seal) {
+    pub(super) fn acknowledge(&mut self, seal: Seal) {
         if std::mem::take(&mut self.seal_missing) {
             self.seals.unconfirm(true);
             self.emit(Event::ProtectionLost(

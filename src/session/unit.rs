@@ -204,6 +204,8 @@ pub(super) struct Unit {
     pub attempts: Vec<Attempt>,
     /// What is to be told of it without running it again.
     pub verdict: Option<Verdict>,
+    /// What is to be told of it, in place of running it again, if the ledger is without it.
+    pub refused: Option<Error>,
     /// The ledger of a server that is lost had its commit.
     pub found: bool,
     /// It was found, and need not wait for the backup any more; and what is told with it if no backup has
@@ -272,6 +274,7 @@ impl Unit {
             losses_in_front: 0,
             attempts: Vec::new(),
             verdict: None,
+            refused: None,
             found: false,
             backed: false,
             unconfirmed: None,
@@ -310,6 +313,13 @@ impl Unit {
             && self.losses == 0
             && self.replayed.is_none()
             && self.statement.as_ref().is_some_and(|s| s.class.kind == StatementKind::Other)
+    }
+
+    /// Whether it is not run again, for it has committed, and has made settings that the link does not have.
+    pub fn sets_when_found(&self) -> bool {
+        let statement = self.statement.as_ref();
+        matches!(self.verdict, Some(Verdict::Committed))
+            && statement.is_some_and(|statement| statement.class.sets_anything())
     }
 
     /// The server whose ledger had its commit is lost, and the application has not been told: the next

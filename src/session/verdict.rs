@@ -27,12 +27,12 @@ impl Session {
                     let told = unconfirmed.is_some();
                     unconfirmed.into_iter().for_each(|error| self.emit(Event::Error(error)));
                     if commit {
-                        self.settings.commit();
+                        self.commit_found_settings();
                         self.finish_transaction(true);
                         return;
                     }
                     self.note_success();
-                    self.settings.commit();
+                    self.commit_found_settings();
                     if (!user_done || several) && !told {
                         self.emit(Event::Error(reply_lost()));
                     }
@@ -91,11 +91,20 @@ impl Session {
         }
     }
 
+    /// What a commit that was found has set was set on a link that is lost. The present one was given what
+    /// was in force before, and is given up for one that has it all.
+    fn commit_found_settings(&mut self) {
+        self.give_up_link |= self.settings.are_pending() && !self.wants_link();
+        self.settings.commit();
+    }
+
     /// A commit was found in the ledger, and the application is about to be told.
     fn note_found(&mut self, seal: Option<Seal>) {
         self.counters.commits_found.add(1);
         if let Some(seal) = seal {
             self.seals.acknowledge(seal);
+            // What it has replied need not be known.
+            self.do_not_keep(seal);
         }
     }
 
@@ -147,7 +156,7 @@ impl Session {
                 Some(Verdict::Committed) => {
                     self.note_found(seal);
                     self.note_success();
-                    self.settings.commit();
+                    self.commit_found_settings();
                     if self.options.backup_acknowledges { unbacked() } else { reply_lost() }
                 }
                 None => error.clone(),

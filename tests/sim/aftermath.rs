@@ -7,6 +7,7 @@ use segue::{RecoveredTransaction, Verdict};
 
 use crate::app::{App, Expect, Kind, Request};
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::run::Result;
 use crate::sql;
 use crate::world::World;
@@ -123,6 +124,13 @@ pub fn told(
 ) -> Result {
     let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
     let forgets = disk.is_some_and(|disk| disk.forgets);
+    let damaged = disk.is_some_and(Disk::may_be_damaged);
+    if let Some(doubted) = found.iter().find(|it| it.is_doubtful()).filter(|_| !damaged) {
+        return Err(format!(
+            "transaction {} is doubted, and nothing was damaged",
+            doubted.number()
+        ));
+    }
     for it in found {
         told_one(client, world, it, server, forgets)?;
     }
@@ -154,9 +162,6 @@ fn told_one(
     let (ids, all_complete) = ids_of(found)?;
     let Client { aftermath, app, .. } = client;
     let of = |what: &str| format!("transaction {number} of {ids:?} {what}");
-    if found.is_doubtful() {
-        return Err(of("is doubted, and nothing was damaged"));
-    }
     if aftermath.done.contains(&number) && !forgets {
         return Err(of("is found again, although somebody is done with it"));
     }

@@ -57,8 +57,7 @@ impl Client {
     pub fn new(number: usize, plan: &Plan, access: LedgerAccess, world: &mut World) -> Self {
         let mut disk = plan.rng(For::Disk(number));
         let disk = disk.chance(35).then(|| Disk::new(disk, number));
-        // What is run again is in memory only, and gone with its process.
-        let may_reapply = access != LedgerAccess::None && disk.is_none();
+        let may_reapply = access != LedgerAccess::None;
         let files = Files::new(plan.rng(For::Files(number)), disk);
         let mut rng = plan.rng(For::Client(number));
         let options = Options {

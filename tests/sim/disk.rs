@@ -26,6 +26,8 @@ pub struct Disk {
     /// The crash before was one of the machine, and nothing had been awaited of the disk: what the
     /// journal says may be too little.
     pub forgets: bool,
+    /// A sync may have failed, and with it what was written before.
+    syncs_fail: bool,
     number: usize,
 }
 
@@ -65,6 +67,7 @@ impl Disk {
             keeper: None,
             crashes_left,
             forgets: false,
+            syncs_fail: false,
             number,
         };
         disk.open();
@@ -77,12 +80,22 @@ impl Disk {
         self.options.sync != SyncPolicy::None
     }
 
+    /// `journal_sync=none` acknowledges what the kernel alone has. If a sync at the end of a segment fails
+    /// then, and the machine dies, what is missing had been acknowledged, which is told as damage.
+    pub fn may_be_damaged(&self) -> bool {
+        self.forgets && self.syncs_fail
+    }
+
     /// Takes over what is on the disk.
     pub fn open(&mut self) {
         let opened = FileJournal::take_over(Arc::new(self.dir.clone()), self.options.clone());
         let (file, recovered) = opened.unwrap_or_else(|error| panic!("{error}"));
         let report = recovered.report();
-        assert!(!report.is_damaged(), "the journal of {} is damaged: {report:?}", self.number);
+        assert!(
+            !report.is_damaged() || self.may_be_damaged(),
+            "the journal of {} is damaged: {report:?}",
+            self.number
+        );
         self.file = Some(Arc::new(file));
     }
 
@@ -108,6 +121,7 @@ impl Disk {
             2 => plan.space = Some(20_000 + self.rng.below(40_000)),
             _ => {}
         }
+        self.syncs_fail |= plan.fail_sync.is_some();
         self.dir.plan(plan);
     }
 

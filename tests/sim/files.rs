@@ -142,10 +142,11 @@ impl Files {
         }
     }
 
-    pub fn handle_timeline(&mut self, timeline: u32) {
+    pub fn handle_timeline(&mut self, session: &mut Session, timeline: u32) {
         if let Some(keeper) = self.keeper() {
             keeper.handle_timeline(timeline, deadline());
         }
+        self.hear_of_failures(session);
     }
 
     fn keeper(&mut self) -> Option<&mut Keeper> {

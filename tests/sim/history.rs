@@ -19,6 +19,8 @@ type Reads = BTreeMap<i64, Vec<Vec<i64>>>;
 #[derive(Default)]
 struct Graph {
     levels: Vec<Isolation>,
+    /// What each transaction has written, to name it by.
+    ids: Vec<Vec<i64>>,
     /// Write-write and write-read, from each transaction.
     follows: Vec<Vec<usize>>,
     /// Read-write.
@@ -26,26 +28,55 @@ struct Graph {
 }
 
 impl Graph {
-    fn add(&mut self, isolation: Isolation) -> usize {
+    fn add(&mut self, isolation: Isolation, ids: &[i64]) -> usize {
         self.levels.push(isolation);
+        self.ids.push(ids.to_vec());
         self.follows.push(Vec::new());
         self.overwritten.push(Vec::new());
         self.levels.len() - 1
     }
 
-    /// Whether a way leads from `from` to `to` over edges that `edges` gives.
-    fn leads(&self, from: usize, to: usize, edges: &dyn Fn(usize) -> Vec<usize>) -> bool {
-        let mut seen = vec![false; self.levels.len()];
-        let mut open = vec![from];
-        while let Some(at) = open.pop() {
-            if at == to {
-                return true;
+    /// The way from `from` to `to` over edges that `edges` gives, if there is one.
+    fn way(
+        &self,
+        from: usize,
+        to: usize,
+        edges: &dyn Fn(usize) -> Vec<usize>,
+    ) -> Option<Vec<usize>> {
+        let mut came_from = vec![None; self.levels.len()];
+        let mut open = vec![(from, from)];
+        while let Some((at, before)) = open.pop() {
+            if came_from[at].is_some() {
+                continue;
             }
-            if !std::mem::replace(&mut seen[at], true) {
-                open.extend(edges(at));
+            came_from[at] = Some(before);
+            if at == to {
+                let back = |at: &usize| came_from[*at].filter(|before| before != at);
+                let mut way: Vec<usize> = std::iter::successors(Some(to), back).collect();
+                way.reverse();
+                return Some(way);
+            }
+            open.extend(edges(at).into_iter().map(|next| (next, at)));
+        }
+        None
+    }
+
+    /// Complains of a way that leads from one of `starts` to `end`, which precedes them.
+    fn no_way(
+        &self,
+        starts: &[usize],
+        end: usize,
+        edges: &dyn Fn(usize) -> Vec<usize>,
+        what: &str,
+    ) -> Result<(), String> {
+        match starts.iter().find_map(|start| self.way(*start, end, edges)) {
+            None => Ok(()),
+            Some(way) => {
+                let names: Vec<_> =
+                    way.iter().map(|at| (&self.ids[*at], self.levels[*at])).collect();
+                Err(format!("{what}: {names:?}"))
             }
         }
-        false
     }
 
     fn check(&self) -> Result<(), String> {
@@ -55,18 +86,15 @@ impl Graph {
             all.copied().filter(|to| self.levels[*to] == Isolation::Serializable).collect()
         };
         for at in 0..self.levels.len() {
-            if self.follows[at].iter().any(|next| self.leads(*next, at, &follows)) {
-                return Err("what transactions have read and written forms a cycle (G1c)".into());
+            let cycle = "what transactions have read and written forms a cycle (G1c)";
+            self.no_way(&self.follows[at], at, &follows, cycle)?;
+            if self.levels[at] >= Isolation::RepeatableRead {
+                let single = "a snapshot is not one (G-single)";
+                self.no_way(&self.overwritten[at], at, &follows, single)?;
             }
-            if self.levels[at] >= Isolation::RepeatableRead
-                && self.overwritten[at].iter().any(|next| self.leads(*next, at, &follows))
-            {
-                return Err("a snapshot is not one (G-single)".into());
-            }
-            if self.levels[at] == Isolation::Serializable
-                && serializable(at).iter().any(|next| self.leads(*next, at, &serializable))
-            {
-                return Err("SERIALIZABLE transactions form a cycle (G2)".into());
+            if self.levels[at] == Isolation::Serializable {
+                let cycle = "SERIALIZABLE transactions form a cycle (G2)";
+                self.no_way(&serializable(at), at, &serializable, cycle)?;
             }
         }
         Ok(())
@@ -89,7 +117,7 @@ pub fn check<'a>(world: &World, clients: impl Iterator<Item = &'a Client>) -> Re
     let mut writers: HashMap<i64, usize> = HashMap::new();
     let mut readers: Vec<(usize, &[i64], Reads)> = Vec::new();
     for transaction in clients.flat_map(|client| &client.app.committed) {
-        let node = graph.add(transaction.isolation);
+        let node = graph.add(transaction.isolation, &transaction.ids);
         writers.extend(transaction.ids.iter().map(|id| (*id, node)));
         let mut reads = Reads::new();
         for (key, list) in lists(&transaction.seen) {
@@ -100,7 +128,7 @@ pub fn check<'a>(world: &World, clients: impl Iterator<Item = &'a Client>) -> Re
     for list in lists_of_all.values() {
         for id in list {
             // Written by the second writer, or by a transaction whose outcome was not known.
-            writers.entry(*id).or_insert_with(|| graph.add(Isolation::ReadCommitted));
+            writers.entry(*id).or_insert_with(|| graph.add(Isolation::ReadCommitted, &[*id]));
         }
         for pair in list.windows(2) {
             let (one, other) = (writers[&pair[0]], writers[&pair[1]]);

@@ -5,7 +5,6 @@ use bytes::BytesMut;
 use segue::error::{Error, ErrorKind};
 use segue::session::{LinkReady, internals};
 
-use crate::app::Kind;
 use crate::backend::error_message;
 use crate::figures::{FAULTS, Fault};
 use crate::net::Way;
@@ -143,10 +142,6 @@ impl Run {
     pub fn lose_link(&mut self, last_words: bool) -> Result {
         let Some(id) = self.client.link else { return Ok(()) };
         self.world.note(|| format!("the link to backend {id} is lost"));
-        // Known gap: what a commit has set that is found in the ledger is missing on the very link
-        // on which it was found; it is there again on the next.
-        self.client.app.settings_unknown |=
-            self.client.requests.iter().any(|r| r.kind == Kind::Commit || r.sql.contains(';'));
         if last_words {
             let cut = self.is_cut(id, Way::ToClient);
             let available = if cut { 0 } else { self.world.backends[id].wire.len() };
@@ -288,6 +283,9 @@ impl Run {
         };
         self.world
             .note(|| format!("a link to server {server}, backend {id}: {:?}", ready.prepared));
+        if let Some(files) = &mut self.client.files {
+            files.handle_timeline(&mut self.client.session, timeline);
+        }
         let taken = self.client.session.handle_link_ready(ready);
         if timeline < self.client.highest_timeline {
             self.world.end_backend(id, None);
@@ -303,9 +301,6 @@ impl Run {
             self.client.highest_timeline > 0 && timeline > self.client.highest_timeline,
         );
         self.client.highest_timeline = timeline;
-        if let Some(files) = &mut self.client.files {
-            files.handle_timeline(timeline);
-        }
         self.client.link = Some(id);
         self.drain_events()
     }

@@ -341,7 +341,9 @@ impl Run {
                 self.client.session.journal_len()
             ));
         }
-        if !backend.alive || backend.eof || in_tx || !self.client.session.output().is_empty() {
+        // A link that is about to be given up lacks something that the next one will have.
+        let goes = backend.eof || self.client.session.gives_up_link();
+        if !backend.alive || goes || in_tx || !self.client.session.output().is_empty() {
             return Ok(());
         }
         if !backend.is_idle() {

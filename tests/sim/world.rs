@@ -110,6 +110,8 @@ pub struct World {
     pub profile: Profile,
     /// The transactions that were committed on whichever server, by the numbers that they have written.
     pub commits: HashMap<i64, Vec<Rc<Record>>>,
+    /// The numbers that the second writer has written.
+    second_ids: BTreeSet<i64>,
 }
 
 impl World {
@@ -155,6 +157,7 @@ impl World {
             trace: None,
             profile,
             commits: HashMap::new(),
+            second_ids: BTreeSet::new(),
         }
     }
 
@@ -328,8 +331,8 @@ impl World {
                     (0..self.rng.below(9) as i64).map(|n| n + self.rng.below(2) as i64).collect();
                 Op::Big(rows)
             }
-            1 => Op::Log(-100 - self.rng.below(1_000_000) as i64),
-            _ => Op::Acct(self.rng.below(3) as i64, -100 - self.rng.below(1_000_000) as i64),
+            1 => Op::Log(self.second_id()),
+            _ => Op::Acct(self.rng.below(3) as i64, self.second_id()),
         };
         if let Op::Acct(key, _) = op {
             let lock = Lock::Acct(key);
@@ -348,5 +351,15 @@ impl World {
         let server = &mut self.servers[server];
         Rc::make_mut(&mut server.state).apply(&op);
         server.wal.push(Rc::new(Record { ops: vec![op], ..Record::default() }));
+    }
+
+    /// A number that the second writer has not written yet: what is appended to a list twice would say
+    /// nothing of what came first.
+    fn second_id(&mut self) -> i64 {
+        let mut id = -100 - self.rng.below(1_000_000) as i64;
+        while !self.second_ids.insert(id) {
+            id -= 1;
+        }
+        id
     }
 }

@@ -316,3 +316,20 @@ fn what_was_found_is_on_the_disk_before_it_is_built_upon() {
     let found = recovered.get(number).unwrap();
     assert!(!found.doubtful && matches!(found.what, FoundKind::Submission { .. }), "{found:?}");
 }
+
+/// A write failed, and with `journal_sync=none` what had been acknowledged of its segment was in the kernel alone.
+/// The next segment's header said that it was there, and when the machine died it was missed as damage
+/// (simulation, seed 502822).
+#[test]
+fn what_a_later_segment_names_is_on_the_disk_after_a_write_that_failed() {
+    for nth in 0..40 {
+        let plan = Plan { fail_write: Some((nth, 0, ErrorKind::Other)), ..Plan::default() };
+        let options = options(SyncPolicy::None, None);
+        let Ok((mut script, _)) = Script::start(Faulty::with(plan), options, 11) else { continue };
+        for _ in 0..30 {
+            script.step();
+        }
+        let recovered = recover(&script.dir.after(View::Disk), None);
+        assert!(!recovered.report().is_damaged(), "write {nth}: {:?}", recovered.report());
+    }
+}

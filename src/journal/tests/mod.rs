@@ -3,7 +3,7 @@
 mod crash;
 mod damage;
 mod disk;
-mod faulty;
+pub(crate) mod faulty;
 mod format;
 mod script;
 

@@ -1,8 +1,10 @@
 //! The session against a server that is played by hand: every reply is written out. Here is the player;
-//! `behaviour` and `batch` have what a session does, `regressions` what it once did wrong.
+//! `behaviour` and `batch` have what a session does, `regressions` and `lost_commits` what
+//! it once did wrong.
 
 mod batch;
 mod behaviour;
+mod lost_commits;
 mod regressions;
 
 use std::sync::Arc;
@@ -192,6 +194,7 @@ impl Play {
                 Event::ReplayDiverged { statement } => format!("diverged at {statement}"),
                 Event::Restarted => "restarted".into(),
                 Event::CommitsLost { from, to, .. } => format!("lost {from} to {to}"),
+                Event::CommitReapplied { number, .. } => format!("reapplied {number}"),
                 other => format!("{other:?}"),
             });
         }
@@ -233,6 +236,11 @@ fn begun_and_read(value: &str) -> Vec<u8> {
 
 fn written() -> Vec<u8> {
     [no_columns(), complete("INSERT 0 1"), ready(b'T')].concat()
+}
+
+fn sealed_insert() -> Vec<u8> {
+    [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
+        .concat()
 }
 
 fn committed() -> Vec<u8> {

@@ -503,11 +503,6 @@ fn a_temporary_table_is_missed_whatever_commits_it() {
     assert_eq!(play.told_of_the_loss().first().unwrap(), "error 08006 NotCommitted");
 }
 
-fn sealed_insert() -> Vec<u8> {
-    [no_columns(), complete("INSERT 0 1"), message(b'2', b""), complete("UPDATE 1"), ready(b'I')]
-        .concat()
-}
-
 /// The disk was full when the next row was due; the session gave the ledger up, and with
 /// `ledger=require` refused every write for as long as it stayed on that server (chaos, seed 601).
 #[test]
@@ -592,97 +587,6 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
         assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
         assert!(play.session.is_quiet());
     }
-}
-
-/// With `on_commits_lost=reapply` a lost transaction was run again with the SET in it, behind the settings
-/// that the new link had been given: an old value replaced what the application had set since.
-#[test]
-fn what_is_run_again_does_not_bring_old_settings_back() {
-    let set = |status| [no_columns(), complete("SET"), ready(status)].concat();
-    let mut play = Play::start();
-    play.session.options.reapply = true;
-    play.session.begin(BeginOptions::default()).unwrap();
-    play.execute("SET app.x = 'old'");
-    play.receive(&[message(b'2', b""), complete("BEGIN"), set(b'T')].concat());
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&written());
-    play.session.commit(false).unwrap();
-    play.flush();
-    play.receive(&committed());
-    play.execute("SET app.x = 'new'");
-    play.receive(&set(b'I'));
-    play.told();
-    play.fail_over();
-    assert!(play.sends("app.x = 'new'") && !play.sends("app.x = 'old'"));
-    let look = play.look(0, 0);
-    play.receive(&[set(b'I'), look].concat());
-    assert!(play.sends("app.x = 'old'"));
-    play.receive(&[message(b'2', b""), complete("BEGIN"), set(b'T')].concat());
-    play.receive(&written());
-    play.receive(&committed());
-    assert!(play.told().iter().any(|told| told.starts_with("CommitReapplied")));
-    assert!(play.session.gives_up_link(), "a new link has the settings of now");
-    play.session.handle_link_lost();
-    play.link(2, 3);
-    assert!(play.sends("app.x = 'new'") && !play.sends("app.x = 'old'"));
-    let look = play.look(1, 1);
-    play.receive(&[set(b'I'), look].concat());
-    assert!(play.session.is_quiet());
-    assert_eq!(play.told(), [""; 0]);
-}
-
-/// The row of a lost commit had not survived either, so that it was run again under a number of a fresh
-/// row; when that gave something else, it was the fresh number that was told to be lost, of which the
-/// application had never heard, and of the commit itself nothing was said.
-#[test]
-fn a_commit_that_cannot_be_run_again_is_told_under_the_number_that_it_had() {
-    let mut play = Play::start();
-    play.session.options.reapply = true;
-    let old_row = play.session.ledger_row();
-    play.execute("INSERT INTO t VALUES (1)");
-    play.receive(&sealed_insert());
-    play.told();
-    play.fail_over();
-    play.receive(&[no_columns(), complete("SELECT 0"), ready(b'I')].concat());
-    assert!(play.sends("segue.open("));
-    let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")].concat();
-    play.receive(&[opened, ready(b'I')].concat());
-    assert!(play.sends("INSERT INTO t"));
-    let differs = [message(b'2', b""), complete("BEGIN"), no_columns(), complete("INSERT 0 0")];
-    play.receive(&[differs.concat(), ready(b'T')].concat());
-    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
-    let mut lost = Vec::new();
-    while let Some(event) = play.session.poll_event() {
-        if let Event::CommitsLost { session, from, to } = event {
-            lost.push((session, from, to));
-        }
-    }
-    assert_eq!(lost, [(old_row, 1, 1)]);
-}
-
-/// With `on_commits_lost=reapply` a commit was let go of once the backup had it. The backup died as well, a
-/// standby that lagged was promoted, and nothing was said of the commit, which was lost: it was neither
-/// run again nor told (simulation, seed 978).
-#[test]
-fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
-    let mut play = Play::start();
-    play.session.options.reapply = true;
-    let row = play.session.ledger_row();
-    for number in 1..=2 {
-        play.execute(&format!("INSERT INTO t VALUES ({number})"));
-        play.receive(&sealed_insert());
-    }
-    play.session.handle_backup_has(row, 1);
-    assert!(play.session.keeps_commits(), "the second one");
-    play.told();
-    play.fail_over();
-    play.receive_look(0, 0);
-    assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
-    assert_eq!(play.told().iter().filter(|told| *told == "lost 1 to 1").count(), 1);
-    play.session.handle_link_lost();
-    play.link(2, 3);
-    play.receive_look(0, 0);
-    assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
 }
 
 /// Several statements waited for the journal on disk, and each had asked for the next row of the ledger.
@@ -779,4 +683,118 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     );
     assert!(!play.sends("INSERT"));
     assert!(play.session.is_quiet());
+}
+
+/// The journal could not keep the timeline of the server that a session moved to. An autocommit write that was in
+/// doubt was run again there, and a later process, for which that server was out of reach, could have been told by the
+/// deposed one that it was not committed.
+#[test]
+fn a_write_in_doubt_that_the_journal_cannot_follow_is_not_run_again() {
+    for committed in [false, true] {
+        let mut play = Play::with(Options { files: true, ..options() });
+        play.make("INSERT INTO t VALUES (1)", false);
+        let mut entry = None;
+        play.session.file(&mut |number, _| entry = Some(number));
+        play.session.handle_journal(true);
+        play.flush();
+        play.receive(&replied());
+        play.session.handle_link_lost();
+        let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+        play.session.handle_not_kept(entry.unwrap(), "the disk is full".into(), Some(refused));
+        play.told();
+        play.link(1, 2);
+        let number = i64::from(committed);
+        play.receive_look(number, number);
+        assert!(!play.sends("INSERT"));
+        let told = play.told();
+        let failed = told.iter().any(|it| it.starts_with("error ") && it.ends_with("NotCommitted"));
+        assert_eq!((failed, told.last().unwrap().as_str()), (!committed, "ready Idle"), "{told:?}");
+        assert!(play.session.is_quiet());
+    }
+}
+
+/// A COMMIT that was run again found its number taken, so that the ledger was to be asked behind a ROLLBACK.
+/// The link was lost before that was answered, and the COMMIT was told to have rolled back, as that of a
+/// transaction that had failed is: the ledger had it.
+#[test]
+fn a_commit_that_was_refused_is_asked_for_when_its_link_is_lost_too() {
+    let mut play = commit_in_flight();
+    play.receive_look(0, 0);
+    play.receive(&[begun_and_read("a"), written()].concat());
+    assert!(play.sends("segue_commit"));
+    play.told();
+    play.receive(&[message(b'2', b""), error("SG001"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.session.handle_link_lost();
+    assert_eq!(play.told(), [""; 0]);
+    play.link(2, 3);
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+}
+
+/// What a commit had set that was found in the ledger was missing on the link on which it was found: that
+/// had been given the settings of before.
+#[test]
+fn what_a_commit_that_is_found_has_set_is_in_force() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.execute("SET app.x = '1'");
+    let set = [no_columns(), complete("SET"), ready(b'T')].concat();
+    play.receive(&[message(b'2', b""), complete("BEGIN"), set].concat());
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&written());
+    play.session.commit(false).unwrap();
+    play.flush();
+    play.told();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
+    play.execute("SELECT n FROM t");
+    assert!(play.session.gives_up_link() && play.sent.is_empty());
+    play.session.handle_link_lost();
+    play.link(1, 2);
+    assert!(play.sends("SET app.x = '1'") && play.sends("SELECT n FROM t"));
+}
+
+/// The same of a string in a pipeline: what was behind it ran without its setting.
+#[test]
+fn what_is_behind_a_string_that_is_found_has_its_settings() {
+    let mut play = Play::start();
+    play.make("INSERT INTO t VALUES (1); SET app.x = '1'", false);
+    play.make("INSERT INTO t VALUES (2)", false);
+    play.flush();
+    play.fail_over();
+    play.receive_look(1, 1);
+    assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
+    assert!(play.session.gives_up_link() && !play.sends("VALUES (2)"));
+    play.session.handle_link_lost();
+    play.link(2, 2);
+    assert!(play.sends("SET app.x = '1'"));
+    let look = play.look(1, 1);
+    play.receive(&[[no_columns(), complete("SET"), ready(b'I')].concat(), look].concat());
+    assert!(play.sends("VALUES (2)"));
+}
+
+/// A statement of a pipeline was not prepared any more; ROLLBACK TO and COMMIT were on their way behind it,
+/// and the transaction was committed without it. It was run again as if nothing were committed, several
+/// times, until the application heard SG001 (simulation, seed 201319); without a ledger it was committed twice.
+#[test]
+fn what_may_be_committed_behind_a_failure_is_not_run_again() {
+    let mut play = Play::start();
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.make("SAVEPOINT a", false);
+    play.make("SELECT n FROM t", false);
+    play.make("ROLLBACK TO a", false);
+    play.session.commit(false).unwrap();
+    play.flush();
+    assert!(play.sends("segue_commit"));
+    let done = |tag| [no_columns(), complete(tag), ready(b'T')].concat();
+    play.receive(&[message(b'2', b""), complete("BEGIN"), written()].concat());
+    play.receive(&[done("SAVEPOINT"), error("26000"), ready(b'E'), done("ROLLBACK")].concat());
+    play.receive(&committed());
+    let told = play.told();
+    assert!(told.contains(&"error 26000 NotCommitted".to_owned()), "{told:?}");
+    assert!(told.ends_with(&["COMMIT".to_owned(), "ready Idle".to_owned()]), "{told:?}");
+    assert!(!play.sends("INSERT"));
 }
