@@ -673,6 +673,18 @@ void segue_options_free(segue_options *options);
 #define SEGUE_EVENT_TRANSACTIONS_FOUND 29
 
 /**
+ * Submissions that were told to be committed are not on the server that took over, and are not run again
+ * by themselves: segue_event_submission_id() names them. Number: others, 1 if earlier ones may be lost
+ * too, whose names are not remembered any more.
+ */
+#define SEGUE_EVENT_SUBMISSIONS_LOST 30
+
+/**
+ * A submission that was told to be committed and then lost was run again, and stands.
+ */
+#define SEGUE_EVENT_SUBMISSION_REAPPLIED 31
+
+/**
  * What is called for an event: on the thread where it happens. It must not block, must not use this
  * client's sessions, and must not throw a C++ exception.
  */
@@ -777,7 +789,7 @@ const char *segue_event_address(const segue_event *event);
 
 /**
  * A number that an event carries: "timeline", "links", "statements", "statement", "pause_us", "from",
- * "to", "number", "count"; the kinds say which.
+ * "to", "number", "count", "others"; the kinds say which.
  *
  * @param[in] event  An event, or NULL.
  * @param[in] name   The number's name, or NULL.
@@ -798,6 +810,39 @@ int64_t segue_event_number(const segue_event *event,
  * @since ABI 1.0
  */
 const char *segue_event_field(const segue_event *event, char field);
+
+/**
+ * How many submissions an event names.
+ *
+ * @param[in] event  An event; NULL gives 0.
+ * @return their number: those that are lost, or the one that has died or was run again; else 0
+ * Threads: the callback's.
+ * @since ABI 1.0
+ */
+size_t segue_event_submission_count(const segue_event *event);
+
+/**
+ * The id of a submission that an event names, as segue_ticket_id() gives it.
+ *
+ * @param[in] event  An event, or NULL.
+ * @param[in] index  Which of them, from 0.
+ * @return a text that is good during the callback; NULL if the event names none there
+ * Threads: the callback's.
+ * @since ABI 1.0
+ */
+const char *segue_event_submission_id(const segue_event *event, size_t index);
+
+/**
+ * The key of a submission that an event names: the application's own name for it.
+ *
+ * @param[in] event  An event, or NULL.
+ * @param[in] index  Which of them, from 0.
+ * @return a text that is good during the callback; NULL if it has no key, or the event names none there
+ * Threads: the callback's.
+ * @since ABI 1.0
+ */
+const char *segue_event_submission_key(const segue_event *event,
+                                       size_t index);
 
 /* ------------------------------------------------------------------------------------------------
  * segue_client: what an application opens once per cluster.
@@ -3074,7 +3119,8 @@ int32_t segue_client_submissions(const segue_client *client,
  * "in_flight" (sent and not answered), "dead_letters"; "lanes" (with anything in them), "lanes_stopped" (of
  * these, by a dead letter); "bytes" (of memory, about), "journal_bytes" (of the journal's files; -1 if it is
  * in memory). Since the client was opened: "submitted", "recovered" (found in the journal), "committed",
- * "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died".
+ * "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died"; "lost" (told
+ * to be committed, lost by a promotion, and not run again, or not with success), "reapplied" (run again).
  *
  * @param[in] status  A snapshot, or NULL.
  * @param[in] name    The number's name, or NULL.

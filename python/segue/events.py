@@ -251,6 +251,31 @@ class SubmissionDied(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubmissionsLost(Event):
+    """Submissions that were told to be committed are not on the server that took over.
+
+    They are not run again by themselves.
+    """
+
+    level = _ERROR
+
+    submissions: tuple[tuple[str, str | None], ...]
+    """Of each its id and its key."""
+    others: bool
+    """Earlier ones may be lost too, whose names are not remembered any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmissionReapplied(Event):
+    """A submission that was told to be committed and then lost was run again, and stands."""
+
+    level = _WARNING
+
+    id: str
+    key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransactionsFound(Event):
     """The journal holds transactions of an earlier process, which wait for `Client.recover`."""
 
@@ -284,5 +309,7 @@ __all__ = [
     "SessionMoved",
     "StaleServer",
     "SubmissionDied",
+    "SubmissionReapplied",
+    "SubmissionsLost",
     "TransactionsFound",
 ]

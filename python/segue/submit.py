@@ -127,6 +127,10 @@ class SubmissionStatus:
     resubmitted: int
     """Attempts that were made once more."""
     died: int
+    lost: int
+    """Told to be committed and lost by a promotion: not run again, or not with success."""
+    reapplied: int
+    """Lost, and run again."""
     problem: str | None
     """Why nothing can be run at present, if that is so."""
 

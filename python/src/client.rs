@@ -440,6 +440,20 @@ fn described<'py>(py: Python<'py>, happened: &Happened) -> PyResult<Bound<'py, P
             fields.set_item("reason", message)?;
             ("SubmissionDied", format!("submission {id} is a dead letter: {message}"))
         }
+        ClientEvent::SubmissionsLost { submissions, others } => {
+            set!(others);
+            let names = submissions.iter().map(|it| (it.id.to_string(), it.key.as_deref()));
+            fields.set_item("submissions", PyTuple::new(py, names)?)?;
+            let count = submissions.len();
+            let more = if *others { ", and perhaps earlier ones" } else { "" };
+            let what = "submissions that were told to be committed are lost";
+            ("SubmissionsLost", format!("{count} {what}{more}"))
+        }
+        ClientEvent::SubmissionReapplied { id, key } => {
+            set!(key);
+            fields.set_item("id", id.to_string())?;
+            ("SubmissionReapplied", format!("lost submission {id} was run again, and stands"))
+        }
         ClientEvent::TransactionsFound { count } => {
             set!(count);
             let what = "transactions of an earlier process, which wait for recover()";

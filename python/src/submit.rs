@@ -265,6 +265,8 @@ impl Submissions {
             found_done,
             resubmitted,
             died,
+            lost,
+            reapplied,
             problem,
         );
         Ok(dict)

@@ -263,3 +263,57 @@ def test_a_child_that_is_killed(segue_cluster: Cluster, tmp_path: Path) -> None:
         if lane % 4:
             of_lane = [id for id in there if id // 10_000 == lane]
             assert of_lane == sorted(of_lane)
+
+
+def tell(client: segue.Client, numbers: range) -> list[segue.Ticket]:
+    """Hands over and waits until each is told to be committed."""
+    tickets = [
+        client.submit([("INSERT INTO t VALUES (%s)", (n,))], key=f"sale {n}") for n in numbers
+    ]
+    assert all(ticket.wait(60) == segue.Executed(rows=(1,), found_done=False) for ticket in tickets)
+    return tickets
+
+
+def cut_off(cluster: Cluster, count: int) -> None:
+    """The standby has so many rows, and nothing reaches it any more."""
+    wait_until(lambda: cluster.sql(1, "SELECT count(*) FROM t") == [(str(count),)])
+    cluster.sql(1, "ALTER SYSTEM SET primary_conninfo = ''")
+    cluster.sql(1, "SELECT pg_reload_conf()")
+    wait_until(lambda: cluster.sql(0, "SELECT count(*) FROM pg_stat_replication") == [("0",)])
+
+
+@pytest.mark.parametrize("reapply", [False, True])
+def test_what_was_told_and_is_lost(reapply: bool) -> None:
+    """Asynchronous replication: what the standby never got is named once, or run again."""
+    with Cluster(1, replication="async") as cluster:
+        create(cluster, "t")
+        options = {"on_commits_lost": "reapply"} if reapply else {}
+        with segue.Client(cluster.uri, **options) as client:
+            lost: list[segue.events.SubmissionsLost] = []
+            again: list[segue.events.SubmissionReapplied] = []
+            client.on_event(lost.append, segue.events.SubmissionsLost)
+            client.on_event(again.append, segue.events.SubmissionReapplied)
+            tell(client, range(10))
+            cut_off(cluster, 10)
+            tickets = tell(client, range(10, 30))
+            cluster.failover()
+            names = {(str(ticket.id), f"sale {n}") for n, ticket in enumerate(tickets, 10)}
+            if reapply:
+                wait_until(lambda: len(again) == 20)
+                assert {(event.id, event.key) for event in again} == names
+                assert all(ticket.wait(60) for ticket in tickets)
+                assert lost == []
+                assert sorted(ids(cluster, "t")) == list(range(30))
+            else:
+                wait_until(lambda: sum(len(event.submissions) for event in lost) >= 20)
+                named = [name for event in lost for name in event.submissions]
+                assert len(named) == 20
+                assert set(named) == names
+                assert not any(event.others for event in lost)
+                assert again == []
+                with pytest.raises(segue.errors.ProtectionLost) as caught:
+                    tickets[0].poll()
+                assert caught.value.outcome is segue.Outcome.NOT_COMMITTED
+                assert sorted(ids(cluster, "t")) == list(range(10))
+            status = client.submissions()
+            assert (status.lost, status.reapplied) == ((0, 20) if reapply else (20, 0))

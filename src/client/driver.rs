@@ -565,6 +565,8 @@ impl Driver {
             ClientEvent::Cluster(_)
             | ClientEvent::SessionMoved { .. }
             | ClientEvent::SubmissionDied { .. }
+            | ClientEvent::SubmissionsLost { .. }
+            | ClientEvent::SubmissionReapplied { .. }
             | ClientEvent::TransactionsFound { .. } => {}
         }
         self.inner.emit(event);

@@ -33,11 +33,25 @@ pub enum ClientEvent {
     /// A submission can never succeed as things are: it is kept as a dead letter, and nothing of it is
     /// committed. The message is the server's, or Segue's own.
     SubmissionDied { id: Uuid, key: Option<String>, sqlstate: String, message: String },
+    /// Submissions that were told to be committed are not on the server that took over, and are not run
+    /// again by themselves. `others`: earlier ones may be lost too, whose names are not remembered any
+    /// more.
+    SubmissionsLost { submissions: Vec<SubmissionName>, others: bool },
+    /// A submission that was told to be committed and then lost was run again, and stands.
+    SubmissionReapplied { id: Uuid, key: Option<String> },
     /// The client's journal holds so many transactions of an earlier process, which wait for
     /// [`Client::recover`](crate::Client::recover). Told to the first callback, when that is put in place.
     TransactionsFound { count: usize },
     /// A warning of the server's.
     Notice { session: u64, notice: Box<ServerError> },
+}
+
+/// Names a submission.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SubmissionName {
+    pub id: Uuid,
+    /// The application's own name for it, if it has given one.
+    pub key: Option<String>,
 }
 
 type Callback = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
@@ -73,9 +87,14 @@ impl Events {
     }
 
     pub fn subscribe(self: &Arc<Self>, callback: Callback) -> Subscription {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
         let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
         early.iter().for_each(|event| callback(event));
+        self.attend(callback)
+    }
+
+    /// As [`subscribe`](Self::subscribe), for Segue itself: what happened before is left to the application.
+    pub fn attend(self: &Arc<Self>, callback: Callback) -> Subscription {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).push((id, callback));
         Subscription { id, events: Arc::downgrade(self) }
     }
@@ -123,6 +142,19 @@ fn trace(event: &ClientEvent) {
         }
         ClientEvent::SubmissionDied { id, sqlstate, .. } => {
             tracing::warn!(%id, %sqlstate, "a submission is a dead letter");
+        }
+        ClientEvent::SubmissionsLost { submissions, others } => {
+            for SubmissionName { id, key } in submissions {
+                tracing::error!(%id, key, "a submission that was told to be committed is lost");
+            }
+            if *others {
+                tracing::error!(
+                    "earlier submissions that were told to be committed may be lost too"
+                );
+            }
+        }
+        ClientEvent::SubmissionReapplied { id, key } => {
+            tracing::warn!(%id, key, "a lost submission was run again");
         }
         ClientEvent::TransactionsFound { count } => {
             tracing::warn!(

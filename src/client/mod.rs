@@ -39,7 +39,7 @@ use bytes::BytesMut;
 pub use cancel::CancelHandle;
 pub use copy::{CopyIn, CopyOut, CopyWriter};
 pub use driver::{Interrupt, Notification, Progress};
-pub use event::{ClientEvent, Subscription};
+pub use event::{ClientEvent, SubmissionName, Subscription};
 pub use parameter::{Raw, ToSql, Typed};
 pub use pipeline::{Pipeline, PipelineQueue};
 #[cfg(feature = "c-abi")]
@@ -383,6 +383,10 @@ impl cluster::Preparations for Preparations {
 
     fn backup_sql(&self, rows: &[uuid::Uuid]) -> String {
         ledger::look_sql(rows)
+    }
+
+    fn claims_sql(&self, access: cluster::LedgerAccess, ids: &[uuid::Uuid]) -> String {
+        ledger::claimed_sql(session_access(access), ids)
     }
 
     fn backend_start_sql(&self) -> &str {

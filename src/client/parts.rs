@@ -11,5 +11,6 @@ pub use super::recover::inquiry::{
 };
 pub use super::submit::carrier::{Carrier, Lost, Question as BackupQuestion};
 pub use super::submit::desk::Desk;
+pub use super::submit::losses::Losses;
 pub use super::submit::opening::{LOOK_AT_SERVER, Opening, Place, Site};
 pub use super::submit::pipe::Pipe;

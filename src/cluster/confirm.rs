@@ -1,8 +1,9 @@
-//! Asks the standby whether it has commits yet, for sessions whose commits the backup acknowledges.
+//! Asks the standby whether it has commits yet: for sessions whose commits the backup acknowledges, and
+//! for whoever remembers commits until the backup has them.
 //!
-//! One link of its own serves all waiting sessions: each question names all of their ledger rows.
+//! One link of its own serves all of them: each question names all of their ledger rows, or submissions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::LedgerAccess;
+use super::claims::Claims;
 use super::conn::Conn;
 use super::hub::Hub;
+use super::probe::Row;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 
 /// Between two questions; a standby that replays at once is asked about as often as commits come.
@@ -39,37 +43,122 @@ pub struct Wait {
 /// Takes the answer, on the background thread: it must not block.
 pub type Reply = Box<dyn FnOnce(Result<Confirmed>) + Send>;
 
-/// Rows of the ledger whose numbers on the standby are wanted now and then, for sessions that keep
-/// commits until the backup has them.
-#[derive(Debug, Default)]
-pub struct Backlog(Mutex<HashMap<Uuid, u64>>);
+/// What is wanted of the standby now and then, for whoever keeps commits until the backup has them.
+#[derive(Default)]
+pub struct Backlog {
+    /// Rows of the ledger, and the numbers that the standby is known to have.
+    rows: Mutex<HashMap<Uuid, u64>>,
+    submissions: Mutex<Submissions>,
+}
+
+/// Submissions that were told to be committed, by the thread that has told them.
+#[derive(Default)]
+struct Submissions {
+    /// How they may be looked for.
+    access: Option<LedgerAccess>,
+    threads: HashMap<u64, (Claims, Wake)>,
+}
+
+/// Wakes a thread for which there is news; called on the background thread, where it must not block.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rows(&self) -> MutexGuard<'_, HashMap<Uuid, u64>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submissions(&self) -> MutexGuard<'_, Submissions> {
+        self.submissions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number that the standby is known to have; the row is asked for from now on.
     pub fn number(&self, row: Uuid) -> u64 {
-        *self.lock().entry(row).or_default()
+        *self.rows().entry(row).or_default()
     }
 
     /// The row is of no interest any longer.
     pub fn forget(&self, row: Uuid) {
-        self.lock().remove(&row);
+        self.rows().remove(&row);
     }
 
-    fn rows(&self) -> Vec<Uuid> {
-        self.lock().keys().copied().collect()
+    /// A thread begins to tell of submissions.
+    pub fn attend(&self, thread: u64, wake: Wake) {
+        self.submissions().threads.insert(thread, (Claims::default(), wake));
     }
 
-    fn take(&self, numbers: &HashMap<Uuid, u64>) {
-        for (row, number) in self.lock().iter_mut() {
-            if let Some(known) = numbers.get(row) {
+    pub fn leave(&self, thread: u64) {
+        self.submissions().threads.remove(&thread);
+    }
+
+    /// Has `change` say what the standby is asked for on behalf of a thread.
+    pub fn note(&self, thread: u64, access: LedgerAccess, change: impl FnOnce(&mut Claims)) {
+        let mut submissions = self.submissions();
+        submissions.access = Some(access);
+        if let Some((claims, _)) = submissions.threads.get_mut(&thread) {
+            change(claims);
+        }
+    }
+
+    pub fn has_news(&self, thread: u64) -> bool {
+        self.submissions().threads.get(&thread).is_some_and(|(claims, _)| claims.has_news())
+    }
+
+    /// The submissions that the standby was found to have since.
+    pub fn take_news(&self, thread: u64) -> Vec<Uuid> {
+        let mut submissions = self.submissions();
+        submissions
+            .threads
+            .get_mut(&thread)
+            .map(|(claims, _)| claims.take_news())
+            .unwrap_or_default()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.rows().is_empty()
+            && self.submissions().threads.values().all(|(claims, _)| claims.is_idle())
+    }
+
+    fn questions(&self) -> Questions {
+        let rows = self.rows().keys().copied().collect();
+        let mut submissions = self.submissions();
+        let asked = submissions.threads.values_mut();
+        let ids: Vec<Uuid> = asked.flat_map(|(claims, _)| claims.questions()).collect();
+        let submissions = submissions.access.zip((!ids.is_empty()).then_some(ids));
+        Questions { rows, submissions }
+    }
+
+    fn take(&self, answers: &Answers) {
+        for (row, number) in self.rows().iter_mut() {
+            if let Some(known) = answers.numbers.get(row) {
                 *number = (*number).max(*known);
             }
         }
+        if answers.submissions.is_empty() {
+            return;
+        }
+        let wakes: Vec<Wake> = {
+            let mut submissions = self.submissions();
+            let threads = submissions.threads.values_mut();
+            let news = threads.filter_map(|(claims, wake)| {
+                claims.answer(&answers.submissions).then(|| Arc::clone(wake))
+            });
+            news.collect()
+        };
+        wakes.iter().for_each(|wake| wake());
     }
+}
+
+/// What the standby is asked for at once.
+struct Questions {
+    rows: Vec<Uuid>,
+    submissions: Option<(LedgerAccess, Vec<Uuid>)>,
+}
+
+/// What it has of that.
+#[derive(Default)]
+struct Answers {
+    numbers: HashMap<Uuid, u64>,
+    submissions: HashSet<Uuid>,
 }
 
 /// What became of the wait.
@@ -90,7 +179,8 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
     let mut link: Option<(usize, Conn)> = None;
     loop {
         if waits.is_empty() {
-            let idle = backlog.lock().is_empty();
+            // Without a standby there is nobody to ask either.
+            let idle = backlog.is_idle() || hub.with(|picture| picture.standby()).is_none();
             match timeout(if idle { IDLE } else { BACKLOG }, inbox.recv()).await {
                 Ok(Some(wait)) => waits.push(wait),
                 Ok(None) => return,
@@ -101,17 +191,17 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
             waits.push(wait);
         }
         drop_hopeless(&hub, &mut waits);
-        let mut rows = backlog.rows();
-        rows.extend(waits.iter().map(|wait| wait.row));
-        if rows.is_empty() {
+        let mut questions = backlog.questions();
+        questions.rows.extend(waits.iter().map(|wait| wait.row));
+        if questions.rows.is_empty() && questions.submissions.is_none() {
             continue;
         }
         let Some(conn) = connect(&hub, &mut link).await else { continue };
-        match ask(&hub, conn, &rows).await {
-            Some(numbers) => {
-                backlog.take(&numbers);
+        match ask(&hub, conn, &questions).await {
+            Some(answers) => {
+                backlog.take(&answers);
                 answer(&mut waits, |wait| {
-                    let number = numbers.get(&wait.row)?;
+                    let number = answers.numbers.get(&wait.row)?;
                     (*number >= wait.number).then_some(Ok(Confirmed::ByBackup))
                 });
             }
@@ -145,20 +235,36 @@ async fn connect<'a>(hub: &Rc<Hub>, link: &'a mut Option<(usize, Conn)>) -> Opti
     link.as_mut().map(|(_, conn)| conn)
 }
 
-/// The numbers that the standby has; `None` if its link is of no use.
-async fn ask(hub: &Hub, conn: &mut Conn, rows: &[Uuid]) -> Option<HashMap<Uuid, u64>> {
-    let sql = hub.preparations.backup_sql(rows);
+/// What the standby has; `None` if its link is of no use.
+async fn ask(hub: &Hub, conn: &mut Conn, questions: &Questions) -> Option<Answers> {
+    let mut answers = Answers::default();
+    if !questions.rows.is_empty() {
+        let number = |row: &Row| {
+            let id = row.first()?.as_deref()?.parse().ok()?;
+            Some((id, row.get(1)?.as_deref()?.parse().ok()?))
+        };
+        let sql = hub.preparations.backup_sql(&questions.rows);
+        answers.numbers = rows(hub, conn, &sql).await??.iter().filter_map(number).collect();
+    }
+    if let Some((access, ids)) = &questions.submissions {
+        let sql = hub.preparations.claims_sql(*access, ids);
+        // It may be that it has not got so far as to have the table.
+        let there = rows(hub, conn, &sql).await?.unwrap_or_default();
+        let id = |row: &Row| row.first()?.as_deref()?.parse().ok();
+        answers.submissions = there.iter().filter_map(id).collect();
+    }
+    Some(answers)
+}
+
+/// The rows that the standby gives for a query; `Some(None)`: it cannot answer it.
+async fn rows(hub: &Hub, conn: &mut Conn, sql: &str) -> Option<Option<Vec<Row>>> {
     let limit = hub.config.failover.poll_timeout;
-    let reply = timeout(limit, conn.query(&sql)).await.ok()?.ok()?;
+    let reply = timeout(limit, conn.query(sql)).await.ok()?.ok()?;
     if let Some(error) = reply.error {
         tracing::debug!(code = %error.code, "the standby cannot say which commits it has");
-        return None;
+        return Some(None);
     }
-    let number = |row: &super::probe::Row| {
-        let id = row.first()?.as_deref()?.parse().ok()?;
-        Some((id, row.get(1)?.as_deref()?.parse().ok()?))
-    };
-    Some(reply.rows.iter().filter_map(number).collect())
+    Some(Some(reply.rows))
 }
 
 /// Ends the waits whose server was left, those that nobody can end any more, and those whose deadline

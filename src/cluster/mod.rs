@@ -18,6 +18,7 @@ pub mod seeking;
 pub mod status;
 
 mod acquire;
+mod claims;
 mod confirm;
 mod conn;
 mod errand;
@@ -34,7 +35,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 pub use choice::Verdict;
-pub use confirm::Confirmed;
+pub use confirm::{Backlog, Confirmed};
 pub use detector::Health;
 pub use handle::{Cluster, EventSink};
 pub use status::{ClusterEvent, Role, ServerStatus, Status};
@@ -113,6 +114,12 @@ pub trait Preparations: Send + Sync {
     fn backup_sql(&self, rows: &[uuid::Uuid]) -> String {
         let _ = rows;
         "SELECT NULL, NULL LIMIT 0".to_owned()
+    }
+
+    /// A query for the ids, of these, of submissions that are done.
+    fn claims_sql(&self, access: LedgerAccess, ids: &[uuid::Uuid]) -> String {
+        let _ = (access, ids);
+        "SELECT NULL LIMIT 0".to_owned()
     }
 
     /// An SQL expression that gives [`Facts::backend_start`] as text, whatever DateStyle is.

@@ -253,7 +253,7 @@ pub(super) static OPTIONS: &[OptionInfo] = &[
     option(Segue, "commit_ack", "SEGUE_COMMIT_ACK", Value("primary"), choice(&["primary", "backup"]),
         "Whose word a commit waits for before the application is told."),
     option(Segue, "on_commits_lost", "SEGUE_ON_COMMITS_LOST", Value("report"), choice(&["report", "reapply"]),
-        "What happens to acknowledged commits that did not survive a promotion."),
+        "What happens to acknowledged commits, and to submissions, that did not survive a promotion."),
     number(Segue, "journal_bytes_max", "SEGUE_JOURNAL_BYTES_MAX", Value("16777216"), (1024, 1 << 40, "bytes"),
         "A transaction larger than this loses its protection; a submission larger than this is refused. With `journal=memory`, all submissions together are never larger."),
     number(Segue, "journal_dir_bytes_max", "SEGUE_JOURNAL_DIR_BYTES_MAX", Value("268435456"), (1 << 20, 1 << 44, "bytes"),

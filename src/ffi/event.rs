@@ -60,6 +60,12 @@ pub const SEGUE_EVENT_SUBMISSION_DIED: i32 = 28;
 /// The client's journal holds transactions of an earlier process that nobody has asked about yet. Told to the
 /// first callback, while it is put in place. Number: count.
 pub const SEGUE_EVENT_TRANSACTIONS_FOUND: i32 = 29;
+/// Submissions that were told to be committed are not on the server that took over, and are not run again
+/// by themselves: segue_event_submission_id() names them. Number: others, 1 if earlier ones may be lost
+/// too, whose names are not remembered any more.
+pub const SEGUE_EVENT_SUBMISSIONS_LOST: i32 = 30;
+/// A submission that was told to be committed and then lost was run again, and stands.
+pub const SEGUE_EVENT_SUBMISSION_REAPPLIED: i32 = 31;
 
 /// Something that an operator may want to know. It is good during the callback only, on its thread. No
 /// event contains a secret or a parameter's value.
@@ -72,6 +78,19 @@ pub struct segue_event {
     address: Option<CString>,
     numbers: Vec<(&'static str, i64)>,
     fields: Fields,
+    submissions: Vec<Name>,
+}
+
+/// Names a submission.
+struct Name {
+    id: CString,
+    key: Option<CString>,
+}
+
+impl Name {
+    fn new(id: &uuid::Uuid, key: Option<&String>) -> Self {
+        Self { id: c_string(id.to_string()), key: key.map(|key| c_string(key.as_str())) }
+    }
 }
 
 /// What is called for an event: on the thread where it happens. It must not block, must not use this
@@ -98,6 +117,7 @@ impl segue_event {
             address: None,
             numbers: Vec::new(),
             fields: Fields::default(),
+            submissions: Vec::new(),
         };
         let message = match event {
             ClientEvent::Cluster(event) => {
@@ -138,7 +158,8 @@ impl segue_event {
                 this.numbers.push(("number", integer(*number)));
                 format!("session {session}: lost commit {number} was run again, and stands")
             }
-            ClientEvent::SubmissionDied { id, sqlstate, message, .. } => {
+            ClientEvent::SubmissionDied { id, key, sqlstate, message } => {
+                this.submissions.push(Name::new(id, key.as_ref()));
                 this.fields = Fields::new(&ServerError {
                     severity: "ERROR".to_owned(),
                     code: sqlstate.clone(),
@@ -146,6 +167,18 @@ impl segue_event {
                     ..ServerError::default()
                 });
                 format!("submission {id} is a dead letter: {message}")
+            }
+            ClientEvent::SubmissionsLost { submissions, others } => {
+                let names = submissions.iter().map(|it| Name::new(&it.id, it.key.as_ref()));
+                this.submissions = names.collect();
+                this.numbers.push(("others", i64::from(*others)));
+                let count = submissions.len();
+                let more = if *others { ", and perhaps earlier ones" } else { "" };
+                format!("{count} submissions that were told to be committed are lost{more}")
+            }
+            ClientEvent::SubmissionReapplied { id, key } => {
+                this.submissions.push(Name::new(id, key.as_ref()));
+                format!("lost submission {id} was run again, and stands")
             }
             ClientEvent::TransactionsFound { count } => {
                 this.numbers.push(("count", integer(*count)));
@@ -218,6 +251,10 @@ fn kind(event: &ClientEvent) -> (i32, &'static CStr) {
         ClientEvent::CommitsLost { .. } => (SEGUE_EVENT_COMMITS_LOST, c"commits_lost"),
         ClientEvent::CommitReapplied { .. } => (SEGUE_EVENT_COMMIT_REAPPLIED, c"commit_reapplied"),
         ClientEvent::SubmissionDied { .. } => (SEGUE_EVENT_SUBMISSION_DIED, c"submission_died"),
+        ClientEvent::SubmissionsLost { .. } => (SEGUE_EVENT_SUBMISSIONS_LOST, c"submissions_lost"),
+        ClientEvent::SubmissionReapplied { .. } => {
+            (SEGUE_EVENT_SUBMISSION_REAPPLIED, c"submission_reapplied")
+        }
         ClientEvent::TransactionsFound { .. } => {
             (SEGUE_EVENT_TRANSACTIONS_FOUND, c"transactions_found")
         }
@@ -412,7 +449,7 @@ pub unsafe extern "C" fn segue_event_address(event: *const segue_event) -> *cons
 }
 
 /// A number that an event carries: "timeline", "links", "statements", "statement", "pause_us", "from",
-/// "to", "number", "count"; the kinds say which.
+/// "to", "number", "count", "others"; the kinds say which.
 ///
 /// @param[in] event  An event, or NULL.
 /// @param[in] name   The number's name, or NULL.
@@ -444,4 +481,51 @@ pub unsafe extern "C" fn segue_event_field(
 ) -> *const c_char {
     // SAFETY: the header's contract: NULL or the event of a callback that is running.
     unsafe { read(event, ptr::null(), |event| event.fields.find(field.to_ne_bytes()[0])) }
+}
+
+/// How many submissions an event names.
+///
+/// @param[in] event  An event; NULL gives 0.
+/// @return their number: those that are lost, or the one that has died or was run again; else 0
+/// Threads: the callback's.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_event_submission_count(event: *const segue_event) -> usize {
+    // SAFETY: the header's contract: NULL or the event of a callback that is running.
+    unsafe { read(event, 0, |event| Some(event.submissions.len())) }
+}
+
+/// The id of a submission that an event names, as segue_ticket_id() gives it.
+///
+/// @param[in] event  An event, or NULL.
+/// @param[in] index  Which of them, from 0.
+/// @return a text that is good during the callback; NULL if the event names none there
+/// Threads: the callback's.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_event_submission_id(
+    event: *const segue_event,
+    index: usize,
+) -> *const c_char {
+    let id = |event: &segue_event| event.submissions.get(index).map(|name| name.id.as_ptr());
+    // SAFETY: the header's contract: NULL or the event of a callback that is running.
+    unsafe { read(event, ptr::null(), id) }
+}
+
+/// The key of a submission that an event names: the application's own name for it.
+///
+/// @param[in] event  An event, or NULL.
+/// @param[in] index  Which of them, from 0.
+/// @return a text that is good during the callback; NULL if it has no key, or the event names none there
+/// Threads: the callback's.
+/// @since ABI 1.0
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn segue_event_submission_key(
+    event: *const segue_event,
+    index: usize,
+) -> *const c_char {
+    let key =
+        |event: &segue_event| event.submissions.get(index)?.key.as_ref().map(|key| key.as_ptr());
+    // SAFETY: the header's contract: NULL or the event of a callback that is running.
+    unsafe { read(event, ptr::null(), key) }
 }

@@ -10,7 +10,7 @@ use super::status::{find, number};
 
 /// What became of a client's submissions until one moment. Immutable: any thread may read it.
 pub struct segue_submission_status {
-    numbers: [(&'static str, i64); 13],
+    numbers: [(&'static str, i64); 15],
     problem: Option<CString>,
 }
 
@@ -48,6 +48,8 @@ pub unsafe extern "C" fn segue_client_submissions(
                 ("found_done", number(Some(status.found_done))),
                 ("resubmitted", number(Some(status.resubmitted))),
                 ("died", number(Some(status.died))),
+                ("lost", number(Some(status.lost))),
+                ("reapplied", number(Some(status.reapplied))),
             ],
             problem: status.problem.map(c_string),
         });
@@ -59,7 +61,8 @@ pub unsafe extern "C" fn segue_client_submissions(
 /// "in_flight" (sent and not answered), "dead_letters"; "lanes" (with anything in them), "lanes_stopped" (of
 /// these, by a dead letter); "bytes" (of memory, about), "journal_bytes" (of the journal's files; -1 if it is
 /// in memory). Since the client was opened: "submitted", "recovered" (found in the journal), "committed",
-/// "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died".
+/// "found_done" (of these, found to be so already), "resubmitted" (attempts made once more), "died"; "lost" (told
+/// to be committed, lost by a promotion, and not run again, or not with success), "reapplied" (run again).
 ///
 /// @param[in] status  A snapshot, or NULL.
 /// @param[in] name    The number's name, or NULL.

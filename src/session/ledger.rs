@@ -4,6 +4,8 @@
 //! Every name and operator is qualified, so that no `search_path` can give it another meaning; in a
 //! prepared statement that costs nothing. Nothing here may depend on a setting of the session.
 
+use super::internals::LedgerAccess;
+
 /// SQLSTATE of a seal whose number is taken: this attempt must not commit.
 pub const SQLSTATE_FENCED: &str = "SG001";
 
@@ -58,6 +60,18 @@ pub fn look_closely_sql(rows: &[uuid::Uuid]) -> String {
 fn look_columns_sql(columns: &str, rows: &[uuid::Uuid]) -> String {
     let list: Vec<String> = rows.iter().map(ToString::to_string).collect();
     format!("SELECT {columns} FROM segue.look('{{{}}}'::pg_catalog.uuid[])", list.join(","))
+}
+
+/// Those of the given submissions that are done, as a simple query: their ids as text.
+pub fn claimed_sql(access: LedgerAccess, ids: &[uuid::Uuid]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let ids = format!("'{{{}}}'::pg_catalog.uuid[]", ids.join(","));
+    match access {
+        LedgerAccess::Function => format!("SELECT c.id FROM segue.claimed({ids}) AS c"),
+        _ => format!(
+            "SELECT s.id FROM segue.submission AS s WHERE s.id OPERATOR(pg_catalog.=) ANY ({ids})"
+        ),
+    }
 }
 
 /// Seals a number outside any transaction of the application's, as a simple query: once it has
@@ -222,7 +236,7 @@ pub fn install_submissions_sql(hardened: bool, role: Option<&str>) -> String {
     let grants = format!(
         "GRANT USAGE ON SCHEMA segue TO {role};\n  \
          GRANT EXECUTE ON FUNCTION segue.out_of_order(uuid), segue.claim(uuid), \
-         segue.claim_after(uuid, uuid) TO {role};\n  {table}"
+         segue.claim_after(uuid, uuid), segue.claimed(uuid[]) TO {role};\n  {table}"
     );
     do_block(include_str!("ledger/submissions.sql"), &grants)
 }

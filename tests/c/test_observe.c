@@ -24,7 +24,7 @@ static void hear(const segue_event *event, void *user_data)
     /* What holds for all events. */
     int wrong = segue_event_name(event)[0] == '\0' || segue_event_message(event)[0] == '\0';
     wrong += segue_event_number(event, "no such number") != -1 || segue_event_number(event, NULL) != -1;
-    wrong += segue_event_kind(event) < 0 || segue_event_kind(event) > SEGUE_EVENT_SUBMISSION_DIED;
+    wrong += segue_event_kind(event) < 0 || segue_event_kind(event) > SEGUE_EVENT_SUBMISSION_REAPPLIED;
     int32_t kind = segue_event_kind(event);
     if (kind == SEGUE_EVENT_NOTICE) {
         const char *hint = segue_event_field(event, 'H');

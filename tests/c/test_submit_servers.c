@@ -6,6 +6,7 @@
 #define _DEFAULT_SOURCE
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -170,6 +171,98 @@ static void a_failover_while_submitting(void)
     cluster_stop(servers);
 }
 
+enum { BEFORE_THE_CUT = 30, ALL_TOLD = 50 };
+
+/* How often each was named as lost, by its key and by its id. */
+struct losses {
+    atomic_int by_key[ALL_TOLD];
+    atomic_int by_id[ALL_TOLD];
+    char ids[ALL_TOLD][37];
+    atomic_int named;
+    atomic_int wrong;
+};
+
+static void hear_of_losses(const segue_event *event, void *user_data)
+{
+    struct losses *losses = user_data;
+    size_t count = segue_event_submission_count(event);
+    int wrong = segue_event_submission_id(event, count) != NULL || segue_event_submission_key(event, count) != NULL;
+    if (segue_event_kind(event) == SEGUE_EVENT_SUBMISSIONS_LOST) {
+        wrong += strcmp(segue_event_name(event), "submissions_lost") != 0 || count == 0;
+        wrong += segue_event_number(event, "others") != 0;
+        for (size_t i = 0; i < count; i++) {
+            int id = -1;
+            const char *key = segue_event_submission_key(event, i);
+            if (key == NULL || sscanf(key, "sale %d", &id) != 1 || id < 0 || id >= ALL_TOLD) {
+                wrong++;
+                continue;
+            }
+            atomic_fetch_add(&losses->by_key[id], 1);
+            if (strcmp(segue_event_submission_id(event, i), losses->ids[id]) == 0)
+                atomic_fetch_add(&losses->by_id[id], 1);
+            atomic_fetch_add(&losses->named, 1);
+        }
+    } else {
+        wrong += count != 0;
+    }
+    atomic_fetch_add(&losses->wrong, wrong);
+}
+
+/* Asynchronous replication: what was told and the standby never got is named once, by an idle client. */
+static void what_a_promotion_loses_is_named(void)
+{
+    cluster *servers = cluster_start("--standbys 1 --replication async");
+    make_table(servers);
+    segue_client *client = db_client(cluster_conninfo(servers), "poll_interval_ms=50");
+    static struct losses losses;
+    segue_subscription *subscription = NULL;
+    OK(segue_client_on_event(client, hear_of_losses, &losses, NULL, &subscription, ERR));
+    segue_ticket *tickets[ALL_TOLD];
+    for (int i = 0; i < ALL_TOLD; i++) {
+        char key[32];
+        if (i == BEFORE_THE_CUT) {
+            cluster_do(servers, "wait_until 1 SELECT count(*) = 30 FROM s");
+            cluster_do(servers, "sql 1 ALTER SYSTEM SET primary_conninfo = ''");
+            cluster_do(servers, "sql 1 SELECT pg_reload_conf()");
+            cluster_do(servers, "wait_until 0 SELECT count(*) = 0 FROM pg_stat_replication");
+        }
+        snprintf(key, sizeof key, "sale %d", i);
+        tickets[i] = hand_over(client, i, NULL, key);
+        snprintf(losses.ids[i], sizeof losses.ids[i], "%s", segue_ticket_id(tickets[i]));
+        submit_committed(tickets[i]);
+    }
+    CHECK_INT(atomic_load(&losses.named), 0);
+    cluster_do(servers, "kill 0");
+    cluster_do(servers, "promote 1");
+    int64_t end = check_now_ms() + check_scaled(60000);
+    while (atomic_load(&losses.named) < ALL_TOLD - BEFORE_THE_CUT && check_now_ms() < end)
+        check_sleep_ms(5);
+    for (int i = 0; i < ALL_TOLD; i++) {
+        int lost = i >= BEFORE_THE_CUT;
+        bool done = false;
+        CHECK_INT(atomic_load(&losses.by_key[i]), lost);
+        CHECK_INT(atomic_load(&losses.by_id[i]), lost);
+        if (lost) {
+            FAILS(SEGUE_PROTECTION_LOST, segue_ticket_poll(tickets[i], &done, ERR));
+            CHECK_INT(segue_error_outcome(LAST), SEGUE_TXN_NOT_COMMITTED);
+        } else {
+            submit_committed(tickets[i]);
+        }
+        segue_ticket_free(tickets[i]);
+    }
+    CHECK_INT(atomic_load(&losses.wrong), 0);
+    CHECK_INT(submit_number(client, "lost"), ALL_TOLD - BEFORE_THE_CUT);
+    CHECK_INT(submit_number(client, "reapplied"), 0);
+    /* Its key may be handed over again. */
+    segue_ticket *again = hand_over(client, ALL_TOLD - 1, NULL, "sale 49");
+    submit_committed(again);
+    segue_ticket_free(again);
+    CHECK_INT(rows(servers, 1, "count(*)"), BEFORE_THE_CUT + 1);
+    segue_subscription_free(subscription);
+    segue_client_free(client);
+    cluster_stop(servers);
+}
+
 /* A disk that takes nothing: what cannot be kept is not accepted. */
 static void a_journal_that_cannot_be_written(void)
 {
@@ -327,6 +420,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     RUN(no_server_at_all);
     RUN(a_failover_while_submitting);
+    RUN(what_a_promotion_loses_is_named);
     RUN(a_journal_that_cannot_be_written);
     RUN(clients_are_killed);
     return check_finish();

@@ -60,6 +60,11 @@ def options() -> argparse.Namespace:
         type=_kinds,
         help="only these kinds, with commas, each with =WEIGHT or its usual one: " + ", ".join(plan.KINDS),
     )
+    parser.add_argument(
+        "--submit-options",
+        default="",
+        help="of the client that hands payments over: commit_ack=backup, on_commits_lost=reapply",
+    )
     parser.add_argument("--pace-ms", type=int, default=40, help="a worker's rest between transactions")
     parser.add_argument("--rust", type=_absolute, help="the Rust client's program")
     parser.add_argument("--c", type=_absolute, help="the C client's program")
@@ -98,11 +103,11 @@ def programs(cluster: Cluster, given: argparse.Namespace) -> list[Program]:
     )
     libpq = f"host={cluster.hosts} user=app dbname=bank target_session_attrs=read-write {tcp}"
     haproxy = f"host=127.0.0.1 port={HAPROXY_PORT} user=app dbname=bank {tcp}"
-    # Losses of what was handed over are not reported: docs/submit.md wants this where there can be any.
-    submit = "" if given.mode == "sync" else "commit_ack=backup"
     python = [sys.executable, "-m"]
     known = {
-        "rust": Program("rust", [str(given.rust)], segue, 10, 5, journal=True, submit_options=submit),
+        "rust": Program(
+            "rust", [str(given.rust)], segue, 10, 5, journal=True, submit_options=given.submit_options
+        ),
         "c": Program("c", [str(given.c)], segue, 20, 3),
         "python": Program("python", [*python, "chaos.app_segue"], segue, 30, 3),
         "aio": Program("aio", [*python, "chaos.app_segue"], segue, 40, 2),

@@ -240,6 +240,9 @@ def subscribe(client: segue.Client, log: Log) -> None:
         first, last = getattr(event, "first", 0), getattr(event, "last", 0)
         pause = round(getattr(event, "pause", 0) * 1e6)
         # As C names it: SessionMoved is session_moved.
+        if isinstance(event, segue.events.SubmissionsLost):
+            for _, key in event.submissions:
+                log.write("L", key)
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", event.kind).lower()
         log.write("V", name, session, first, last, pause, event.message)
 

@@ -363,7 +363,15 @@ static void on_event(const segue_event *event, void *data)
     struct worker *worker = data;
     int64_t pause = segue_event_number(event, "pause_us");
     int64_t from = segue_event_number(event, "from"), to = segue_event_number(event, "to");
+    size_t i;
 
+    if (segue_event_kind(event) == SEGUE_EVENT_SUBMISSIONS_LOST) {
+        for (i = 0; i < segue_event_submission_count(event); i++) {
+            const char *key = segue_event_submission_key(event, i);
+
+            note(worker->log, 'L', "%s", key ? key : "nothing");
+        }
+    }
     note(worker->log, 'V', "%s %" PRIu64 " %" PRId64 " %" PRId64 " %" PRId64 " %s",
          segue_event_name(event), segue_event_session(event), from < 0 ? 0 : from, to < 0 ? 0 : to,
          pause < 0 ? 0 : pause, segue_event_message(event));

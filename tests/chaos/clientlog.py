@@ -9,6 +9,7 @@ share. The programs in C and Rust write the same lines:
     R time id sqlstate message              an error, after which the application tries again
     E time id outcome sqlstate message      the end: committed, not_committed or unknown; 00000 is no error
     V time name session from to pause text  an event of Segue's
+    L time key                              a submission that an event names as lost, by its key: "payment ID"
     F time text                             the application has seen what cannot be
     Q time                                  the program ended by itself
 """
@@ -94,6 +95,8 @@ class ClientLog:
     operations: dict[int, Operation] = field(default_factory=dict)
     decoys: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    named_lost: list[int] = field(default_factory=list)
+    """Submissions that an event of this process has named as lost."""
     findings: list[tuple[int, str]] = field(default_factory=list)
     ended: bool = False
     last_time: int = 0
@@ -148,6 +151,8 @@ def _take(log: ClientLog, line: str) -> None:
             session, first, last, pause = (int(word) for word in words[1:5])
             message = " ".join(words[5:])
             log.events.append(Event(at, words[0], session, first, last, pause, message))
+        case "L":
+            log.named_lost.append(int(words[1]))
         case "F":
             log.findings.append((at, text))
         case "Q":

@@ -19,6 +19,8 @@ FAILURES = {
     "present_though_not_committed": "payments are there though they were told not committed",
     "decoys_present": "payments are there though their savepoint was rolled back",
     "accepted_missing": "submissions were accepted and are missing",
+    "named_and_there": "submissions were named as lost and are there",
+    "named_twice": "submissions were named as lost twice",
     "wrong_content": "payments are there with other content",
     "findings": "times a client saw what cannot be",
 }

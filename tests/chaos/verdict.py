@@ -87,10 +87,13 @@ class Face:
     retries: int = 0
     lost: int = 0
     lost_reported: int = 0
-    """Of these, as many as CommitsLost has named."""
+    """Of these, as many as CommitsLost has named, and the submissions that SubmissionsLost has."""
     lost_unheard: int = 0
     """Of these, those of clients that were killed before they met the new primary."""
     lost_unreported: int = 0
+    named_and_there: int = 0
+    """Submissions that SubmissionsLost has named although they are there."""
+    named_twice: int = 0
     duplicated: int = 0
     present_though_not_committed: int = 0
     decoys_present: int = 0
@@ -156,7 +159,8 @@ def judge(logs: Sequence[ClientLog], database: Database, begun: int = 0) -> Verd
                 face.findings += 1
                 face.example("findings", f"{log.name} at {face.at(time)}: {text}")
         _take_events(face, log)
-    _losses(faces, logs, lost_of)
+    named = _named(faces, logs, there)
+    _losses(faces, logs, lost_of, named)
     foreign = sorted(id_ for id_ in there if id_ not in intended)
     return Verdict(faces, foreign, database.wrong_balances())
 
@@ -224,12 +228,33 @@ def _take_events(face: Face, log: ClientLog) -> None:
             face.divergences.append(f"{log.name} at {face.at(event.time)}: {event.text}")
 
 
+def _named(faces: dict[str, Face], logs: Iterable[ClientLog], there: Counter[int]) -> set[int]:
+    """The submissions that were named as lost; nothing else may be named, and nothing twice."""
+    named: set[int] = set()
+    for log in logs:
+        face = faces[log.face]
+        for id_ in log.named_lost:
+            if id_ in named:
+                face.named_twice += 1
+                face.example("named_twice", f"{log.name}: {id_}")
+            if there[id_]:
+                face.named_and_there += 1
+                face.example("named_and_there", f"{log.name}: {id_}")
+            named.add(id_)
+    return named
+
+
 def _losses(
     faces: dict[str, Face],
     logs: Iterable[ClientLog],
     lost_of: dict[tuple[str, int, int], list[Operation]],
+    named: set[int],
 ) -> None:
-    """Which of the lost payments were owned up to. Events are a process's, so they are compared by it."""
+    """Which of the lost payments were owned up to.
+
+    Submissions are named one by one. Of sessions' commits events give numbers; they are a process's, so they
+    are compared by it.
+    """
     reported: Counter[tuple[str, int]] = Counter()
     heard: Counter[tuple[str, int]] = Counter()
     for log in logs:
@@ -248,6 +273,16 @@ def _losses(
             and not operation.is_read
         ]
         for operation in lost:
+            if operation.accepted is not None:
+                if operation.id in named:
+                    faces[log.face].lost_reported += 1
+                elif any(answer > (operation.ended or 0) for answer in survivors):
+                    faces[log.face].lost_unreported += 1
+                    where = f"{log.name}: {operation.id}, told at {faces[log.face].at(operation.ended)}"
+                    faces[log.face].example("lost_unreported", where)
+                else:
+                    faces[log.face].lost_unheard += 1
+                continue
             # A loss is noticed on the way to the next answer; a client that got none cannot know.
             if any(answer > (operation.ended or 0) for answer in survivors):
                 heard[process] += 1

@@ -346,4 +346,38 @@ TEST(eight_threads_through_a_failover) {
     CHECK_EQ(session.query_one<std::size_t>("SELECT count(*) FROM t"), reported.size());
 }
 
+/// With asynchronous replication what was told may be lost; it is run again where that is asked for.
+TEST(submissions_that_are_lost_are_run_again_and_named) {
+    cluster servers({"--standbys", "1", "--replication", "async"});
+    segue::client client{servers.conninfo() + " on_commits_lost=reapply"};
+    client.open_session().execute("CREATE TABLE t (n int PRIMARY KEY)");
+    std::mutex mutex;
+    std::multiset<std::string> again;
+    const auto subscription = client.on_event([&](const segue::event& event) {
+        if (event.kind() != segue::event_kind::submission_reapplied) return;
+        const std::lock_guard<std::mutex> guard(mutex);
+        for (const auto& name : event.submissions()) again.emplace(name.key.value_or("no key"));
+    });
+    const auto tell = [&](int n) {
+        const auto ticket = client.submit(
+            segue::submission().statement("INSERT INTO t VALUES ($1)", n).key(std::to_string(n)));
+        CHECK(ticket.wait().rows == std::vector<std::uint64_t>{1});
+    };
+    tell(1);
+    servers.command("wait_until 1 SELECT count(*) = 1 FROM t");
+    servers.command("sql 1 ALTER SYSTEM SET primary_conninfo = ''");
+    servers.command("sql 1 SELECT pg_reload_conf()");
+    servers.command("wait_until 0 SELECT count(*) = 0 FROM pg_stat_replication");
+    for (int n = 2; n <= 9; ++n) tell(n);
+    fail_over(servers);
+    WAIT_UNTIL(client.submissions().reapplied == 8);
+    WAIT_UNTIL([&] {
+        const std::lock_guard<std::mutex> guard(mutex);
+        return again.size() == 8;
+    }());
+    CHECK(again == (std::multiset<std::string>{"2", "3", "4", "5", "6", "7", "8", "9"}));
+    CHECK_EQ(client.submissions().lost, 0);
+    CHECK_EQ(rows_on(servers, 1), "1,2,3,4,5,6,7,8,9");
+}
+
 int main(int argc, char** argv) { return check::run(argc, argv); }

@@ -10,3 +10,4 @@ mod keys;
 mod kill;
 mod letters;
 mod lost;
+mod told;

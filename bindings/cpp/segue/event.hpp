@@ -14,6 +14,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace segue {
 
@@ -61,7 +62,19 @@ enum class event_kind : std::int32_t {
     notice = SEGUE_EVENT_NOTICE,
     /// A submission has become a dead letter.
     submission_died = SEGUE_EVENT_SUBMISSION_DIED,
-    transactions_found = SEGUE_EVENT_TRANSACTIONS_FOUND
+    transactions_found = SEGUE_EVENT_TRANSACTIONS_FOUND,
+    /// Submissions that were told to be committed are not on the server that took over; event::submissions
+    /// names them.
+    submissions_lost = SEGUE_EVENT_SUBMISSIONS_LOST,
+    /// A submission that was told to be committed and then lost was run again, and stands.
+    submission_reapplied = SEGUE_EVENT_SUBMISSION_REAPPLIED
+};
+
+/// A submission that an event names; both texts live as long as the event.
+struct submission_name {
+    std::string_view id;
+    /// The application's own name for it.
+    std::optional<std::string_view> key;
 };
 
 /// One event. It lives during the callback only; copy what is to be kept.
@@ -105,6 +118,16 @@ public:
     /// A field of a notice by the protocol's code, as error::field.
     [[nodiscard]] std::optional<std::string_view> field(char code) const noexcept {
         return text(segue_event_field(handle_, code));
+    }
+
+    /// The submissions that it names: those that are lost, or the one that has died or was run again.
+    [[nodiscard]] std::vector<submission_name> submissions() const {
+        std::vector<submission_name> names(segue_event_submission_count(handle_));
+        for (std::size_t index = 0; index < names.size(); ++index) {
+            names[index].id = text(segue_event_submission_id(handle_, index)).value_or("");
+            names[index].key = text(segue_event_submission_key(handle_, index));
+        }
+        return names;
     }
 
 private:

@@ -130,13 +130,16 @@ struct submission_status {
     /// The journal's files, if submissions are kept in files.
     std::optional<std::int64_t> journal_bytes;
     /// Since the client was opened: handed over; found in the journal; committed, and of these found to be
-    /// so already; attempts that were made once more; dead letters.
+    /// so already; attempts that were made once more; dead letters; told to be committed and lost by a
+    /// promotion, of these not run again, or not with success; and run again.
     std::int64_t submitted = 0;
     std::int64_t recovered = 0;
     std::int64_t committed = 0;
     std::int64_t found_done = 0;
     std::int64_t resubmitted = 0;
     std::int64_t died = 0;
+    std::int64_t lost = 0;
+    std::int64_t reapplied = 0;
     /// Why nothing can be run at present, if that is so.
     std::optional<std::string> problem;
 };
@@ -268,6 +271,8 @@ inline submission_status read_submissions(const segue_client* client) {
     read.found_done = number("found_done");
     read.resubmitted = number("resubmitted");
     read.died = number("died");
+    read.lost = number("lost");
+    read.reapplied = number("reapplied");
     read.problem = text_if(segue_submission_status_problem(raw));
     return read;
 }

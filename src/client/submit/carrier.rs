@@ -30,7 +30,7 @@ use super::submission::Payload;
 use super::suspects::{Cause, Incarnation, Wreck};
 use super::ticket::Executed;
 use super::untold::{Untold, Word};
-use crate::cluster::Confirmed;
+use crate::cluster::{Confirmed, LedgerAccess};
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
 use crate::mutation::{self, Mutation};
 
@@ -64,6 +64,8 @@ pub struct AtWork {
     /// Its number in the configuration.
     pub server: usize,
     pub timeline: u32,
+    /// How submissions are claimed, and looked for.
+    pub access: LedgerAccess,
     /// By which the backup is asked what it has.
     pub seals: Option<Seals>,
     /// `None`: the server does not say.
@@ -167,6 +169,13 @@ impl Carrier {
 
     pub fn is_linked(&self) -> bool {
         self.work.is_some()
+    }
+
+    /// Whether the cluster has moved away from the server of this link: `chosen` is where sessions belong,
+    /// and there is a server on this timeline.
+    pub fn is_left_behind(&self, chosen: Option<usize>, timeline: u32) -> bool {
+        let Some(work) = &self.work else { return false };
+        chosen.is_some_and(|chosen| chosen != work.server) || timeline > work.timeline
     }
 
     /// Whether nothing is unanswered.

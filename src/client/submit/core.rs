@@ -43,6 +43,8 @@ pub struct Totals {
     pub found_done: u64,
     pub resubmitted: u64,
     pub died: u64,
+    pub lost: u64,
+    pub reapplied: u64,
 }
 
 /// What is held of a submission that has not ended.
@@ -53,6 +55,8 @@ pub struct Held {
     /// Its records; with whoever is writing one.
     pub keep: Option<Keep>,
     pub death: Option<Box<Death>>,
+    /// It was told to be committed, and a promotion has lost it.
+    pub lost: bool,
 }
 
 impl Core {
@@ -69,7 +73,7 @@ impl Core {
     }
 
     /// Queues what the journal holds, in its order.
-    pub fn refill(&mut self, Unended { keep, payload, death }: Unended) {
+    pub fn refill(&mut self, Unended { keep, payload, death, told }: Unended) {
         let payload = Arc::new(payload);
         let ticket = Ticket::new(payload.id, payload.key.clone());
         if let Some(death) = &death {
@@ -78,6 +82,7 @@ impl Core {
         let (number, dead) = (keep.number(), death.is_some());
         let mut new = new(number, &payload, payload.bytes(), &ticket, death.map(Box::new));
         new.data.keep = Some(keep);
+        new.data.lost = told;
         self.queue.reserve(new);
         if dead {
             self.queue.kept_dead(number);
@@ -110,6 +115,13 @@ impl Core {
         if durable { self.memory + self.queue.len() * ENTRY_BYTES } else { self.queue.bytes() }
     }
 
+    /// Its ticket cannot be asked for any more: it is not done, and its key may be handed over again.
+    pub fn forget(&mut self, id: Uuid) {
+        if self.ended.remove(&id).is_some() {
+            self.ended_order.retain(|other| *other != id);
+        }
+    }
+
     /// Its ticket can be asked for a while longer.
     pub fn remember(&mut self, ticket: &Ticket) {
         if self.ended.insert(ticket.id(), ticket.clone()).is_none() {
@@ -138,6 +150,6 @@ pub fn new(
         bytes,
         solo: payload.is_solo(),
         blocks: payload.stop_on_failure,
-        data: Held { payload: None, ticket: ticket.clone(), keep: None, death },
+        data: Held { payload: None, ticket: ticket.clone(), keep: None, death, lost: false },
     }
 }

@@ -41,7 +41,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// One client's submissions.
 pub struct Desk {
     config: Arc<Config>,
-    events: Arc<Events>,
+    pub(super) events: Arc<Events>,
     pub store: Store,
     core: Mutex<Core>,
     /// There may be something to send: one for each session, lest all wake for one submission.
@@ -309,6 +309,8 @@ impl Desk {
             found_done: totals.found_done,
             resubmitted: totals.resubmitted,
             died: totals.died,
+            lost: totals.lost,
+            reapplied: totals.reapplied,
             problem: core.problem.clone(),
         }
     }

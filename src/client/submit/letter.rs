@@ -59,6 +59,9 @@ pub struct SubmissionStatus {
     pub found_done: u64,
     pub resubmitted: u64,
     pub died: u64,
+    /// Told to be committed and lost by a promotion: not run again, or not with success; run again.
+    pub lost: u64,
+    pub reapplied: u64,
     /// Why nothing can be run at present, if that is so.
     pub problem: Option<String>,
 }

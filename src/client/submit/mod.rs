@@ -5,6 +5,7 @@
 //!   (pure): lanes, order, room; `store`: the journal, or memory;
 //! * `carrier` (pure): takes them to one server, and decides what its answers mean; `pipe`, `messages`
 //!   (pure): submissions as messages; `untold` (pure): what is committed and waits for the backup;
+//!   `told` (pure): what was told, until the backup has it; `losses`: what a promotion has lost of it;
 //!   `suspects` (pure): which of them crash the server; `failure` (pure): which errors are final;
 //! * `opening` (pure): what a server is asked before it is given any; `station`: asks it; `runner`: the
 //!   threads; `shared`: what these and their callers share.
@@ -20,6 +21,7 @@ pub mod core;
 pub mod desk;
 mod failure;
 mod letter;
+pub mod losses;
 mod messages;
 pub mod opening;
 pub mod pipe;
@@ -33,6 +35,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod told;
 mod untold;
 
 use std::sync::atomic::Ordering;
@@ -46,9 +49,9 @@ pub use letter::{DeadLetter, SubmissionStatus};
 pub use submission::Submission;
 pub use ticket::{Executed, Ticket};
 
-use super::event::Events;
+use super::event::{ClientEvent, Events, Subscription};
 use super::journal::FileJournal;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterEvent};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Recovered;
@@ -69,6 +72,8 @@ pub(super) struct Submissions {
     /// Names of the sessions to the cluster.
     sessions: Vec<u64>,
     process: u32,
+    /// Tells the threads that the cluster has moved.
+    moves: Option<Subscription>,
 }
 
 impl Submissions {
@@ -83,7 +88,8 @@ impl Submissions {
         let desk = Desk::open(Arc::clone(&config), events, sessions.len(), journal)?;
         let (threads, process) = (Mutex::default(), std::process::id());
         let shared = Arc::new(Shared::new(config, cluster, desk));
-        let it = Self { shared, threads, sessions, process };
+        let moves = Some(attend_moves(&shared));
+        let it = Self { shared, threads, sessions, process, moves };
         if !it.shared.desk.is_empty() {
             it.start()?;
         }
@@ -156,7 +162,9 @@ impl Submissions {
 impl Drop for Submissions {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // The threads stayed behind in the process that forked this one.
+            // The threads stayed behind in the process that forked this one, and so did whoever may hold
+            // the lock that the end of a subscription takes.
+            std::mem::forget(self.moves.take());
             return;
         }
         self.shared.stop();
@@ -178,6 +186,20 @@ impl Drop for Submissions {
             drop(thread.join());
         }
     }
+}
+
+/// A thread without work would not find out before its next use of a link, and what it has told may
+/// be lost.
+fn attend_moves(shared: &Arc<Shared>) -> Subscription {
+    let weak = Arc::downgrade(shared);
+    shared.desk.events.attend(Arc::new(move |event| {
+        use ClusterEvent::{PrimaryChosen, Promoted};
+        if let ClientEvent::Cluster(PrimaryChosen { .. } | Promoted { .. }) = event {
+            if let Some(shared) = weak.upgrade() {
+                shared.handle_move();
+            }
+        }
+    }))
 }
 
 /// Waits for the end of the threads, for at most so long.

@@ -216,6 +216,7 @@ impl Opening {
             pipe: self.pipe,
             server: self.site.server,
             timeline: self.site.timeline,
+            access: self.access,
             seals: self.row.map(Seals::of),
             incarnation: self.incarnation,
         }

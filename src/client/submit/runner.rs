@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
-use super::carrier::{Carrier, Lost, Question};
+use super::carrier::{AtWork, Carrier, Lost, Question};
+use super::losses::Losses;
 use super::shared::Shared;
 use super::station::Station;
-use crate::cluster::{Confirmed, Want};
-use crate::error::Result;
+use crate::cluster::{Confirmed, LedgerAccess, Want};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What a server says before it closes a link is waited for so long.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -32,6 +33,10 @@ pub(super) struct Runner {
     /// Its name to the cluster.
     session: u64,
     carrier: Carrier,
+    /// What it has told, should a promotion lose it.
+    losses: Losses,
+    /// How that is looked for on the link in use.
+    access: LedgerAccess,
     station: Option<Station>,
     /// What the backup says to the question that it was asked.
     answer: Option<Receiver<Result<Confirmed>>>,
@@ -41,8 +46,25 @@ pub(super) struct Runner {
 
 impl Runner {
     pub fn new(shared: Arc<Shared>, shard: usize, session: u64) -> Self {
-        let carrier = Carrier::default();
-        Self { shared, shard, session, carrier, station: None, answer: None, unwritten: false }
+        let losses = Losses::new(&shared.config, shared.desk.store.is_durable());
+        let weak = Arc::downgrade(&shared);
+        let wake = move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.wake(shard);
+            }
+        };
+        shared.cluster.backlog().attend(session, Arc::new(wake));
+        Self {
+            shared,
+            shard,
+            session,
+            carrier: Carrier::default(),
+            losses,
+            access: LedgerAccess::None,
+            station: None,
+            answer: None,
+            unwritten: false,
+        }
     }
 
     pub fn run(mut self) {
@@ -54,7 +76,7 @@ impl Runner {
                 self.find_station();
                 continue;
             }
-            if let Err(lost) = self.pump() {
+            if let Err(lost) = self.stay().and_then(|()| self.pump()) {
                 self.lose(lost);
             }
         }
@@ -75,7 +97,8 @@ impl Runner {
         let now = shared.now_ms();
         let core = shared.desk.lock();
         let work = !self.carrier.is_full() && core.queue.has_work(self.shard, now);
-        if work || self.answer.as_ref().is_some_and(|answer| !answer.is_empty()) {
+        let answered = self.answer.as_ref().is_some_and(|answer| !answer.is_empty());
+        if work || answered || self.must_attend_to_losses() {
             return true;
         }
         if std::mem::take(&mut self.unwritten) {
@@ -93,6 +116,31 @@ impl Runner {
         false
     }
 
+    /// Whether there is something to be done about what was told though nothing is queued.
+    fn must_attend_to_losses(&self) -> bool {
+        let moved = || {
+            let moved = self.shared.moved.get(self.shard);
+            moved.is_some_and(|moved| moved.load(Ordering::Acquire))
+        };
+        let news = || self.shared.cluster.backlog().has_news(self.session);
+        !self.losses.is_empty() && (self.station.is_none() || moved() || news())
+    }
+
+    /// Where the cluster has moved away from the server of a link, what was told has to be looked for on
+    /// the next one.
+    fn stay(&self) -> std::result::Result<(), Lost> {
+        let moved = self.shared.moved.get(self.shard);
+        let moved = moved.is_some_and(|moved| moved.swap(false, Ordering::AcqRel));
+        if !moved || self.losses.is_empty() {
+            return Ok(());
+        }
+        let status = self.shared.cluster.status();
+        match self.carrier.is_left_behind(status.chosen, status.timeline_floor) {
+            true => Err(Lost(Some(left_behind()))),
+            false => Ok(()),
+        }
+    }
+
     fn find_station(&mut self) {
         let shared = Arc::clone(&self.shared);
         let want = Want {
@@ -103,7 +151,12 @@ impl Runner {
             deadline: Instant::now() + shared.config.failover.timeout,
         };
         let place = (shared.desk.store.id, self.shard, &shared.backends);
-        match Station::open((&shared.config, &shared.cluster), place, &want, &shared.stop) {
+        let opened = Station::open((&shared.config, &shared.cluster), place, &want, &shared.stop);
+        let looked = opened.and_then(|(mut station, work)| {
+            self.look_for_losses(&mut station, &work)?;
+            Ok((station, work))
+        });
+        match looked {
             Ok((station, work)) => {
                 shared.wakers().insert(self.shard, station.link.waker());
                 self.station = Some(station);
@@ -118,6 +171,28 @@ impl Runner {
                     shared.pause(self.carrier.take_pause());
                 }
             }
+        }
+    }
+
+    /// Looks on a new link for what was told on others. What is missing there is lost.
+    fn look_for_losses(&mut self, station: &mut Station, work: &AtWork) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.access = work.access;
+        self.hear_of_told();
+        self.losses.look(&shared.desk, shared.now_ms(), |ids| {
+            station.claimed(work.access, ids, &shared.stop)
+        })?;
+        let open = self.losses.open_witnesses();
+        let backlog = shared.cluster.backlog();
+        backlog.note(self.session, self.access, |claims| claims.restart(open));
+        Ok(())
+    }
+
+    /// Takes in what the backup was found to have of what was told.
+    fn hear_of_told(&mut self) {
+        if !self.losses.is_empty() {
+            let news = self.shared.cluster.backlog().take_news(self.session);
+            self.losses.handle_backup_has(&self.shared.desk, news);
         }
     }
 
@@ -189,8 +264,16 @@ impl Runner {
     /// Does what the carrier has found out.
     fn carry_out(&mut self) {
         let deeds = self.carrier.poll_deeds();
-        if !deeds.is_empty() {
-            self.unwritten |= self.shared.desk.carry_out(deeds, self.shared.now_ms());
+        if deeds.is_empty() {
+            return;
+        }
+        let (shared, losses) = (&self.shared, &mut self.losses);
+        self.unwritten |= shared.desk.carry_out(deeds, losses, shared.now_ms());
+        let notes = losses.poll_notes();
+        if !notes.is_empty() {
+            shared.cluster.backlog().note(self.session, self.access, |claims| {
+                notes.into_iter().for_each(|note| claims.note(note));
+            });
         }
     }
 
@@ -207,6 +290,7 @@ impl Runner {
             self.carry_out();
             heard?;
         }
+        self.hear_of_told();
         if let Some(question) = self.carrier.poll_question() {
             self.ask_backup(question);
         }
@@ -219,12 +303,7 @@ impl Runner {
         let (waiting, shard) = (Arc::clone(&self.shared), self.shard);
         let reply = move |word| {
             let _ = sender.send(word);
-            // Under the lock, so that it is not between looking and waiting.
-            let core = waiting.desk.lock();
-            if let Some(work) = waiting.desk.work.get(shard) {
-                work.notify_all();
-            }
-            drop(core);
+            waiting.wake(shard);
         };
         let deadline = Instant::now() + CONFIRM;
         self.shared.cluster.confirm_then(row, number, server, deadline, reply);
@@ -243,8 +322,13 @@ impl Runner {
     }
 }
 
+fn left_behind() -> Error {
+    Error::new(ErrorKind::FailoverTimeout, "the cluster has moved to another server")
+}
+
 impl Drop for Runner {
     fn drop(&mut self) {
+        self.shared.cluster.backlog().leave(self.session);
         if self.shared.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.desk.end();
         }

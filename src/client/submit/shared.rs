@@ -24,10 +24,13 @@ pub(super) struct Shared {
     pub backends: Backends,
     wakers: Mutex<HashMap<usize, LinkWaker>>,
     started: Instant,
+    /// For each thread: sessions may belong on another server than before.
+    pub moved: Vec<AtomicBool>,
 }
 
 impl Shared {
     pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, desk: Desk) -> Self {
+        let moved = desk.work.iter().map(|_| AtomicBool::default()).collect();
         Self {
             config,
             cluster,
@@ -38,6 +41,7 @@ impl Shared {
             backends: Backends::default(),
             wakers: Mutex::default(),
             started: Instant::now(),
+            moved,
         }
     }
 
@@ -45,6 +49,23 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
         self.desk.close();
         self.stopping.notify_all();
+    }
+
+    /// Wakes one thread, which may be between looking and waiting.
+    pub fn wake(&self, shard: usize) {
+        let core = self.desk.lock();
+        if let Some(work) = self.desk.work.get(shard) {
+            work.notify_all();
+        }
+        drop(core);
+    }
+
+    /// Sessions belong on another server from now on.
+    pub fn handle_move(&self) {
+        for (shard, moved) in self.moved.iter().enumerate() {
+            moved.store(true, Ordering::Release);
+            self.wake(shard);
+        }
     }
 
     pub fn stops(&self) -> bool {

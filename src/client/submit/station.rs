@@ -1,20 +1,24 @@
 //! A link made ready for submissions: waits for a primary, and asks it what `opening` has to.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use postgres_protocol::message::frontend;
 use uuid::Uuid;
 
 use super::carrier::AtWork;
 use super::opening::{Opening, Place, Site};
 use super::pipe::Pipe;
-use crate::client::question;
-use crate::cluster::{Cluster, Handover, Want};
+use crate::client::question::{self, broken};
+use crate::client::session_access;
+use crate::cluster::{Cluster, Handover, LedgerAccess, Want};
 use crate::config::{CommitAck, Config};
 use crate::error::Result;
 use crate::link::Link;
+use crate::session::ledger;
 
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,6 +71,22 @@ impl Station {
         drop(backends);
         while it.ask(&mut opening, &mut stops)? {}
         Ok((it, opening.finish()))
+    }
+
+    /// Which of these submissions are done.
+    pub fn claimed(
+        &mut self,
+        access: LedgerAccess,
+        ids: &[Uuid],
+        stop: &AtomicBool,
+    ) -> Result<HashSet<Uuid>> {
+        let mut out = BytesMut::new();
+        let sql = ledger::claimed_sql(session_access(access), ids);
+        frontend::query(&sql, &mut out).map_err(broken)?;
+        let (deadline, mut stops) = (Instant::now() + PATIENCE, || stop.load(Ordering::Acquire));
+        let rows = question::exchange(&mut self.link, &mut self.input, &out, deadline, &mut stops)?;
+        let id = |row: &Vec<Option<String>>| row.first()?.as_deref()?.parse().ok();
+        Ok(rows.iter().filter_map(id).collect())
     }
 
     /// One question and its answer; false: there is none.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
+use super::losses::AGE_MS;
 use super::submission::Payload;
 pub use crate::client::journal::unix_ms;
 use crate::client::journal::{FileJournal, cannot_open};
@@ -46,6 +47,8 @@ pub struct Unended {
     pub keep: Keep,
     pub payload: Payload,
     pub death: Option<Death>,
+    /// It was told to be committed; whether the backup has it was not known.
+    pub told: bool,
 }
 
 impl Store {
@@ -64,14 +67,19 @@ impl Store {
             }
             let mut payload = None;
             let mut death = None;
+            let mut told_at = None;
             let read = recovered.records(found, |record| match record {
                 Record::Submission(it) => payload = Some(Payload::from_record(it)),
                 Record::DeadLetter(it) => {
                     let (at_unix_ms, statement) = (it.at_unix_ms, it.statement);
                     death = Some(Death { at_unix_ms, statement, error: error_of(it) });
+                    told_at = None;
                 }
-                // A dead letter that is to be run again.
-                Record::SubmissionOutcome(it) if it.fate == Fate::NotCommitted => death = None,
+                Record::SubmissionOutcome(it) => {
+                    // A dead letter that is to be run again, or it was told.
+                    death = None;
+                    told_at = (it.fate == Fate::Committed).then_some(it.at_unix_ms);
+                }
                 _ => {}
             });
             read.map_err(cannot_open)?;
@@ -85,7 +93,19 @@ impl Store {
             if found.doubtful && death.is_none() {
                 death = Some(Death { at_unix_ms: unix_ms(), statement: 0, error: damaged() });
             }
-            take(Unended { keep: Keep(Some(journal.adopt(found)), found.owner), payload, death });
+            let keep = Keep(Some(journal.adopt(found)), found.owner);
+            let told = told_at.is_some();
+            if told_at.is_some_and(|at| unix_ms().saturating_sub(at) > AGE_MS) {
+                // Its claim may have been purged: run again, it would be done twice.
+                tracing::warn!(
+                    id = %payload.id,
+                    "a submission was told to be committed long ago; whether a backup ever had it is \
+                     not known, and it is not run again"
+                );
+                self.end(keep);
+                continue;
+            }
+            take(Unended { keep, payload, death, told });
         }
         Ok(())
     }
@@ -159,6 +179,23 @@ impl Store {
             return Ok(());
         }
         owner.commit(journal, None)
+    }
+
+    /// It is told to be committed, and kept until the backup has it. Nobody waits for this to be written:
+    /// found without it, it is run again all the same.
+    pub fn told(&self, keep: &mut Keep) {
+        let (Some(file), Some(owner)) = (&self.file, &mut keep.0) else { return };
+        let outcome = SubmissionOutcome {
+            fate: Fate::Committed,
+            at_unix_ms: unix_ms(),
+            affected: Vec::new().into(),
+            sqlstate: "",
+            message: "",
+        };
+        match owner.append(&file.journal, &Record::SubmissionOutcome(outcome)) {
+            Ok(()) => file.flush_soon(),
+            Err(error) => tracing::warn!(%error, "that a submission is done is not in the journal"),
+        }
     }
 
     /// Nothing of it is needed any more. Should that not reach the disk, it is found once more, and

@@ -10,7 +10,7 @@ BEGIN
   DROP FUNCTION IF EXISTS segue.seal(uuid, bigint), segue.fenced(bigint, bigint),
     segue.look(uuid[]), segue.open(uuid, uuid), segue.purge(interval), segue.version() RESTRICT;
   DROP FUNCTION IF EXISTS segue.claim(uuid), segue.claim_after(uuid, uuid),
-    segue.out_of_order(uuid), segue.purge_submissions(interval) RESTRICT;
+    segue.out_of_order(uuid), segue.claimed(uuid[]), segue.purge_submissions(interval) RESTRICT;
   DROP TABLE IF EXISTS segue.ledger, segue.submission RESTRICT;
   DROP SCHEMA IF EXISTS segue RESTRICT;
 END

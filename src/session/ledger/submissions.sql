@@ -58,6 +58,12 @@ BEGIN
   END
   $function$;
 
+  -- For those who may not read the table: which of these are done.
+  CREATE OR REPLACE FUNCTION segue.claimed(submissions uuid[]) RETURNS TABLE (id uuid)
+  LANGUAGE sql STABLE SECURITY DEFINER AS $function$
+    SELECT s.id FROM segue.submission AS s WHERE s.id OPERATOR(pg_catalog.=) ANY ($1)
+  $function$;
+
   -- For the administrator. What is purged could be executed once more by whoever still has it queued
   -- or submits its key again.
   CREATE OR REPLACE FUNCTION segue.purge_submissions(older_than interval) RETURNS bigint
@@ -74,7 +80,7 @@ BEGIN
   $function$;
 
   REVOKE ALL ON FUNCTION segue.out_of_order(uuid), segue.claim(uuid), segue.claim_after(uuid, uuid),
-    segue.purge_submissions(interval) FROM PUBLIC;
+    segue.claimed(uuid[]), segue.purge_submissions(interval) FROM PUBLIC;
   {GRANTS}
   PERFORM pg_catalog.set_config('search_path', users_path, true);
 END

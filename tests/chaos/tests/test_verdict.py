@@ -139,6 +139,39 @@ def test_asynchronous_losses_that_are_not(tmp_path: Path) -> None:
     assert said(verdict, "async") == ["rust: 1 payments told committed are lost, unreported"]
 
 
+SUBMITTED = (
+    "B 1 7 submit",
+    "A 1 7",
+    "E 2 7 committed 00000 ",
+    "B 5 8 submit",
+    "A 5 8",
+    "E 6 8 committed 00000 ",
+)
+
+
+def test_submissions_are_named_one_by_one(tmp_path: Path) -> None:
+    named = log(tmp_path, *SUBMITTED, "L 5 payment 7", "V 5 submissions_lost 0 0 0 0 so")
+    face = judge([named], database(8, kind="submit")).faces["rust"]
+    assert (face.lost, face.lost_reported, face.lost_unreported) == (1, 1, 0)
+    # Numbers of a session's commits say nothing of them.
+    other = log(tmp_path, *SUBMITTED, "V 5 commits_lost 1 12 12 0 so")
+    verdict = judge([other], database(8, kind="submit"))
+    assert verdict.faces["rust"].lost_unreported == 1
+    assert said(verdict, "async") == ["rust: 1 payments told committed are lost, unreported"]
+    dead = log(tmp_path, *SUBMITTED[:3])
+    face = judge([dead], database(kind="submit")).faces["rust"]
+    assert (face.lost_unheard, face.lost_unreported) == (1, 0)
+
+
+def test_what_is_named_as_lost_is_not_there_and_is_named_once(tmp_path: Path) -> None:
+    there = log(tmp_path, *SUBMITTED, "L 5 payment 7")
+    verdict = judge([there], database(7, 8, kind="submit"))
+    assert said(verdict, "async") == ["rust: 1 submissions were named as lost and are there"]
+    twice = log(tmp_path, *SUBMITTED, "L 5 payment 7", "L 6 payment 7")
+    verdict = judge([twice], database(8, kind="submit"))
+    assert said(verdict, "async") == ["rust: 1 submissions were named as lost twice"]
+
+
 def test_another_process_events_do_not_count(tmp_path: Path) -> None:
     one = log(tmp_path, *LOST)
     other = log(tmp_path, "V 5 commits_lost 1 12 12 0 so", name="rust.10.2.log")

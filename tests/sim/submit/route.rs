@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use segue::client::parts::{
-    BackupQuestion, Carrier, Desk, Lost, Opening, Pipe, Place, Reply, Site,
+    BackupQuestion, Carrier, Desk, Losses, Lost, Opening, Pipe, Place, Reply, Site,
 };
 use segue::cluster::{Confirmed, LedgerAccess};
 use segue::error::{Error, ErrorKind};
@@ -20,6 +20,7 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Route {
     pub carrier: Carrier,
+    pub losses: Losses,
     statements: usize,
     pub link: Option<Link>,
     /// No link is looked for before.
@@ -36,8 +37,8 @@ pub struct Link {
 }
 
 impl Route {
-    pub fn new(carrier: Carrier, statements: usize) -> Self {
-        Self { carrier, statements, link: None, rests_until: 0 }
+    pub fn new(losses: Losses, statements: usize) -> Self {
+        Self { carrier: Carrier::default(), losses, statements, link: None, rests_until: 0 }
     }
 
     pub fn backend(&self) -> Option<usize> {
@@ -150,7 +151,9 @@ impl Till {
             return Ok(());
         }
         world.note(|| format!("session {at} of till {}: {deeds:?}", self.number));
-        let unwritten = self.desk()?.carry_out(deeds, world.now / 1000);
+        let desk = self.desk.as_ref().ok_or("the process is dead")?;
+        let losses = &mut self.routes[at].losses;
+        let unwritten = desk.carry_out(deeds, losses, world.now / 1000);
         self.unwritten |= unwritten;
         // Whoever waits for the backup's word looks at once.
         if self.backup { self.books.look(world, true) } else { Ok(()) }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use segue::Config;
-use segue::client::parts::{Carrier, Desk, Events};
+use segue::client::parts::{Desk, Events, Losses};
 
 use super::books::{Books, Told};
 use super::order::Order;
@@ -93,8 +93,8 @@ impl Till {
         };
         self.books.reopened(find, forgets)?;
         let statements = self.config.limits.statement_cache_size;
-        let carriers = (0..self.shards).map(|_| Carrier::default());
-        self.routes = carriers.map(|carrier| Route::new(carrier, statements)).collect();
+        let losses = || Losses::new(&self.config, desk.store.is_durable());
+        self.routes = (0..self.shards).map(|_| Route::new(losses(), statements)).collect();
         self.opening = None;
         self.desk = Some(desk);
         Ok(())

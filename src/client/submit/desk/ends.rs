@@ -5,6 +5,7 @@ use crate::client::event::ClientEvent;
 use crate::client::submit::carrier::Deed;
 use crate::client::submit::failure::{After, SHORTAGE_MS, after, refusal};
 use crate::client::submit::letter;
+use crate::client::submit::losses::{Ended, Losses, tell_that_it_stays_lost};
 use crate::client::submit::queue::Verdict;
 use crate::client::submit::store::{Death, unix_ms};
 use crate::client::submit::suspects::Cause;
@@ -12,15 +13,15 @@ use crate::client::submit::ticket::Executed;
 use crate::error::{Error, ErrorKind, ServerError};
 
 impl Desk {
-    /// Does what a session asks for. Returns whether ends were handed to the journal that nobody has
+    /// Does what a session asks for, which remembers in `losses` what is told. Returns whether ends were handed to the journal that nobody has
     /// written.
-    pub fn carry_out(&self, deeds: Vec<Deed>, now_ms: u64) -> bool {
+    pub fn carry_out(&self, deeds: Vec<Deed>, losses: &mut Losses, now_ms: u64) -> bool {
         let mut unwritten = false;
         for deed in deeds {
             match deed {
                 Deed::Tell(done) => {
                     unwritten |= self.store.is_durable();
-                    self.tell(done);
+                    self.tell(done, losses, now_ms);
                 }
                 Deed::Again(numbers) => {
                     let mut core = self.lock();
@@ -52,28 +53,25 @@ impl Desk {
     }
 
     /// They are committed: their tickets tell it.
-    fn tell(&self, what: Vec<(u64, Executed)>) {
+    fn tell(&self, what: Vec<(u64, Executed)>, losses: &mut Losses, now_ms: u64) {
         let mut told = Vec::with_capacity(what.len());
         {
             let mut core = self.lock();
             for (number, executed) in what {
                 let Some(entry) = core.queue.get_mut(number) else { continue };
                 let (keep, ticket) = (entry.data.keep.take(), entry.data.ticket.clone());
+                let payload = entry.data.payload.clone().filter(|_| losses.keeps_statements());
+                let (bytes, lost) = (entry.bytes, entry.data.lost);
                 core.totals.committed += 1;
                 core.totals.found_done += u64::from(executed.found_done);
                 core.remember(&ticket);
                 core.forget_payload(number);
                 core.queue.settle(number, Verdict::Done);
-                told.push((keep, ticket, executed));
+                told.push(Ended { number, ticket, keep, payload, bytes, executed, lost });
             }
         }
         self.room.notify_all();
-        for (keep, ticket, executed) in told {
-            if let Some(keep) = keep {
-                self.store.end(keep);
-            }
-            ticket.tell(Ok(executed));
-        }
+        told.into_iter().for_each(|ended| losses.tell(self, ended, now_ms));
     }
 
     /// The server has refused a submission.
@@ -118,6 +116,7 @@ impl Desk {
                     message: letter::message(&error),
                 };
                 entry.data.death = Some(Box::new(death));
+                let lost = std::mem::take(&mut entry.data.lost);
                 core.totals.died += 1;
                 core.queue.settle(number, Verdict::Dead);
                 if self.store.is_durable() {
@@ -125,6 +124,9 @@ impl Desk {
                 }
                 drop(core);
                 ticket.tell(Err(error));
+                if lost {
+                    tell_that_it_stays_lost(self, &ticket);
+                }
                 self.events.emit(&event);
             }
             Err(why) => {

@@ -62,6 +62,10 @@ fn described(event: &ClientEvent) -> (&'static str, u64, u64, u64, u128) {
         ClientEvent::CommitReapplied { session, number, .. } => {
             ("commit_reapplied", *session, *number, *number, 0)
         }
+        ClientEvent::SubmissionsLost { .. } => ("submissions_lost", 0, 0, 0, 0),
+        ClientEvent::SubmissionReapplied { .. } => ("submission_reapplied", 0, 0, 0, 0),
+        ClientEvent::SubmissionDied { .. } => ("submission_died", 0, 0, 0, 0),
+        ClientEvent::TransactionsFound { .. } => ("transactions_found", 0, 0, 0, 0),
         ClientEvent::Notice { session, .. } => ("notice", *session, 0, 0, 0),
         _ => ("cluster", 0, 0, 0, 0),
     }

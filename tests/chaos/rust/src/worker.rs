@@ -98,6 +98,13 @@ impl Log {
             ClientEvent::Cluster(event) => event.to_string(),
             event => format!("{event:?}"),
         };
+        if let ClientEvent::SubmissionsLost { submissions, others } = event {
+            for submission in submissions {
+                self.write('L', submission.key.as_deref().unwrap_or("nothing"));
+            }
+            let text = format!("{} submissions, others: {others}", submissions.len());
+            return self.write('V', &format!("{name} {session} {from} {to} {pause} {text}"));
+        }
         self.write('V', &format!("{name} {session} {from} {to} {pause} {text}"));
     }
 }
