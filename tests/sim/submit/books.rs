@@ -150,7 +150,7 @@ impl Books {
                 let mut log = world.servers[*server].wal.iter();
                 log.any(|record| record.ids().any(|id| id == ids[0]))
             };
-            if !has(&world.primary) && !world.standbys.iter().any(has) {
+            if !world.standbys.iter().any(has) {
                 return Err(format!("told to be committed, and no backup has it: {what}"));
             }
         }

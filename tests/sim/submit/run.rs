@@ -80,7 +80,9 @@ impl Run {
             let done = self.round()?;
             barren = if done { 0 } else { barren + 1 };
             self.pass_time(barren);
-            if self.tills.iter().all(|till| till.orders_left == 0) && self.world.rng.chance(1) {
+            // Some of it is left for the quiet end.
+            let handed = self.tills.iter().all(|till| till.orders_left == 0);
+            if handed && self.world.rng.below(1000) == 0 {
                 return self.finish();
             }
         }
@@ -390,7 +392,10 @@ impl Run {
             if round % 100 == 0 {
                 for till in &mut self.tills {
                     till.books.look(&self.world, till.backup)?;
-                    till.purge_all();
+                    // Late enough for what it stops to have gone on, if it did.
+                    if round % 3000 == 2900 {
+                        till.purge_all();
+                    }
                 }
             }
             let rests = self.tills.iter().all(Till::is_at_rest);

@@ -8,7 +8,7 @@ use crate::client::submit::pipe::{Answer, Fate, Pipe};
 use crate::client::submit::queue::Job;
 use crate::client::submit::submission::Payload;
 
-fn payload(statements: usize) -> Payload {
+pub fn payload(statements: usize) -> Payload {
     let mut it = Submission::new();
     for number in 0..statements {
         it = it.statement(&format!("INSERT INTO t VALUES ({number})"), &[]).unwrap();
@@ -16,7 +16,7 @@ fn payload(statements: usize) -> Payload {
     it.into_payload(0).unwrap()
 }
 
-fn job(number: u64) -> Job {
+pub fn job(number: u64) -> Job {
     Job { number, after: None, solo: false, suspect: false, condemned: false }
 }
 
@@ -28,9 +28,9 @@ fn message(tag: u8, body: &[u8], out: &mut BytesMut) {
 
 /// A server's answers: `1` ParseComplete, `2` BindComplete, `C` a command of one row, `R` ROLLBACK or
 /// COMMIT, `Z` idle, `T` in a transaction, `F` in a failed one, or the SQLSTATE of an error.
-fn answers(script: &str) -> BytesMut {
+pub fn answers(script: &str) -> BytesMut {
     let mut out = BytesMut::new();
-    for word in script.split(' ') {
+    for word in script.split_whitespace() {
         match word {
             "1" => message(b'1', b"", &mut out),
             "2" => message(b'2', b"", &mut out),
