@@ -329,7 +329,9 @@ impl Desk {
                 }
                 let Some(entry) = core.queue.get_mut(job.number) else { continue };
                 if mutation::on(Mutation::SubmissionEndedWhenSent) {
-                    entry.data.keep.replace(self.store.begin()).map(|keep| self.store.end(keep));
+                    if let Some(keep) = entry.data.keep.replace(self.store.begin()) {
+                        self.store.end(keep);
+                    }
                 }
                 bytes += entry.bytes;
                 let (payload, plain) = (entry.data.payload.clone(), entry.plain);

@@ -66,7 +66,7 @@ impl Till {
         let site = Site { server, timeline, ledger: LedgerAccess::Table };
         let route = &mut self.routes[at];
         let pipe = Pipe::new(route.statements, MESSAGE_BYTES_MAX);
-        let row = self.backup.then(|| Uuid::from_u128(0x5e << 64 | id as u128 + 1));
+        let row = self.backup.then(|| Uuid::from_u128((0x5e << 64) | (id as u128 + 1)));
         let opening = Opening::new(place, site, pipe, row);
         route.link = Some(Link {
             backend: id,
@@ -229,7 +229,8 @@ impl Till {
         self.opening = self.opening.filter(|opening| *opening != at);
         if lost.0.is_none() {
             let available = world.backends[link.backend].wire.len();
-            let all = world.rng.chance(50);
+            // What a backend says before it ends arrives, unless the network has failed.
+            let all = world.rng.chance(50) || !world.backends[link.backend].alive;
             let count = if all { available } else { world.rng.below(available + 1) };
             link.input.extend(world.backends[link.backend].wire.drain(..count));
         }
