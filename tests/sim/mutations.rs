@@ -32,7 +32,7 @@ mod present {
     }
 
     /// Not noticed within 4,000 seeds: it is run and told, and fails nothing.
-    const RARE: &[Mutation] = &[Mutation::FenceTakenForConflict];
+    const RARE: &[Mutation] = &[Mutation::FenceTakenForConflict, Mutation::VerdictNotConfirmed];
 
     /// For the one run that is shown.
     pub fn switch_on_asked_for() {
