@@ -24,6 +24,8 @@ pub enum Told {
     Done,
     /// A dead letter, of this SQLSTATE.
     Dead(String),
+    /// It was told to be done, and a promotion has lost it.
+    Lost,
 }
 
 /// One order that was handed over.
@@ -43,12 +45,19 @@ pub struct Entry {
     pub unsure: bool,
     /// An earlier process had it, and may have known that it is done.
     pub ended_unheard: bool,
+    /// An event has named it as lost. What its ticket tells may change once.
+    pub named: bool,
+    /// It may be lost without being named: others were, which nobody remembered, or the process that had told
+    /// it has died.
+    pub forgotten: bool,
 }
 
 #[derive(Debug, Default)]
 pub struct Books {
     /// What is told to be done may not be lost, whichever server is.
     pub keeps: bool,
+    /// What is lost is run again, by a later process as well.
+    pub reapplies: bool,
     pub entries: Vec<Entry>,
     pub looks: usize,
 }
@@ -56,6 +65,7 @@ pub struct Books {
 fn fate(outcome: &std::result::Result<Executed, Error>) -> Told {
     match outcome {
         Ok(_) => Told::Done,
+        Err(error) if error.kind() == segue::ErrorKind::ProtectionLost => Told::Lost,
         Err(error) => Told::Dead(error.sqlstate().to_owned()),
     }
 }
@@ -86,7 +96,38 @@ impl Books {
             purged: false,
             unsure: false,
             ended_unheard: false,
+            named: false,
+            forgotten: false,
         });
+    }
+
+    /// An event has named it as lost.
+    pub fn lost(&mut self, id: Uuid) -> Result {
+        if self.keeps {
+            return Err(format!("named as lost, and nothing can be: {id}"));
+        }
+        let mut known = false;
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == Some(id)) {
+            (known, entry.named, entry.told) = (true, true, None);
+        }
+        if known {
+            Ok(())
+        } else {
+            Err(format!("named as lost, and nobody has handed it over: {id}"))
+        }
+    }
+
+    /// Earlier ones may be lost too.
+    pub fn others_are_lost(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.forgotten = true);
+    }
+
+    /// What was lost was run again.
+    pub fn reapplied(&mut self, id: Uuid) -> Result {
+        if self.keeps {
+            return Err(format!("run again, and nothing can be lost: {id}"));
+        }
+        Ok(())
     }
 
     /// The application looks at its tickets; now and then also at those that have told. `holds`: whether all
@@ -129,6 +170,12 @@ impl Books {
                     }
                     entry.was_dead = true;
                 }
+                Told::Lost if !entry.named => {
+                    return Err(format!(
+                        "its ticket calls it lost, and no event has named it: {what}"
+                    ));
+                }
+                Told::Lost => {}
                 Told::Done => self.told_done(at, world, holds)?,
             }
         }
@@ -173,6 +220,8 @@ impl Books {
     pub fn reopened(&mut self, find: impl Fn(&Entry) -> Option<Ticket>, forgets: bool) -> Result {
         for entry in &mut self.entries {
             entry.unsure |= forgets;
+            // Names are in memory only.
+            entry.forgotten |= !self.reapplies || forgets;
             entry.ticket = find(entry);
             if entry.kept == Kept::No && entry.ticket.is_none() {
                 continue;
@@ -252,8 +301,14 @@ pub fn judge(books: &[Books], world: &World) -> Result {
         if there == 0 && group.iter().any(|(it, keeps)| *keeps && !it.unsure && done(it)) {
             return Err(format!("told to be done, and is not there: {:?}", orders()));
         }
+        let lost = |it: &Entry| done(it) && !it.named && !it.forgotten && !it.unsure;
+        if there == 0 && group.iter().any(|(it, _)| lost(it)) {
+            return Err(format!("told to be done, lost, and nobody was told: {:?}", orders()));
+        }
         let dead = |it: &Entry| {
-            matches!(it.told, Some(Told::Dead(_))) && !it.unsure || it.kept == Kept::No
+            it.told == Some(Told::Lost)
+                || matches!(it.told, Some(Told::Dead(_))) && !it.unsure
+                || it.kept == Kept::No
         };
         if there > 0 && group.iter().all(|(it, _)| dead(it)) {
             return Err(format!("a dead letter, and it is there: {:?}", orders()));

@@ -6,6 +6,7 @@
 //!   what there must be in the end.
 
 mod books;
+mod heard;
 mod order;
 mod route;
 mod run;

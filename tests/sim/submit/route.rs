@@ -2,6 +2,7 @@
 //! `station.rs`), byte by byte.
 
 use bytes::BytesMut;
+use segue::ClientEvent;
 use segue::client::parts::{
     BackupQuestion, Carrier, Desk, Losses, Lost, Opening, Pipe, Place, Reply, Site,
 };
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use super::till::Till;
 use crate::backend::Wait;
+use crate::data::Op;
 use crate::world::World;
 
 type Result<T = ()> = std::result::Result<T, String>;
@@ -83,12 +85,17 @@ impl Till {
     /// The session does one thing; whether it did.
     pub fn travel(&mut self, at: usize, world: &mut World) -> Result<bool> {
         let Some(link) = &mut self.routes[at].link else { return Ok(false) };
-        let id = link.backend;
         if link.opening.is_some() {
             return self.open(at, world);
         }
-        match world.rng.below(8) {
+        if self.leaves(at, world)? {
+            return Ok(true);
+        }
+        let Some(link) = &mut self.routes[at].link else { return Ok(false) };
+        let id = link.backend;
+        match world.rng.below(9) {
             0 => self.load(at, world),
+            8 => self.hear_of_told(at, world),
             1 | 2 => {
                 let count = if world.rng.chance(60) { usize::MAX } else { world.rng.below(80) };
                 let sent = std::mem::take(&mut link.output);
@@ -155,6 +162,7 @@ impl Till {
         let losses = &mut self.routes[at].losses;
         let unwritten = desk.carry_out(deeds, losses, world.now / 1000);
         self.unwritten |= unwritten;
+        self.hear_of_losses(None, world)?;
         // Whoever waits for the backup's word looks at once.
         if self.backup { self.books.look(world, true) } else { Ok(()) }
     }
@@ -173,7 +181,8 @@ impl Till {
                     let Some((opening, ..)) = link.opening.take() else { return Ok(false) };
                     let work = opening.finish();
                     self.floor = self.floor.max(work.timeline);
-                    route.carrier.handle_link(work);
+                    self.look_for_losses(at, world)?;
+                    self.routes[at].carrier.handle_link(work);
                     world.note(|| format!("session {at} of till {} is at work", self.number));
                     self.carry_out(at, world)?;
                     return Ok(true);
@@ -204,6 +213,79 @@ impl Till {
             return Ok(true);
         }
         Ok(world.step(link.backend)? || moved)
+    }
+
+    /// What was told on other links is looked for on a new one.
+    fn look_for_losses(&mut self, at: usize, world: &mut World) -> Result {
+        let desk = self.desk.as_ref().ok_or("the process is dead")?;
+        let Route { losses, link, .. } = &mut self.routes[at];
+        let backend = link.as_ref().ok_or("no link")?.backend;
+        let claims = &world.committed(backend).claims;
+        let claimed =
+            |ids: &[Uuid]| Ok(ids.iter().copied().filter(|id| claims.contains(id)).collect());
+        losses
+            .look(desk, world.now / 1000, claimed)
+            .map_err(|error| format!("looking: {error}"))?;
+        self.hear_of_losses(Some(backend), world)
+    }
+
+    /// What was told of losses since.
+    fn hear_of_losses(&mut self, backend: Option<usize>, world: &mut World) -> Result {
+        let events = self.events.take();
+        for event in events {
+            world.note(|| format!("till {}: {event:?}", self.number));
+            match event {
+                ClientEvent::SubmissionsLost { submissions, others } => {
+                    let there = backend.map(|backend| &world.committed(backend).claims);
+                    for lost in &submissions {
+                        if there.is_some_and(|there| there.contains(&lost.id)) {
+                            return Err(format!("named as lost, and it is there: {lost:?}"));
+                        }
+                        self.books.lost(lost.id)?;
+                    }
+                    if others {
+                        self.books.others_are_lost();
+                    }
+                }
+                ClientEvent::SubmissionReapplied { id, .. } => self.books.reapplied(id)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the standby has of what was told is heard now and then.
+    fn hear_of_told(&mut self, at: usize, world: &mut World) -> Result<bool> {
+        let Some(desk) = &self.desk else { return Ok(false) };
+        let losses = &mut self.routes[at].losses;
+        let open = losses.open_witnesses();
+        let has = |id: &Uuid| {
+            let mut standbys = world.standbys.iter();
+            standbys.any(|standby| {
+                let mut log = world.servers[*standby].wal.iter();
+                log.any(|it| it.ops.iter().any(|op| *op == Op::Claim(*id)))
+            })
+        };
+        let has: Vec<Uuid> = open.into_iter().map(|(id, _)| id).filter(has).collect();
+        let some = !has.is_empty();
+        losses.handle_backup_has(desk, has);
+        Ok(some)
+    }
+
+    /// Sessions belong on another server, and something was told: that is looked for there.
+    fn leaves(&mut self, at: usize, world: &mut World) -> Result<bool> {
+        let leaves = self.is_left_behind(at, world) && world.rng.chance(20);
+        if leaves {
+            let why = Error::new(ErrorKind::FailoverTimeout, "the cluster has moved");
+            self.lose(at, Lost(Some(why)), world)?;
+        }
+        Ok(leaves)
+    }
+
+    pub fn is_left_behind(&self, at: usize, world: &World) -> bool {
+        let Route { carrier, losses, .. } = &self.routes[at];
+        let timeline = world.servers[world.primary].timeline;
+        !losses.is_empty() && carrier.is_left_behind(Some(world.primary), timeline)
     }
 
     /// The link was not made ready.

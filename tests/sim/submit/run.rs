@@ -194,6 +194,8 @@ impl Run {
             .desk
             .as_ref()
             .is_some_and(|desk| desk.lock().queue.has_work(session, self.world.now / 1000));
+        // What was told has to be looked for.
+        let work = work || !till.routes[session].losses.is_empty();
         if rests || !work || till.opening.is_some() {
             return Ok(false);
         }
@@ -398,7 +400,7 @@ impl Run {
                     }
                 }
             }
-            let rests = self.tills.iter().all(Till::is_at_rest);
+            let rests = self.tills.iter().all(|till| till.is_at_rest(&self.world));
             if rests && (0..self.world.backends.len()).all(|id| !self.is_left_on_primary(id)) {
                 for till in &mut self.tills {
                     for _ in 0..10 {

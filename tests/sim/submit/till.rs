@@ -7,6 +7,7 @@ use segue::Config;
 use segue::client::parts::{Desk, Events, Losses};
 
 use super::books::{Books, Told};
+use super::heard::Heard;
 use super::order::Order;
 use super::route::Route;
 use crate::disk::Disk;
@@ -35,6 +36,8 @@ pub struct Till {
     /// The newest timeline that it has been on.
     pub floor: u32,
     pub books: Books,
+    /// What was told of losses.
+    pub events: Heard,
     pub orders_left: usize,
     /// Ends were handed in that nobody has written.
     pub unwritten: bool,
@@ -48,15 +51,17 @@ impl Till {
         let backup = rng.chance(if world.sync { 30 } else { 70 });
         let (shards, room) = (1 + rng.below(2), *rng.pick(&[4, 10_000, 10_000]));
         let cache = *rng.pick(&[0, 2, 64]);
+        let lost = if rng.chance(40) { "reapply" } else { "report" };
         let ack = if backup { "backup" } else { "primary" };
         let config = format!(
             "host=nowhere sslmode=disable user=till dbname=sales submit_queue_max={room} commit_ack={ack} \
-             statement_cache_size={cache}"
+             statement_cache_size={cache} on_commits_lost={lost}"
         );
         world.note(|| {
             format!("till {number}: {shards} sessions, {config}, disk: {}", disk.is_some())
         });
         let config = Config::parse(&config).unwrap_or_else(|error| panic!("{error}"));
+        let has_disk = disk.is_some();
         let mut it = Self {
             number,
             config: Arc::new(config),
@@ -67,7 +72,12 @@ impl Till {
             routes: Vec::new(),
             opening: None,
             floor: 0,
-            books: Books { keeps: world.sync || backup, ..Books::default() },
+            books: Books {
+                keeps: world.sync || backup,
+                reapplies: lost == "reapply" && has_disk,
+                ..Books::default()
+            },
+            events: Heard::default(),
             orders_left: 3 + rng.below(20),
             unwritten: false,
         };
@@ -78,6 +88,7 @@ impl Till {
     /// A process begins.
     pub fn begin(&mut self) -> Result {
         let events = Arc::new(Events::default());
+        self.events = Heard::listen(&events);
         // Another number of sessions than before does no harm.
         let recovered = self.disk.as_mut().map(Disk::open);
         let file = self.disk.as_ref().and_then(|disk| disk.file.clone());
@@ -179,8 +190,13 @@ impl Till {
         }
     }
 
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_at_rest(&self, world: &World) -> bool {
+        let looked = |at: usize| {
+            let route = &self.routes[at];
+            route.losses.is_empty() || route.carrier.is_linked() && !self.is_left_behind(at, world)
+        };
         self.desk.as_ref().is_some_and(Desk::is_empty)
             && self.routes.iter().all(|route| route.carrier.is_idle())
+            && (0..self.routes.len()).all(looked)
     }
 }
