@@ -198,17 +198,15 @@ fn what_the_backup_had_is_missed_where_another_takes_over() {
 }
 
 /// Run again as they were handed over, each once; one that cannot be any more is a dead letter, and named.
-#[test]
-fn what_was_told_and_is_lost_is_run_again() {
-    let cluster = asynchronous();
+fn are_run_again(cluster: &Cluster, options: &str) {
     let stock = "CREATE TABLE stock (article int8, pieces int8); GRANT ALL ON stock TO PUBLIC";
     cluster.primary().execute(stock).unwrap();
-    let conninfo = format!("{} on_commits_lost=reapply", cluster.conninfo());
+    let conninfo = format!("{} on_commits_lost=reapply {options}", cluster.conninfo());
     let client = Client::connect(&conninfo).unwrap();
     let heard = Heard::default();
     let _subscription = heard.subscribe(&client);
     tell(&client, 0..100);
-    cut_off(&cluster, 100);
+    cut_off(cluster, 100);
     cluster.primary().execute("INSERT INTO stock VALUES (1, 10)").unwrap();
     let mut lost = tell(&client, 100..200);
     // What it builds on was not Segue's, and will not be there.
@@ -217,7 +215,7 @@ fn what_was_told_and_is_lost_is_run_again() {
     let sale = client.submit(sale).unwrap();
     committed(&sale);
     lost.extend(tell(&client, 200..230));
-    fail_over(&cluster);
+    fail_over(cluster);
     let more: Vec<_> = (230..240).map(|id| client.submit(submission(id)).unwrap()).collect();
     eventually("all are run again", || heard.reapplied().len() >= 130 && !heard.lost().is_empty());
     assert_eq!(heard.reapplied().into_iter().collect::<BTreeSet<_>>(), keys(100..230));
@@ -227,13 +225,26 @@ fn what_was_told_and_is_lost_is_run_again() {
     );
     assert_eq!(refused(&sale).outcome(), Outcome::NotCommitted);
     lost.iter().chain(&more).for_each(|ticket| drop(committed(ticket)));
-    assert_there(&cluster, 0..240);
+    assert_there(cluster, 0..240);
     let status = client.submissions().unwrap();
     assert_eq!((status.lost, status.reapplied, status.dead_letters), (1, 130, 1), "{status:?}");
     let letter = client.dead_letters().unwrap().remove(0);
     assert_eq!(letter.key.as_deref(), Some("sale"));
     cluster.server(1).execute("INSERT INTO stock VALUES (1, 10)").unwrap();
     committed(&client.retry_dead_letter(letter.id).unwrap());
+}
+
+#[test]
+fn what_was_told_and_is_lost_is_run_again() {
+    are_run_again(&asynchronous(), "journal=memory");
+}
+
+/// The statements are in the files alone by then: the client that has written them reads them back.
+#[test]
+fn what_was_told_and_is_lost_is_run_again_from_the_journal() {
+    let cluster = asynchronous();
+    let dir = cluster.dir().join("journal");
+    are_run_again(&cluster, &format!("journal=file journal_dir={}", dir.display()));
 }
 
 fn with_journal(cluster: &Cluster, dir: &Path) -> (Client, Heard, Subscription) {

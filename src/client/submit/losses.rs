@@ -73,9 +73,10 @@ impl Losses {
         Self { shared, shard, session, reapply, told, access: LedgerAccess::None }
     }
 
-    /// Whether the statements of what has ended are wanted.
+    /// Whether the statements of what has ended are kept in memory: the journal's are read back when they
+    /// are needed, or a standby that lags would have memory filled with them.
     pub fn keeps_statements(&self) -> bool {
-        self.reapply
+        self.reapply && !self.shared.store.is_durable()
     }
 
     /// It is committed: remembered first, and then told.
