@@ -227,6 +227,7 @@ def run_inside(given: argparse.Namespace) -> int:
             "pace_ms": given.pace_ms,
             "minutes": None if given.failovers else given.minutes,
             "failovers": given.failovers,
+            "submit_options": given.submit_options,
         },
         "settings": vars(settings),
         "clients": clients.faces,
@@ -265,7 +266,8 @@ def main() -> int:
     words = ["--inside", "--output", str(run), "--seed", str(given.seed)]
     if given.faults is not None:
         words += ["--faults", ",".join(f"{kind}={weight}" for kind, weight in given.faults.items())]
-    for name in ("minutes", "failovers", "mode", "clients", "pace_ms", "rust", "c", "build"):
+    names = ("minutes", "failovers", "mode", "clients", "submit_options", "pace_ms", "rust", "c", "build")
+    for name in names:
         value = getattr(given, name)
         if value not in (None, ""):
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -170,13 +170,14 @@ fn a_hardened_ledger_can_be_asked_as_well() {
 }
 
 /// What the standby had and a third server has not is lost as well, should that be promoted.
-#[test]
-fn what_the_backup_had_is_missed_where_another_takes_over() {
+/// `wait`: until the standby was asked.
+fn is_missed_where_another_takes_over(
+    connect: impl FnOnce(&Cluster) -> (Client, Heard, Subscription),
+    wait: impl FnOnce(&Cluster),
+) {
     let cluster = Cluster::builder().standbys(2).replication(Replication::Async).start().unwrap();
     make_table(cluster.primary(), "t");
-    let client = Client::connect(&cluster.conninfo()).unwrap();
-    let heard = Heard::default();
-    let _subscription = heard.subscribe(&client);
+    let (client, heard, _subscription) = connect(&cluster);
     tell(&client, 0..20);
     cluster.wait_for_standbys().unwrap();
     let standby = || client.status().cluster.standby;
@@ -188,27 +189,40 @@ fn what_the_backup_had_is_missed_where_another_takes_over() {
     cluster.primary().wait_until(one, PATIENCE).unwrap();
     tell(&client, 20..40);
     cluster.server(backup).wait_until("SELECT count(*) = 40 FROM t", PATIENCE).unwrap();
-    // The backup is asked about ten times a second; whether it has answered by now changes nothing here.
-    std::thread::sleep(Duration::from_millis(300));
+    wait(&cluster);
     cluster.server(backup).kill_all().unwrap();
     cluster.server(0).kill_all().unwrap();
     cluster.promote(other, PATIENCE).unwrap();
     eventually("what is lost is named", || heard.lost().len() >= 20);
     assert_eq!(heard.lost().into_iter().collect::<BTreeSet<_>>(), keys(20..40));
+    assert_eq!(heard.reapplied(), [] as [&str; 0]);
+}
+
+#[test]
+fn what_the_backup_had_is_missed_where_another_takes_over() {
+    let connect = |cluster: &Cluster| with_options(cluster, "journal=memory");
+    is_missed_where_another_takes_over(connect, |_| {
+        // It is asked about ten times a second; whether it has answered by now changes nothing here.
+        std::thread::sleep(Duration::from_millis(300));
+    });
+}
+
+/// The statements went when the standby was found to have it: it is named, and not run again.
+#[test]
+fn what_the_backup_had_is_named_with_reapply_too() {
+    let dir = |cluster: &Cluster| cluster.dir().join("journal");
+    let connect = |cluster: &Cluster| with_journal(cluster, &dir(cluster));
+    is_missed_where_another_takes_over(connect, |cluster| {
+        eventually("the journal is empty", || in_journal(&dir(cluster)) == 0);
+    });
 }
 
 /// Run again as they were handed over, each once; one that cannot be any more is a dead letter, and named.
-#[test]
-fn what_was_told_and_is_lost_is_run_again() {
-    let cluster = asynchronous();
+fn are_run_again(cluster: &Cluster, (client, heard, _subscription): (Client, Heard, Subscription)) {
     let stock = "CREATE TABLE stock (article int8, pieces int8); GRANT ALL ON stock TO PUBLIC";
     cluster.primary().execute(stock).unwrap();
-    let conninfo = format!("{} on_commits_lost=reapply", cluster.conninfo());
-    let client = Client::connect(&conninfo).unwrap();
-    let heard = Heard::default();
-    let _subscription = heard.subscribe(&client);
     tell(&client, 0..100);
-    cut_off(&cluster, 100);
+    cut_off(cluster, 100);
     cluster.primary().execute("INSERT INTO stock VALUES (1, 10)").unwrap();
     let mut lost = tell(&client, 100..200);
     // What it builds on was not Segue's, and will not be there.
@@ -217,7 +231,7 @@ fn what_was_told_and_is_lost_is_run_again() {
     let sale = client.submit(sale).unwrap();
     committed(&sale);
     lost.extend(tell(&client, 200..230));
-    fail_over(&cluster);
+    fail_over(cluster);
     let more: Vec<_> = (230..240).map(|id| client.submit(submission(id)).unwrap()).collect();
     eventually("all are run again", || heard.reapplied().len() >= 130 && !heard.lost().is_empty());
     assert_eq!(heard.reapplied().into_iter().collect::<BTreeSet<_>>(), keys(100..230));
@@ -227,7 +241,7 @@ fn what_was_told_and_is_lost_is_run_again() {
     );
     assert_eq!(refused(&sale).outcome(), Outcome::NotCommitted);
     lost.iter().chain(&more).for_each(|ticket| drop(committed(ticket)));
-    assert_there(&cluster, 0..240);
+    assert_there(cluster, 0..240);
     let status = client.submissions().unwrap();
     assert_eq!((status.lost, status.reapplied, status.dead_letters), (1, 130, 1), "{status:?}");
     let letter = client.dead_letters().unwrap().remove(0);
@@ -236,16 +250,29 @@ fn what_was_told_and_is_lost_is_run_again() {
     committed(&client.retry_dead_letter(letter.id).unwrap());
 }
 
-fn with_journal(cluster: &Cluster, dir: &Path) -> (Client, Heard, Subscription) {
-    let conninfo = format!(
-        "{} on_commits_lost=reapply journal=file journal_dir={}",
-        cluster.conninfo(),
-        dir.display()
-    );
-    let client = Client::connect(&conninfo).unwrap();
+#[test]
+fn what_was_told_and_is_lost_is_run_again() {
+    let cluster = asynchronous();
+    are_run_again(&cluster, with_options(&cluster, "on_commits_lost=reapply"));
+}
+
+/// The statements are in the files alone by then: the client that has written them reads them back.
+#[test]
+fn what_was_told_and_is_lost_is_run_again_from_the_journal() {
+    let cluster = asynchronous();
+    are_run_again(&cluster, with_journal(&cluster, &cluster.dir().join("journal")));
+}
+
+fn with_options(cluster: &Cluster, options: &str) -> (Client, Heard, Subscription) {
+    let client = Client::connect(&format!("{} {options}", cluster.conninfo())).unwrap();
     let heard = Heard::default();
     let subscription = heard.subscribe(&client);
     (client, heard, subscription)
+}
+
+fn with_journal(cluster: &Cluster, dir: &Path) -> (Client, Heard, Subscription) {
+    let dir = dir.display();
+    with_options(cluster, &format!("on_commits_lost=reapply journal=file journal_dir={dir}"))
 }
 
 fn in_journal(dir: &Path) -> usize {

@@ -52,26 +52,28 @@ struct Whole {
 /// What one session has told.
 pub struct Losses {
     reapply: bool,
+    /// Statements are in the journal.
+    durable: bool,
     told: Told<Ticket, Whole>,
     /// What the backup is to be asked for beside what it was, each with whether it vouches for all before.
     notes: Vec<(Uuid, bool)>,
 }
 
 impl Losses {
-    /// `durable`: statements are in the journal.
     pub fn new(config: &Config, durable: bool) -> Self {
         let told = Told::new(limits(config, durable));
         let reapply = config.ledger.on_commits_lost == OnCommitsLost::Reapply;
-        Self { reapply, told, notes: Vec::new() }
+        Self { reapply, durable, told, notes: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
         self.told.is_empty()
     }
 
-    /// Whether the statements of what has ended are wanted.
+    /// Whether the statements of what has ended are kept in memory: the journal's are read back when they
+    /// are needed, or a standby that lags would have memory filled with them.
     pub fn keeps_statements(&self) -> bool {
-        self.reapply
+        self.reapply && !self.durable
     }
 
     /// It is committed: remembered first, and then told.
