@@ -143,6 +143,12 @@ pub enum Mutation {
     UntoldForgotten,
     /// A place is taken on a server though another backend holds it.
     FormerBackendLeft,
+    /// What was told is not looked for on the next link.
+    LossNotLookedFor,
+    /// The backup is taken to have whatever was told.
+    BackupTakenToHave,
+    /// What is told is not remembered in the journal: it is ended there as if nothing could lose it.
+    ToldEndedInJournal,
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -229,6 +235,9 @@ mod switched {
         Mutation::IdForgottenInRecovery,
         Mutation::UntoldForgotten,
         Mutation::FormerBackendLeft,
+        Mutation::LossNotLookedFor,
+        Mutation::BackupTakenToHave,
+        Mutation::ToldEndedInJournal,
     ];
 
     thread_local! {

@@ -21,6 +21,7 @@ use super::told::{Limits, Told};
 use crate::client::event::{ClientEvent, SubmissionName};
 use crate::config::{Config, OnCommitsLost};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mutation::{self, Mutation};
 
 /// Names that are remembered where the configuration has one server: as many as tickets are anyway.
 const ALONE_MAX: usize = 4096;
@@ -81,11 +82,11 @@ impl Losses {
         let Ended { number, ticket, keep, payload, bytes, executed, lost } = ended;
         let vouches = !executed.found_done;
         let whole = match (keep, self.reapply) {
-            (Some(mut keep), true) => {
+            (Some(mut keep), true) if !mutation::on(Mutation::ToldEndedInJournal) => {
                 desk.store.told(&mut keep);
                 Some((bytes, Whole { number, keep, payload }))
             }
-            (Some(keep), false) => {
+            (Some(keep), _) => {
                 desk.store.end(keep);
                 None
             }
@@ -93,6 +94,9 @@ impl Losses {
         };
         self.told.push(ticket.id(), vouches, now_ms, ticket.clone(), whole);
         self.notes.push((ticket.id(), vouches));
+        if mutation::on(Mutation::BackupTakenToHave) {
+            self.told.handle_backup_has(ticket.id());
+        }
         self.end_released(desk);
         let name = name_of(&ticket);
         ticket.tell(Ok(executed));
@@ -136,7 +140,7 @@ impl Losses {
         mut claimed: impl FnMut(&[Uuid]) -> Result<HashSet<Uuid>>,
     ) -> Result<()> {
         let ids = self.told.witnesses();
-        if ids.is_empty() {
+        if ids.is_empty() || mutation::on(Mutation::LossNotLookedFor) {
             return Ok(());
         }
         let there = match claimed(&ids) {

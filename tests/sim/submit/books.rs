@@ -56,8 +56,9 @@ pub struct Entry {
 pub struct Books {
     /// What is told to be done may not be lost, whichever server is.
     pub keeps: bool,
-    /// What is lost is run again, by a later process as well.
+    /// What is lost is run again; by a later process as well.
     pub reapplies: bool,
+    pub reapplies_later: bool,
     pub entries: Vec<Entry>,
     pub looks: usize,
 }
@@ -175,6 +176,10 @@ impl Books {
                         "its ticket calls it lost, and no event has named it: {what}"
                     ));
                 }
+                // The one standby that there is has not had it.
+                Told::Lost if self.reapplies && entry.order.key.is_none() => {
+                    return Err(format!("it is lost, and was to be run again: {what}"));
+                }
                 Told::Lost => {}
                 Told::Done => self.told_done(at, world, holds)?,
             }
@@ -221,7 +226,7 @@ impl Books {
         for entry in &mut self.entries {
             entry.unsure |= forgets;
             // Names are in memory only.
-            entry.forgotten |= !self.reapplies || forgets;
+            entry.forgotten |= !self.reapplies_later || forgets;
             entry.ticket = find(entry);
             if entry.kept == Kept::No && entry.ticket.is_none() {
                 continue;

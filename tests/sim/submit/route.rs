@@ -237,6 +237,7 @@ impl Till {
             match event {
                 ClientEvent::SubmissionsLost { submissions, others } => {
                     let there = backend.map(|backend| &world.committed(backend).claims);
+                    self.lost += submissions.len();
                     for lost in &submissions {
                         if there.is_some_and(|there| there.contains(&lost.id)) {
                             return Err(format!("named as lost, and it is there: {lost:?}"));
@@ -247,7 +248,10 @@ impl Till {
                         self.books.others_are_lost();
                     }
                 }
-                ClientEvent::SubmissionReapplied { id, .. } => self.books.reapplied(id)?,
+                ClientEvent::SubmissionReapplied { id, .. } => {
+                    self.reapplied += 1;
+                    self.books.reapplied(id)?;
+                }
                 _ => {}
             }
         }

@@ -26,6 +26,8 @@ struct Run {
     faults: usize,
     faults_left: usize,
     promotes: bool,
+    /// So many more promotions are to lose something that was told.
+    losses_left: usize,
     ends: bool,
     figures: Figures,
 }
@@ -56,11 +58,14 @@ impl Run {
         let count = *rng.pick(&[1, 1, 2, TILLS_MAX]);
         let mut profile = Profile::new(plan.rng(For::Profile));
         profile.errors = *rng.pick(&[0, 0, 20, 60]);
+        // What was told and is lost takes a promotion at the right moment, and a standby that lags.
+        let loses = !sync && rng.chance(60);
+        profile.replication = if loses { 5 } else { profile.replication };
         let mut world = World::new(plan.rng(For::Order), profile, sync, 0, None);
         world.trace = traced.then(Vec::new);
         world.claims_by_function = rng.chance(30);
         world.note(|| format!("submissions; synchronous replication: {sync}, {profile:?}"));
-        let tills = (0..count).map(|number| Till::new(number, &plan, &mut world)).collect();
+        let tills = (0..count).map(|number| Till::new(number, &plan, &mut world, loses)).collect();
         Self {
             faults_left: 1 + rng.below(profile.faults_max),
             plan,
@@ -69,6 +74,7 @@ impl Run {
             orders: 0,
             faults: 0,
             promotes: false,
+            losses_left: if loses { 1 + rng.below(3) } else { 0 },
             ends: false,
             figures: Figures { runs: 1, ..Figures::default() },
         }
@@ -121,6 +127,9 @@ impl Run {
             }
             return Ok(true);
         }
+        if self.may_lose() && self.world.rng.chance(3) {
+            return self.lose_what_was_told();
+        }
         let at = self.world.rng.below(self.tills.len());
         let dies = !self.ends && self.dies(at);
         if self.tills[at].desk.is_none() {
@@ -156,6 +165,33 @@ impl Run {
             }
             _ => self.travel(at),
         }
+    }
+
+    /// Whether a promotion now would lose something that was told.
+    fn may_lose(&self) -> bool {
+        let told = |till: &Till| till.routes.iter().any(|route| !route.losses.is_empty());
+        self.losses_left > 0
+            && !(self.ends || self.promotes)
+            && self.world.lag(self.world.standbys[0]) > 0
+            && self.tills.iter().any(told)
+    }
+
+    fn lose_what_was_told(&mut self) -> Result<bool> {
+        self.losses_left -= 1;
+        let number = self.faults;
+        self.faults += 1;
+        if self.plan.without_faults.contains(&number) {
+            return Ok(true);
+        }
+        let crashes = self.world.rng.chance(50);
+        let kind = if crashes { Fault::CrashAndPromotion } else { Fault::PromotionBesideTheOld };
+        self.figures.fault(kind);
+        self.world.note(|| format!("fault {number}: {kind:?}, with a standby that lags"));
+        if crashes {
+            self.world.crash(self.world.primary, None);
+        }
+        self.promotes = true;
+        Ok(true)
     }
 
     fn application(&mut self, at: usize) -> Result<bool> {
@@ -407,6 +443,8 @@ impl Run {
                         till.books.look(&self.world, till.backup)?;
                     }
                 }
+                self.figures.commits_lost = self.tills.iter().map(|till| till.lost).sum();
+                self.figures.reapplied = self.tills.iter().map(|till| till.reapplied).sum();
                 let books: Vec<_> =
                     self.tills.iter_mut().map(|it| std::mem::take(&mut it.books)).collect();
                 return books::judge(&books, &self.world);

@@ -36,19 +36,22 @@ pub struct Till {
     /// The newest timeline that it has been on.
     pub floor: u32,
     pub books: Books,
-    /// What was told of losses.
+    /// What was told of losses, and of how many.
     pub events: Heard,
+    pub lost: usize,
+    pub reapplied: usize,
     pub orders_left: usize,
     /// Ends were handed in that nobody has written.
     pub unwritten: bool,
 }
 
 impl Till {
-    pub fn new(number: usize, plan: &Plan, world: &mut World) -> Self {
+    /// `loses`: what it is told may be lost.
+    pub fn new(number: usize, plan: &Plan, world: &mut World, loses: bool) -> Self {
         let mut rng = plan.rng(For::Till(number));
         let disk = plan.rng(For::Disk(number));
         let disk = rng.chance(60).then(|| Disk::sized(disk, number, SEGMENT_RECORDS, None));
-        let backup = rng.chance(if world.sync { 30 } else { 70 });
+        let backup = rng.chance(if world.sync { 30 } else { 70 }) && !loses;
         let (shards, room) = (1 + rng.below(2), *rng.pick(&[4, 10_000, 10_000]));
         let cache = *rng.pick(&[0, 2, 64]);
         let lost = if rng.chance(40) { "reapply" } else { "report" };
@@ -74,10 +77,13 @@ impl Till {
             floor: 0,
             books: Books {
                 keeps: world.sync || backup,
-                reapplies: lost == "reapply" && has_disk,
+                reapplies: lost == "reapply",
+                reapplies_later: lost == "reapply" && has_disk,
                 ..Books::default()
             },
             events: Heard::default(),
+            lost: 0,
+            reapplied: 0,
             orders_left: 3 + rng.below(20),
             unwritten: false,
         };
