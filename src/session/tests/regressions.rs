@@ -857,3 +857,24 @@ fn without_a_ledger_a_write_behind_a_repeated_read_is_not_repeated() {
     let unknown = "error 08007 Unknown";
     assert_eq!(play.told(), ["SELECT 1", "ready Idle", unknown, "ready Idle"]);
 }
+
+/// The same with a ledger: the write had committed while the replies behind the read were passed over, failed ahead of its
+/// seal when it was run again, and was told as not committed (simulation, seed 509 of its time).
+#[test]
+fn a_write_behind_a_repeated_read_is_asked_for() {
+    let mut play = Play::start();
+    play.run("SELECT n FROM t", true);
+    play.receive(&[described(), row("a")].concat());
+    assert_eq!(play.told(), ["row a"]);
+    play.fail_over();
+    play.receive_look(0, 0);
+    play.execute("INSERT INTO t VALUES (1)");
+    assert!(play.sends("INSERT"));
+    play.receive(&[message(b'1', b""), error("40001"), ready(b'I')].concat());
+    play.receive(&sealed_insert());
+    assert!(!play.sends("SELECT n FROM t") && play.told().is_empty());
+    play.receive_look(1, 1);
+    assert!(play.sends("SELECT n FROM t") && !play.sends("INSERT"));
+    play.receive(&[described(), row("a"), complete("SELECT 1"), ready(b'I')].concat());
+    assert_eq!(play.told(), ["SELECT 1", "ready Idle", "error 02000 Committed", "ready Idle"]);
+}
