@@ -130,12 +130,10 @@ impl Session {
             }
             if is_conflict(&error) && self.replay_attempts < REPLAY_ATTEMPTS {
                 self.replay_attempts += 1;
-                // What is on its way behind it commits by itself, and without a number in the ledger nothing
-                // stops it from doing so twice.
-                let unsealed = |unit: &Unit| {
-                    unit.autocommit && unit.seal.is_none() && unit.effect > Effect::Reads
-                };
-                let once = self.on_its_way().any(unsealed);
+                // What is on its way behind it commits by itself: run again, it could fail ahead of its seal and be
+                // told as not committed, or without a ledger be committed twice.
+                let commits = |unit: &Unit| unit.autocommit && unit.effect > Effect::Reads;
+                let once = self.on_its_way().any(commits);
                 self.begin_discarding(if once { Finish::Recheck } else { Finish::Again });
                 return;
             }

@@ -123,11 +123,11 @@ impl Focus {
         match self {
             ReadAheadOfWrite => {
                 profile.only(&[(Sort::SelectT, 8), (Sort::SelectBig, 2), (Sort::InsertLog, 5)]);
-                (profile.begins, profile.errors) = (0, 150);
-                (profile.streamed, profile.pipelined, profile.pipeline_max) = (100, 100, 10);
+                (profile.begins, profile.errors) = (0, 250);
+                (profile.streamed, profile.pipelined, profile.pipeline_max) = (100, 100, 30);
                 (profile.small_pieces, profile.replies) = (true, 100);
                 profile.faults_max = 24;
-                profile.moments = &[(Moment::PartlyTold, 80, Fault::LinkBroken)];
+                profile.moments = &[(Moment::PartlyTold, 400, Fault::LinkBroken)];
             }
             FoundAndLost => {
                 (profile.replication, profile.replies) = (2, *rng.pick(&[15, 40]));

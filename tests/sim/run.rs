@@ -161,6 +161,7 @@ impl Run {
                 std::mem::swap(other, &mut self.client);
             }
         }
+        self.world.client = self.client.number;
     }
 
     pub fn trace(&self) -> &[String] {
@@ -419,6 +420,7 @@ impl Run {
         self.judge()?;
         for index in 0..self.others.len() {
             std::mem::swap(&mut self.client, &mut self.others[index]);
+            self.world.client = self.client.number;
             self.judge()?;
         }
         // What is lost breaks the histories of whoever has read it, and is told of.

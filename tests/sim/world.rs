@@ -114,6 +114,8 @@ pub struct World {
     /// Every execution of a statement of the user's: its text, and what it returned.
     pub executions: HashMap<String, Vec<Reply>>,
     pub trace: Option<Vec<String>>,
+    /// Whose turn it is, for the trace.
+    pub client: usize,
     pub profile: Profile,
     /// The transactions that were committed on whichever server, by the numbers that they have written.
     pub commits: HashMap<i64, Vec<Rc<Record>>>,
@@ -164,6 +166,7 @@ impl World {
             sync,
             executions: HashMap::new(),
             trace: None,
+            client: 0,
             profile,
             commits: HashMap::new(),
             second_ids: BTreeSet::new(),
@@ -174,7 +177,8 @@ impl World {
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             let (ms, us) = (self.now / 1000, self.now % 1000);
-            trace.push(format!("{ms:>6}.{us:03} {}", text()));
+            let client = self.client;
+            trace.push(format!("{ms:>6}.{us:03} [{client}] {}", text()));
         }
     }
 

@@ -1,10 +1,12 @@
 //! The session against a server that is played by hand: every reply is written out. Here is the player;
-//! `behaviour` and `batch` have what a session does, `regressions` and `lost_commits` what
+//! `behaviour` and `batch` have what a session does, the others what
 //! it once did wrong.
 
 mod batch;
 mod behaviour;
+mod in_doubt;
 mod lost_commits;
+mod pipelines;
 mod regressions;
 
 use std::sync::Arc;
