@@ -267,7 +267,7 @@ impl Till {
             let mut standbys = world.standbys.iter();
             standbys.any(|standby| {
                 let mut log = world.servers[*standby].wal.iter();
-                log.any(|it| it.ops.iter().any(|op| *op == Op::Claim(*id)))
+                log.any(|it| it.ops.contains(&Op::Claim(*id)))
             })
         };
         let has: Vec<Uuid> = open.into_iter().map(|(id, _)| id).filter(has).collect();
