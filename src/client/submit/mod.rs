@@ -10,7 +10,7 @@
 //! * `opening` (pure): what a server is asked before it is given any; `station`: asks it; `runner`: the
 //!   threads; `shared`: what these and their callers share.
 //!
-//! The simulation drives `desk`, `carrier` and `opening` as the threads do (`docs/simulation.md`).
+//! The simulation drives `desk`, `carrier`, `losses` and `opening` as the threads do (`docs/simulation.md`).
 //!
 //! `docs/submit.md` says what may be relied on. An attempt may be made any number of times, whatever
 //! became of those before: each begins by claiming its id in `segue.submission`, whose unique index
