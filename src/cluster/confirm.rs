@@ -180,7 +180,7 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
     loop {
         if waits.is_empty() {
             // Without a standby there is nobody to ask either.
-            let idle = backlog.is_idle() || hub.with(|picture| picture.standby()).is_none();
+            let idle = backlog.is_idle() || hub.with(|picture| picture.backup()).is_none();
             match timeout(if idle { IDLE } else { BACKLOG }, inbox.recv()).await {
                 Ok(Some(wait)) => waits.push(wait),
                 Ok(None) => return,
@@ -218,7 +218,7 @@ pub async fn keep(hub: Rc<Hub>, backlog: Arc<Backlog>, mut inbox: mpsc::Unbounde
 
 /// A link to the standby, if there is one.
 async fn connect<'a>(hub: &Rc<Hub>, link: &'a mut Option<(usize, Conn)>) -> Option<&'a mut Conn> {
-    let Some(standby) = hub.with(|picture| picture.standby()) else {
+    let Some(standby) = hub.with(|picture| picture.backup()) else {
         sleep(RETRY).await;
         return None;
     };

@@ -142,6 +142,12 @@ impl Picture {
         self.standby
     }
 
+    /// The standby whose word on commits counts. The server that sessions were on last may have become one for
+    /// want of a primary; what it has need not be anywhere else.
+    pub fn backup(&self) -> Option<usize> {
+        self.standby.filter(|standby| self.last != Some(*standby))
+    }
+
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }

@@ -125,11 +125,12 @@ pub fn told(
     let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
     let forgets = disk.is_some_and(|disk| disk.forgets);
     let damaged = disk.is_some_and(Disk::may_be_damaged);
+    let refuses = disk.is_some_and(Disk::may_refuse);
     for it in found {
         if it.is_doubtful() && !damaged {
             return Err(format!("transaction {} is doubted, and nothing was damaged", it.number()));
         }
-        told_one(client, world, it, server, forgets)?;
+        told_one(client, world, it, server, (forgets, refuses))?;
     }
     let Client { aftermath, app, .. } = client;
     let kept = |number: &&u64| !aftermath.done.contains(number);
@@ -153,7 +154,7 @@ fn told_one(
     world: &World,
     found: &RecoveredTransaction,
     server: Option<usize>,
-    forgets: bool,
+    (forgets, refuses): (bool, bool),
 ) -> Result {
     let (number, verdict) = (found.number(), found.verdict());
     let (ids, all_complete) = ids_of(found)?;
@@ -163,6 +164,8 @@ fn told_one(
         return Err(of("is found again, although somebody is done with it"));
     }
     match aftermath.verdicts.insert(number, verdict) {
+        // What the disk refused to keep, or the journal had no room for, is asked for again.
+        Some(_) if verdict == Verdict::Unknown && refuses => {}
         Some(before) if before != verdict && before != Verdict::Unknown && !forgets => {
             return Err(of(&format!("was {}, and is {} now", before.name(), verdict.name())));
         }

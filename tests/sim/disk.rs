@@ -29,6 +29,9 @@ pub struct Disk {
     pub forgets: bool,
     /// A sync may have failed, and with it what was written before.
     syncs_fail: bool,
+    /// Something may have been refused by it, or by a journal of so many bytes for lack of room.
+    refuses: bool,
+    nearly_full: u64,
     number: usize,
     focus: Option<Focus>,
 }
@@ -77,6 +80,8 @@ impl Disk {
             crashes_left,
             forgets: false,
             syncs_fail: false,
+            refuses: false,
+            nearly_full: (segments - 1) * segment,
             number,
             focus,
         };
@@ -94,6 +99,12 @@ impl Disk {
     /// then, and the machine dies, what is missing had been acknowledged, which is told as damage.
     pub fn may_be_damaged(&self) -> bool {
         self.forgets && self.syncs_fail
+    }
+
+    /// Whether what a later process has found out may not have been kept.
+    pub fn may_refuse(&self) -> bool {
+        let bytes = self.file.as_ref().map_or(0, |file| file.journal.disk_bytes());
+        self.refuses || bytes >= self.nearly_full
     }
 
     /// Takes over what is on the disk; says what was found there.
@@ -134,6 +145,8 @@ impl Disk {
             _ => {}
         }
         self.syncs_fail |= plan.fail_sync.is_some();
+        self.refuses |=
+            plan.fail_sync.is_some() || plan.fail_write.is_some() || plan.space.is_some();
         self.dir.plan(plan);
     }
 

@@ -34,6 +34,7 @@ mod present {
     /// Not noticed within 4,000 seeds, or 1,500 runs of submissions: they are run and told, and fail nothing.
     const RARE: &[Mutation] = &[
         Mutation::FenceTakenForConflict,
+        Mutation::FewerRepliesMatch,
         Mutation::VerdictNotConfirmed,
         Mutation::FoundDoneToldAtOnce,
         Mutation::FormerBackendLeft,

@@ -442,7 +442,7 @@ impl Run {
             None => {
                 let standby = monitor
                     .picture
-                    .standby()
+                    .backup()
                     .filter(|standby| self.net.answers(*standby, now) && self.world.rng.chance(30));
                 standby.and_then(|standby| {
                     let server = &self.world.servers[self.net.addresses[standby].server];

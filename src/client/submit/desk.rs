@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::bell::Bell;
 use super::carrier::Taken;
 use super::core::{Core, Held, new};
 use super::failure::SHORTAGE_MS;
@@ -43,9 +44,9 @@ pub struct Desk {
     config: Arc<Config>,
     pub(super) events: Arc<Events>,
     pub store: Store,
-    core: Mutex<Core>,
+    core: Arc<Mutex<Core>>,
     /// There may be something to send: one for each session, lest all wake for one submission.
-    pub work: Vec<Condvar>,
+    pub work: Arc<[Condvar]>,
     /// There may be room, or something is kept.
     room: Condvar,
 }
@@ -70,7 +71,7 @@ impl Desk {
             config,
             events,
             store: Store::new(file),
-            core: Mutex::new(Core::new(shards)),
+            core: Arc::new(Mutex::new(Core::new(shards))),
             work: (0..shards).map(|_| Condvar::new()).collect(),
             room: Condvar::new(),
         };
@@ -78,6 +79,11 @@ impl Desk {
             it.store.unended(recovered, |it_was| it.lock().refill(it_was))?;
         }
         Ok(it)
+    }
+
+    /// By which its threads are woken.
+    pub fn bell(&self) -> Bell {
+        Bell::new(&self.core, &self.work)
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Core> {

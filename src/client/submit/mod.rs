@@ -8,7 +8,7 @@
 //!   `told` (pure): what was told, until the backup has it; `losses`: what a promotion has lost of it;
 //!   `suspects` (pure): which of them crash the server; `failure` (pure): which errors are final;
 //! * `opening` (pure): what a server is asked before it is given any; `station`: asks it; `runner`: the
-//!   threads; `shared`: what these and their callers share.
+//!   threads; `shared`: what these and their callers share; `bell`: wakes the threads.
 //!
 //! The simulation drives `desk`, `carrier`, `losses` and `opening` as the threads do (`docs/simulation.md`).
 //!
@@ -16,6 +16,7 @@
 //! became of those before: each begins by claiming its id in `segue.submission`, whose unique index
 //! lets one of them through.
 
+mod bell;
 pub mod carrier;
 pub mod core;
 pub mod desk;
@@ -191,13 +192,11 @@ impl Drop for Submissions {
 /// A thread without work would not find out before its next use of a link, and what it has told may
 /// be lost.
 fn attend_moves(shared: &Arc<Shared>) -> Subscription {
-    let weak = Arc::downgrade(shared);
+    let bell = shared.bell.clone();
     shared.desk.events.attend(Arc::new(move |event| {
         use ClusterEvent::{PrimaryChosen, Promoted};
         if let ClientEvent::Cluster(PrimaryChosen { .. } | Promoted { .. }) = event {
-            if let Some(shared) = weak.upgrade() {
-                shared.handle_move();
-            }
+            bell.handle_move();
         }
     }))
 }

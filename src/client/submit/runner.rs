@@ -47,12 +47,8 @@ pub(super) struct Runner {
 impl Runner {
     pub fn new(shared: Arc<Shared>, shard: usize, session: u64) -> Self {
         let losses = Losses::new(&shared.config, shared.desk.store.is_durable());
-        let weak = Arc::downgrade(&shared);
-        let wake = move || {
-            if let Some(shared) = weak.upgrade() {
-                shared.wake(shard);
-            }
-        };
+        let bell = shared.bell.clone();
+        let wake = move || bell.wake(shard);
         shared.cluster.backlog().attend(session, Arc::new(wake));
         Self {
             shared,
@@ -118,10 +114,7 @@ impl Runner {
 
     /// Whether there is something to be done about what was told though nothing is queued.
     fn must_attend_to_losses(&self) -> bool {
-        let moved = || {
-            let moved = self.shared.moved.get(self.shard);
-            moved.is_some_and(|moved| moved.load(Ordering::Acquire))
-        };
+        let moved = || self.shared.bell.has_moved(self.shard);
         let news = || self.shared.cluster.backlog().has_news(self.session);
         !self.losses.is_empty() && (self.station.is_none() || moved() || news())
     }
@@ -129,9 +122,7 @@ impl Runner {
     /// Where the cluster has moved away from the server of a link, what was told has to be looked for on
     /// the next one.
     fn stay(&self) -> std::result::Result<(), Lost> {
-        let moved = self.shared.moved.get(self.shard);
-        let moved = moved.is_some_and(|moved| moved.swap(false, Ordering::AcqRel));
-        if !moved || self.losses.is_empty() {
+        if !self.shared.bell.take_move(self.shard) || self.losses.is_empty() {
             return Ok(());
         }
         let status = self.shared.cluster.status();
@@ -300,10 +291,10 @@ impl Runner {
     /// The answer wakes this thread.
     fn ask_backup(&mut self, Question { row, number, server }: Question) {
         let (sender, answer) = bounded(1);
-        let (waiting, shard) = (Arc::clone(&self.shared), self.shard);
+        let (bell, shard) = (self.shared.bell.clone(), self.shard);
         let reply = move |word| {
             let _ = sender.send(word);
-            waiting.wake(shard);
+            bell.wake(shard);
         };
         let deadline = Instant::now() + CONFIRM;
         self.shared.cluster.confirm_then(row, number, server, deadline, reply);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bell::Bell;
 use super::core::Core;
 use super::desk::Desk;
 use super::station::Backends;
@@ -24,13 +25,12 @@ pub(super) struct Shared {
     pub backends: Backends,
     wakers: Mutex<HashMap<usize, LinkWaker>>,
     started: Instant,
-    /// For each thread: sessions may belong on another server than before.
-    pub moved: Vec<AtomicBool>,
+    pub bell: Bell,
 }
 
 impl Shared {
     pub fn new(config: Arc<Config>, cluster: Arc<Cluster>, desk: Desk) -> Self {
-        let moved = desk.work.iter().map(|_| AtomicBool::default()).collect();
+        let bell = desk.bell();
         Self {
             config,
             cluster,
@@ -41,7 +41,7 @@ impl Shared {
             backends: Backends::default(),
             wakers: Mutex::default(),
             started: Instant::now(),
-            moved,
+            bell,
         }
     }
 
@@ -49,23 +49,6 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
         self.desk.close();
         self.stopping.notify_all();
-    }
-
-    /// Wakes one thread, which may be between looking and waiting.
-    pub fn wake(&self, shard: usize) {
-        let core = self.desk.lock();
-        if let Some(work) = self.desk.work.get(shard) {
-            work.notify_all();
-        }
-        drop(core);
-    }
-
-    /// Sessions belong on another server from now on.
-    pub fn handle_move(&self) {
-        for (shard, moved) in self.moved.iter().enumerate() {
-            moved.store(true, Ordering::Release);
-            self.wake(shard);
-        }
     }
 
     pub fn stops(&self) -> bool {

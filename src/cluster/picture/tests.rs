@@ -212,6 +212,23 @@ fn a_backup_that_is_silent_is_not_known_to_be_down() {
     assert!(matches!(word(&world), Some(Ok(Confirmed::NoBackup))));
 }
 
+/// The primary and the standby crashed; the former was up first, in recovery, and became the standby that is kept
+/// warm. Asked whether the backup has what was committed on it, it would have said yes.
+#[test]
+fn the_server_of_the_commits_is_no_backup_of_its_own() {
+    let mut world = World::new(2);
+    world.says(0, 1, false);
+    world.says(1, 1, true);
+    assert_eq!(world.picture.backup(), Some(1));
+    world.dies(1);
+    world.dies(0);
+    world.says(0, 1, true);
+    assert_eq!((world.picture.standby(), world.picture.backup()), (Some(0), None));
+    world.says(1, 2, false);
+    world.says(0, 2, true);
+    assert_eq!(world.picture.backup(), Some(0), "it follows the new primary");
+}
+
 #[test]
 fn the_old_primary_is_refused_for_ever_and_told_of_once_per_return() {
     let mut world = World::new(2);
