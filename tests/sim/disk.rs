@@ -81,7 +81,7 @@ impl Disk {
             forgets: false,
             syncs_fail: false,
             refuses: false,
-            nearly_full: (segments - 1) * segment,
+            nearly_full: (segments - 2) * segment,
             number,
             focus,
         };
