@@ -7,7 +7,6 @@ use segue::{RecoveredTransaction, Verdict};
 
 use crate::app::{App, Expect, Kind, Request};
 use crate::client::Client;
-use crate::disk::Disk;
 use crate::run::Result;
 use crate::sql;
 use crate::world::World;
@@ -122,10 +121,10 @@ pub fn told(
     found: &[RecoveredTransaction],
     server: Option<usize>,
 ) -> Result {
-    let disk = client.files.as_ref().and_then(|files| files.disk.as_ref());
-    let forgets = disk.is_some_and(|disk| disk.forgets);
-    let damaged = disk.is_some_and(Disk::may_be_damaged);
-    let refuses = disk.is_some_and(Disk::may_refuse);
+    let mut disk = client.files.as_mut().and_then(|files| files.disk.as_mut());
+    let refuses = disk.as_mut().is_some_and(|disk| disk.may_have_refused());
+    let forgets = disk.as_ref().is_some_and(|disk| disk.forgets);
+    let damaged = disk.is_some_and(|disk| disk.may_be_damaged());
     for it in found {
         if it.is_doubtful() && !damaged {
             return Err(format!("transaction {} is doubted, and nothing was damaged", it.number()));

@@ -101,10 +101,11 @@ impl Disk {
         self.forgets && self.syncs_fail
     }
 
-    /// Whether what a later process has found out may not have been kept.
-    pub fn may_refuse(&self) -> bool {
+    /// Whether what some later process has found out may not have been kept.
+    pub fn may_have_refused(&mut self) -> bool {
         let bytes = self.file.as_ref().map_or(0, |file| file.journal.disk_bytes());
-        self.refuses || bytes >= self.nearly_full
+        self.refuses |= bytes >= self.nearly_full;
+        self.refuses
     }
 
     /// Takes over what is on the disk; says what was found there.
