@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 
 use super::internals::LedgerAccess;
 use super::ledger::{SQLSTATE_FENCED, SQLSTATE_NO_ROW};
-use super::loss::FATAL_STATEMENT;
+use super::loss::{FATAL_STATEMENT, Zombie};
 use super::replay::Finish;
 use super::seals::LedgerRow;
 use super::settle::passes;
@@ -137,7 +137,8 @@ impl Session {
             internals::write_internals(link.ledger, out);
             step(Step::Internals, out);
         }
-        for zombie in self.zombies.iter().filter(|zombie| zombie.server == link.server) {
+        let zombies = self.zombies.iter().map(|zombie| &zombie.link);
+        for zombie in zombies.filter(|zombie| zombie.server == link.server) {
             internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
             step(Step::Terminate, out);
         }
@@ -239,10 +240,11 @@ impl Session {
             return;
         }
         let adoption = std::mem::take(adoption);
-        self.returned |= self.zombies.iter().any(|zombie| zombie.server == self.link.server);
+        let here = |zombie: &Zombie| zombie.link.server == self.link.server;
+        self.returned |= self.zombies.iter().any(here);
         // One that could not be ended is remembered until the fence stands.
         if !(adoption.zombie_lives && self.has_undecided_seals()) {
-            self.zombies.retain(|zombie| zombie.server != self.link.server);
+            self.zombies.retain(|zombie| zombie.link.server != self.link.server);
         }
         self.adopted(adoption);
     }

@@ -7,7 +7,7 @@ use super::replay::Finish;
 use super::transaction::Transaction;
 use super::unit::{Attempt, CopyIn, Purpose, Unit, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, unknown};
-use super::{Event, Phase, Session};
+use super::{Event, LinkReady, Phase, Session};
 use crate::error::{Error, ErrorKind, Outcome};
 use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
@@ -19,6 +19,14 @@ pub(super) const FATAL_STATEMENT: &str =
 /// So many backends are remembered that may still be at work.
 const ZOMBIES: usize = 8;
 
+/// A backend whose link was lost.
+#[derive(Debug)]
+pub(super) struct Zombie {
+    pub link: LinkReady,
+    /// It was given something of the application's.
+    worked: bool,
+}
+
 impl Session {
     /// The link is lost, or is given up; whatever was still readable has been handed over.
     pub fn handle_link_lost(&mut self) {
@@ -27,13 +35,15 @@ impl Session {
         }
         // While the ledger is asked, or what was lost is run again, what was in flight has not been sent on
         // this link yet.
-        let was_sent = !self.reapply.is_running()
+        let reapplies = self.reapply.is_running();
+        let was_sent = !reapplies
             && !matches!(&self.phase, Phase::Adopting(adoption) if !adoption.has_sent_units());
         let executing = was_sent && matches!(self.phase, Phase::Live | Phase::Replaying);
         let attempt = self.attempt();
         // The transaction had failed before its COMMIT. One that fails with it, or in a replay that is passed
         // over, may be run again, and a lost commit's failures are its own.
         let failed = executing && self.status == Status::Failed && !self.give_up_link;
+        let worked = reapplies || (was_sent && self.units.iter().any(|unit| unit.sent));
         let phase = std::mem::replace(&mut self.phase, Phase::Lost);
         if let Phase::Discarding(Finish::Refuse(error))
         | Phase::RollingBack(Finish::Refuse(error)) = phase
@@ -53,10 +63,7 @@ impl Session {
         if !mutation::on(Mutation::PreparedOutliveLink) {
             self.prepared.clear();
         }
-        if self.zombies.len() == ZOMBIES {
-            self.zombies.remove(0);
-        }
-        self.zombies.push(std::mem::take(&mut self.link));
+        self.remember_zombie(worked);
         self.seals.unconfirm(false);
         self.forget_own_units();
         for unit in self.units.range_mut(self.front..) {
@@ -100,6 +107,17 @@ impl Session {
                 self.fail_outstanding(&error);
             }
         }
+    }
+
+    /// The backend of the link that is lost may be at work for a while, if it was given anything.
+    fn remember_zombie(&mut self, worked: bool) {
+        if self.zombies.len() == ZOMBIES {
+            // Those that were given nothing go first. There is one of the others for each server, at most: before
+            // anything that is sealed is sent again, those of the server are dealt with.
+            let idle = self.zombies.iter().position(|zombie| !zombie.worked);
+            self.zombies.remove(idle.unwrap_or_default());
+        }
+        self.zombies.push(Zombie { link: std::mem::take(&mut self.link), worked });
     }
 
     /// Where what is sent on this link is run.

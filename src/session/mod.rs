@@ -62,6 +62,7 @@ use crate::wire::frame::Status;
 use crate::wire::row::Rows;
 use adoption::Adoption;
 use filing::Files;
+use loss::Zombie;
 use prepared::Prepared;
 use queue::Queue;
 use reapply::Reapply;
@@ -137,7 +138,7 @@ pub struct Session {
     phase: Phase,
     link: LinkReady,
     /// Links that were lost, whose backends may still be at work.
-    zombies: Vec<LinkReady>,
+    zombies: Vec<Zombie>,
     /// The session had been on the present link's server before.
     returned: bool,
     ledger_access: LedgerAccess,

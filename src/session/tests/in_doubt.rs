@@ -242,3 +242,19 @@ fn what_a_commit_that_is_found_has_set_is_in_force() {
     play.link(1, 2);
     assert!(play.sends("SET app.x = '1'") && play.sends("SELECT n FROM t"));
 }
+
+/// A write was on its way when its link was lost, and nine more links were lost before anything was sent on them. Eight
+/// backends are remembered: the first one was forgotten, and neither ended nor fenced. It committed behind the question
+/// to the ledger, and the write, which failed ahead of its seal when it was run again, was told as not committed
+/// (simulation, seed 1036790).
+#[test]
+fn a_backend_that_is_at_work_is_not_forgotten_for_idle_ones() {
+    let mut play = Play::start();
+    play.execute("INSERT INTO t VALUES (1)");
+    for number in 0..12 {
+        play.session.handle_link_lost();
+        play.link_of(&format!("start {number}"), 0, 1);
+    }
+    assert!(play.sends("then"), "the backend of the first link is ended");
+    assert!(!play.sends("start 0") && play.sends("start 10"));
+}

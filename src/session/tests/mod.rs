@@ -114,19 +114,24 @@ impl Play {
     }
 
     fn link(&mut self, server: usize, timeline: u32) {
-        self.link_with(LedgerAccess::Table, server, timeline);
+        self.link_of("then", server, timeline);
+    }
+
+    /// The link of the backend that began then.
+    fn link_of(&mut self, start: &str, server: usize, timeline: u32) {
+        self.link_with(LedgerAccess::Table, start, server, timeline);
     }
 
     fn link_without_ledger(&mut self, server: usize, timeline: u32) {
-        self.link_with(LedgerAccess::None, server, timeline);
+        self.link_with(LedgerAccess::None, "then", server, timeline);
     }
 
-    fn link_with(&mut self, ledger: LedgerAccess, server: usize, timeline: u32) {
+    fn link_with(&mut self, ledger: LedgerAccess, start: &str, server: usize, timeline: u32) {
         let ready = LinkReady {
             server,
             timeline,
             backend_pid: 10,
-            backend_start: "then".into(),
+            backend_start: start.into(),
             prepared: ALL_INTERNALS.to_vec(),
             parameters: Vec::new(),
             ledger,
