@@ -366,7 +366,8 @@ impl Session {
             unit.verdict = refused.map(Verdict::Failed);
         } else if let (Some(error), CopyIn::Open, 0) = (&refused, unit.copy, at) {
             self.refuse(error.clone());
-        } else if wants_link {
+        } else {
+            // It is on its way, or has been: only if it is not committed can it still be refused.
             unit.refused = refused;
         }
     }
