@@ -114,6 +114,13 @@ fn numbers(text: &str) -> impl Iterator<Item = i64> + '_ {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
 }
 
+/// What a journal's disk has done, and may have lost by that.
+struct Trust {
+    forgets: bool,
+    refuses: bool,
+    damaged: bool,
+}
+
 /// A later process was told these; `server` is the one that it has asked.
 pub fn told(
     client: &mut Client,
@@ -129,7 +136,7 @@ pub fn told(
         if it.is_doubtful() && !damaged {
             return Err(format!("transaction {} is doubted, and nothing was damaged", it.number()));
         }
-        told_one(client, world, it, server, (forgets, refuses))?;
+        told_one(client, world, it, server, Trust { forgets, refuses, damaged })?;
     }
     let Client { aftermath, app, .. } = client;
     let kept = |number: &&u64| !aftermath.done.contains(number);
@@ -153,8 +160,9 @@ fn told_one(
     world: &World,
     found: &RecoveredTransaction,
     server: Option<usize>,
-    (forgets, refuses): (bool, bool),
+    disk: Trust,
 ) -> Result {
+    let Trust { forgets, refuses, damaged } = disk;
     let (number, verdict) = (found.number(), found.verdict());
     let (ids, all_complete) = ids_of(found)?;
     let Client { aftermath, app, .. } = client;
@@ -163,8 +171,9 @@ fn told_one(
         return Err(of("is found again, although somebody is done with it"));
     }
     match aftermath.verdicts.insert(number, verdict) {
-        // What the disk refused to keep, or the journal had no room for, is asked for again.
-        Some(_) if verdict == Verdict::Unknown && refuses => {}
+        // What the disk refused to keep, or the journal had no room for, is asked for again; without synchronous
+        // replication a promotion may have lost the commit by then.
+        Some(_) if refuses && (verdict == Verdict::Unknown || !world.sync) => {}
         Some(before) if before != verdict && before != Verdict::Unknown && !forgets => {
             return Err(of(&format!("was {}, and is {} now", before.name(), verdict.name())));
         }
@@ -223,6 +232,9 @@ fn told_one(
                 app.mark(group.ids.iter(), Expect::Never);
             }
         }
+        // The end of an entry was not kept, and the ledger remembers no more than 64 commits of each row.
+        _ if refuses && found.reason().is_some_and(|reason| reason.contains("came later")) => {}
+        _ if damaged && found.reason().is_some_and(|reason| reason.contains("damaged")) => {}
         _ => check_unknown(app, world, found, server)?,
     }
     Ok(())
