@@ -238,14 +238,15 @@ impl App {
                 self.mark(request.ids.iter(), Expect::Once);
                 self.change_session(&request.sql);
                 self.session.local.clear();
-                // Something may be missing of what it returned.
+                // Something may be missing of what it returned; of a result that is taken as a whole, all of it.
                 let lost = request.error.is_some();
-                compare(&request.ids, &request.results, lost, world)?;
+                let seen =
+                    if lost && !request.streamed { Vec::new() } else { request.results.clone() };
+                compare(&request.ids, &seen, lost, world)?;
                 if !lost {
                     self.check_backed(&request.ids, world)?;
                 }
-                let (ids, seen) = (request.ids.clone(), request.results.clone());
-                let isolation = Isolation::ReadCommitted;
+                let (ids, isolation) = (request.ids.clone(), Isolation::ReadCommitted);
                 self.committed.push(Committed { ids, seen, in_part: lost, isolation });
             }
             _ => {
