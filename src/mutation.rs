@@ -23,6 +23,10 @@ pub enum Mutation {
     SealNeverRaises,
     /// A seal that finds its number taken is not looked into: the transaction is run again.
     FenceTakenForConflict,
+    /// What was on its way behind a read that is repeated is repeated as well, and not asked for.
+    WritesRepeatedBehindRead,
+    /// A backend that is at work is forgotten as soon as eight others were lost.
+    ZombieForgotten,
     /// The ledger of a server that was returned to is believed before the standby has it.
     ConfirmationLeftOut,
     /// What one lost server's ledger had is told without asking the next one's.
@@ -175,6 +179,8 @@ mod switched {
         Mutation::FenceLeftOut,
         Mutation::SealNeverRaises,
         Mutation::FenceTakenForConflict,
+        Mutation::WritesRepeatedBehindRead,
+        Mutation::ZombieForgotten,
         Mutation::ConfirmationLeftOut,
         Mutation::FoundNotDoubted,
         Mutation::UndecidedRowRetired,

@@ -115,6 +115,7 @@ impl Session {
             // Those that were given nothing go first. There is one of the others for each server, at most: before
             // anything that is sealed is sent again, those of the server are dealt with.
             let idle = self.zombies.iter().position(|zombie| !zombie.worked);
+            let idle = idle.filter(|_| !mutation::on(Mutation::ZombieForgotten));
             self.zombies.remove(idle.unwrap_or_default());
         }
         self.zombies.push(Zombie { link: std::mem::take(&mut self.link), worked });

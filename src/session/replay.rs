@@ -133,7 +133,8 @@ impl Session {
                 // What is on its way behind it commits by itself: run again, it could fail ahead of its seal and be
                 // told as not committed, or without a ledger be committed twice.
                 let commits = |unit: &Unit| unit.autocommit && unit.effect > Effect::Reads;
-                let once = self.on_its_way().any(commits);
+                let once = self.on_its_way().any(commits)
+                    && !mutation::on(Mutation::WritesRepeatedBehindRead);
                 self.begin_discarding(if once { Finish::Recheck } else { Finish::Again });
                 return;
             }

@@ -35,6 +35,7 @@ mod present {
     const RARE: &[Mutation] = &[
         Mutation::FenceTakenForConflict,
         Mutation::FewerRepliesMatch,
+        Mutation::ZombieForgotten,
         Mutation::VerdictNotConfirmed,
         Mutation::FoundDoneToldAtOnce,
         Mutation::FormerBackendLeft,
