@@ -179,6 +179,9 @@ impl Losses {
         if named.is_empty() && !losses.others {
             return;
         }
+        // Their ends may not have been written yet. Found by a later process, they would be run again, after somebody
+        // was told that they are not.
+        desk.store.flush();
         {
             let mut core = desk.lock();
             core.totals.lost += named.len() as u64;

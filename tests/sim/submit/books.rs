@@ -222,9 +222,15 @@ impl Books {
 
     /// A later process has opened the journal: `find` gives the tickets that it has. `forgets`: what was
     /// kept may be gone.
-    pub fn reopened(&mut self, find: impl Fn(&Entry) -> Option<Ticket>, forgets: bool) -> Result {
+    pub fn reopened(
+        &mut self,
+        find: impl Fn(&Entry) -> Option<Ticket>,
+        forgets: bool,
+        refused: bool,
+    ) -> Result {
         for entry in &mut self.entries {
-            entry.unsure |= forgets;
+            // An end that the disk would not have is found again, and what was lost with it is run again.
+            entry.unsure |= forgets || (refused && entry.told == Some(Told::Lost));
             // Names are in memory only.
             entry.forgotten |= !self.reapplies_later || forgets;
             entry.ticket = find(entry);

@@ -108,7 +108,8 @@ impl Till {
             by_id
                 .or_else(|| desk.ticket_for_key(entry.order.key.as_ref().filter(|_| id.is_none())?))
         };
-        self.books.reopened(find, forgets)?;
+        let refused = self.disk.as_mut().is_some_and(Disk::may_have_refused);
+        self.books.reopened(find, forgets, refused)?;
         let statements = self.config.limits.statement_cache_size;
         let losses = || Losses::new(&self.config, desk.store.is_durable());
         self.routes = (0..self.shards).map(|_| Route::new(losses(), statements)).collect();
