@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::clock::Flight;
 use crate::data::Reply;
+use crate::rng::Rng;
 use crate::sql::Stmt;
 use crate::world::{Session, Tx};
 
@@ -286,5 +287,14 @@ impl Backend {
 
     pub fn is_exit(stmt: &Stmt) -> bool {
         matches!(stmt, Stmt::Commit | Stmt::Rollback | Stmt::RollbackTo(_))
+    }
+}
+
+/// What a backend says when it is ended: that somebody stops it, that another one crashed, or nothing.
+pub fn last_words(rng: &mut Rng) -> Option<Vec<u8>> {
+    match rng.below(3) {
+        0 => Some(error_message(b'E', "FATAL", "57P01")),
+        1 => Some(error_message(b'N', "WARNING", "57P02")),
+        _ => None,
     }
 }

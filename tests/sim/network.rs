@@ -5,8 +5,8 @@ use bytes::BytesMut;
 use segue::error::{Error, ErrorKind};
 use segue::session::{LinkReady, internals};
 
-use crate::backend::error_message;
-use crate::figures::{FAULTS, Fault};
+use crate::backend::last_words;
+use crate::figures::Fault;
 use crate::net::Way;
 use crate::plan::For;
 use crate::run::{Result, Run};
@@ -184,16 +184,9 @@ impl Run {
     pub fn befall(&mut self, number: usize, kind: Option<Fault>) -> Result {
         let mut rng = self.plan.rng(For::Fault(number));
         let primary = self.world.primary;
-        let words = match rng.below(3) {
-            0 => Some(error_message(b'E', "FATAL", "57P01")),
-            1 => Some(error_message(b'N', "WARNING", "57P02")),
-            _ => None,
-        };
+        let words = last_words(&mut rng);
         let words = words.as_deref();
-        let weights = self.world.profile.faults.into_iter().zip(FAULTS);
-        let kinds: Vec<Fault> =
-            weights.flat_map(|(weight, (kind, _))| std::iter::repeat_n(kind, weight)).collect();
-        let kind = kind.unwrap_or_else(|| *rng.pick(&kinds));
+        let kind = kind.unwrap_or_else(|| self.world.profile.fault_kind(&mut rng));
         self.figures.fault(kind);
         self.world.note(|| format!("fault {number}: {kind:?}"));
         match kind {

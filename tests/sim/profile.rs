@@ -2,7 +2,7 @@
 //! things; runs that differ do, each of which leaves some statements and faults out and has others come
 //! thick and fast ("Swarm Testing": Groce, Zhang, Eide, Chen, Regehr, ISSTA 2012).
 
-use crate::figures::Fault;
+use crate::figures::{FAULTS, Fault};
 use crate::focus::{Focus, Moment};
 use crate::rng::Rng;
 use crate::workload::{Sort, USUAL};
@@ -62,6 +62,14 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// One of the faults, as often as their weights say.
+    pub fn fault_kind(&self, rng: &mut Rng) -> Fault {
+        let weights = self.faults.into_iter().zip(FAULTS);
+        let kinds: Vec<Fault> =
+            weights.flat_map(|(weight, (kind, _))| std::iter::repeat_n(kind, weight)).collect();
+        *rng.pick(&kinds)
+    }
+
     pub fn new(mut rng: Rng) -> Self {
         let mut statements = USUAL.map(|(_, weight)| weight);
         if rng.chance(60) {

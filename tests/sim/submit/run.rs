@@ -5,8 +5,8 @@ use segue::client::parts::{Desk, Lost};
 use super::books;
 use super::route::hang_up;
 use super::till::Till;
-use crate::backend::error_message;
-use crate::figures::{FAULTS, Fault, Figures};
+use crate::backend::last_words;
+use crate::figures::{Fault, Figures};
 use crate::plan::{For, Plan};
 use crate::profile::Profile;
 use crate::quiet::quietly;
@@ -315,16 +315,9 @@ impl Run {
     fn fault(&mut self, number: usize) -> Result {
         let mut rng = self.plan.rng(For::Fault(number));
         let primary = self.world.primary;
-        let words = match rng.below(3) {
-            0 => Some(error_message(b'E', "FATAL", "57P01")),
-            1 => Some(error_message(b'N', "WARNING", "57P02")),
-            _ => None,
-        };
+        let words = last_words(&mut rng);
         let words = words.as_deref();
-        let weights = self.world.profile.faults.into_iter().zip(FAULTS);
-        let kinds: Vec<Fault> =
-            weights.flat_map(|(weight, (kind, _))| std::iter::repeat_n(kind, weight)).collect();
-        let kind = *rng.pick(&kinds);
+        let kind = self.world.profile.fault_kind(&mut rng);
         self.figures.fault(kind);
         self.world.note(|| format!("fault {number}: {kind:?}"));
         let at = self.world.rng.below(self.tills.len());
