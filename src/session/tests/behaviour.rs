@@ -103,8 +103,7 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 
     play.execute("INSERT INTO t VALUES (2)");
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(2, 3);
     assert_eq!(
         play.told(),
@@ -113,8 +112,7 @@ fn an_autocommit_write_is_sealed_in_its_own_request_and_resolved_by_the_ledger()
     );
 
     play.execute("INSERT INTO t VALUES (3)");
-    play.session.handle_link_lost();
-    play.link(3, 4);
+    play.move_to(3, 4);
     play.receive_look(2, 3);
     assert!(play.sends("INSERT INTO t VALUES (3)"));
     play.receive(
@@ -235,8 +233,7 @@ fn commits_that_were_acknowledged_and_are_gone_are_reported_once() {
     play.fail_over();
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["lost 2 to 2"]);
-    play.session.handle_link_lost();
-    play.link(2, 2);
+    play.move_to(2, 2);
     play.receive_look(1, 1);
     assert_eq!(play.told(), [""; 0]);
 }

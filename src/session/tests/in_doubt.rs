@@ -27,8 +27,7 @@ fn a_commit_that_was_found_and_not_told_is_asked_for_again() {
     play.fail_over();
     play.receive_look(1, 1);
     assert!(play.sends("app.y") && !play.sends("INSERT"));
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert!(play.sends("app.y") && play.sends("INSERT"));
     let set = [no_columns(), complete("SET"), ready(b'I')].concat();
@@ -79,8 +78,7 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
         let told = play.told();
         assert!(matches!(told.as_slice(), [one] if one.starts_with("AwaitBackup")), "{told:?}");
         if lost_again {
-            play.session.handle_link_lost();
-            play.link(2, 3);
+            play.move_to(2, 3);
             play.receive_look(0, 0);
             assert!(play.sends("segue_begin"), "the next server is without it: it is run again");
             continue;
@@ -107,8 +105,7 @@ fn the_reply_is_that_of_the_only_attempt_that_can_have_committed() {
     play.receive_look(0, 0);
     assert!(play.sends("INSERT"));
     play.receive(&replied());
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
@@ -120,8 +117,7 @@ fn a_link_that_is_lost_while_the_ledger_is_asked_is_no_attempt() {
     play.execute("INSERT INTO t VALUES (1)");
     play.receive(&replied());
     play.fail_over();
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
@@ -132,12 +128,10 @@ fn a_link_that_is_lost_while_the_ledger_is_asked_is_no_attempt() {
 fn of_two_attempts_that_can_have_committed_neither_reply_is_told() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
-    play.session.handle_link_lost();
-    play.link(1, 1);
+    play.move_to(1, 1);
     play.receive_look(0, 0);
     play.receive(&replied());
-    play.session.handle_link_lost();
-    play.link(2, 2);
+    play.move_to(2, 2);
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
 }
@@ -238,8 +232,7 @@ fn what_a_commit_that_is_found_has_set_is_in_force() {
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
     play.execute("SELECT n FROM t");
     assert!(play.session.gives_up_link() && play.sent.is_empty());
-    play.session.handle_link_lost();
-    play.link(1, 2);
+    play.move_to(1, 2);
     assert!(play.sends("SET app.x = '1'") && play.sends("SELECT n FROM t"));
 }
 

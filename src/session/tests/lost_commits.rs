@@ -31,8 +31,7 @@ fn what_is_run_again_does_not_bring_old_settings_back() {
     play.receive(&committed());
     assert!(play.told().iter().any(|told| told.starts_with("reapplied")));
     assert!(play.session.gives_up_link(), "a new link has the settings of now");
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     assert!(play.sends("app.x = 'new'") && !play.sends("app.x = 'old'"));
     let look = play.look(1, 1);
     play.receive(&[set(b'I'), look].concat());
@@ -80,8 +79,7 @@ fn a_lost_commit_is_numbered_anew_on_every_server_that_lacks_its_row() {
     play.receive(&sealed_insert());
     let mut rows = vec![play.session.ledger_row()];
     for (server, timeline) in [(1, 2), (2, 3)] {
-        play.session.handle_link_lost();
-        play.link(server, timeline);
+        play.move_to(server, timeline);
         play.receive(&[no_columns(), complete("SELECT 0"), ready(b'I')].concat());
         assert!(play.sends("segue.open("));
         let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")];
@@ -114,8 +112,7 @@ fn what_the_backup_had_is_told_if_another_server_takes_over_without_it() {
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
     assert_eq!(play.told().iter().filter(|told| *told == "lost 1 to 1").count(), 1);
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert_eq!(play.told().iter().filter(|told| told.starts_with("lost")).count(), 0, "once");
 }
@@ -138,8 +135,7 @@ fn what_one_server_has_is_kept_for_the_next() {
     play.fail_over();
     play.receive_look(1, 1);
     assert!(play.session.is_quiet() && play.session.keeps_commits());
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t"));
 }
@@ -154,15 +150,13 @@ fn what_was_run_again_and_found_is_kept_too() {
     let begun = [message(b'2', b""), complete("BEGIN")].concat();
     play.receive(&[begun, written()].concat());
     assert!(play.sends("segue_seal"));
-    play.session.handle_link_lost();
-    play.link(1, 2);
+    play.move_to(1, 2);
     play.receive(&message(b'1', b""));
     play.receive(&[message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat());
     play.receive_look(1, 1);
     let told = play.told();
     assert!(told.iter().any(|it| it.starts_with("reapplied")), "{told:?}");
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t"));
 }
@@ -177,8 +171,7 @@ fn a_commit_that_was_found_is_told_if_it_is_lost_after_all() {
     play.fail_over();
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert_eq!(play.told(), ["lost 1 to 1"]);
     assert!(!play.sends("INSERT INTO t"));
@@ -293,8 +286,7 @@ fn an_attempt_to_run_it_again_that_may_still_commit_is_fenced_off() {
     let begun = [message(b'2', b""), complete("BEGIN")].concat();
     play.receive(&[begun, written()].concat());
     assert!(play.sends("segue_seal"));
-    play.session.handle_link_lost();
-    play.link(1, 2);
+    play.move_to(1, 2);
     assert!(play.sends("pg_terminate_backend"));
     let lives = [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1")].concat();
     play.receive(&[lives, ready(b'I')].concat());
@@ -355,13 +347,11 @@ fn what_waits_behind_a_lost_commit_has_not_been_tried() {
     play.fail_over();
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t VALUES (1)"));
-    play.session.handle_link_lost();
-    play.link(2, 2);
+    play.move_to(2, 2);
     play.receive_look(1, 1);
     assert!(play.sends("INSERT INTO t VALUES (2)"));
     play.receive(&[no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat());
-    play.session.handle_link_lost();
-    play.link(3, 2);
+    play.move_to(3, 2);
     play.receive_look(2, 3);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
@@ -376,8 +366,7 @@ fn what_waits_behind_a_lost_commit_has_not_lost_the_link() {
     play.execute("INSERT INTO t VALUES (2)");
     play.told();
     for server in 1..=5 {
-        play.session.handle_link_lost();
-        play.link(server, 2);
+        play.move_to(server, 2);
         play.receive_look(0, 0);
         assert!(play.sends("INSERT INTO t VALUES (1)"));
         play.receive(&[message(b'2', b""), complete("BEGIN")].concat());

@@ -142,8 +142,12 @@ impl Play {
 
     /// The server is lost, and another one found.
     fn fail_over(&mut self) {
+        self.move_to(1, 2);
+    }
+
+    fn move_to(&mut self, server: usize, timeline: u32) {
         self.session.handle_link_lost();
-        self.link(1, 2);
+        self.link(server, timeline);
     }
 
     fn flush(&mut self) {

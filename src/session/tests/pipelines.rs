@@ -9,8 +9,7 @@ fn what_was_answered_is_not_taken_back_when_two_links_are_lost_in_a_row() {
     let mut play = Play::start();
     play.begin_and_read();
     play.fail_over();
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     assert_eq!(play.told(), [""; 0]);
     let look = play.look(0, 0);
     play.receive(&[look, begun_and_read("a")].concat());
@@ -100,8 +99,7 @@ fn what_is_behind_a_string_that_is_found_has_its_settings() {
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
     assert!(play.session.gives_up_link() && !play.sends("VALUES (2)"));
-    play.session.handle_link_lost();
-    play.link(2, 2);
+    play.move_to(2, 2);
     assert!(play.sends("SET app.x = '1'"));
     let look = play.look(1, 1);
     play.receive(&[[no_columns(), complete("SET"), ready(b'I')].concat(), look].concat());

@@ -8,8 +8,7 @@ use super::*;
 fn a_backend_that_cannot_be_ended_is_fenced_before_the_ledger_is_asked() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
-    play.session.handle_link_lost();
-    play.link(0, 1);
+    play.move_to(0, 1);
     assert!(play.sends("pg_terminate_backend"));
     let still_there =
         [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
@@ -126,8 +125,7 @@ fn a_fence_hides_no_lost_commits() {
     play.receive(&written.concat());
     play.told();
     play.execute("INSERT INTO t VALUES (2)");
-    play.session.handle_link_lost();
-    play.link(0, 1);
+    play.move_to(0, 1);
     let still_there =
         [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
             .concat();
@@ -199,16 +197,14 @@ fn a_mode_set_before_anything_is_written_keeps_the_seal() {
 fn a_backend_that_lives_is_remembered_until_the_fence_stands() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
-    play.session.handle_link_lost();
-    play.link(0, 1);
+    play.move_to(0, 1);
     let still_there =
         [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
             .concat();
     let look = play.look(0, 0);
     play.receive(&[still_there.clone(), look.clone()].concat());
     assert!(play.sends("segue_seal"), "the fence");
-    play.session.handle_link_lost();
-    play.link(0, 1);
+    play.move_to(0, 1);
     let gone = [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat();
     // The fence's own backend is gone, the first one is not.
     play.receive(&[still_there, gone, look].concat());
@@ -226,8 +222,7 @@ fn a_fence_needs_no_row_that_the_server_never_had() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
     play.fail_over();
-    play.session.handle_link_lost();
-    play.link(1, 2);
+    play.move_to(1, 2);
     let still_there =
         [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1"), ready(b'I')]
             .concat();
@@ -298,8 +293,7 @@ fn a_copy_that_ends_where_there_is_a_ledger_is_sealed() {
     let sealed = [message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat();
     play.receive(&[complete("COPY 0"), sealed].concat());
     assert_eq!(play.told(), ["COPY 0", "ready Idle"]);
-    play.session.handle_link_lost();
-    play.link(2, 3);
+    play.move_to(2, 3);
     play.receive_look(0, 0);
     assert_eq!(play.told(), ["lost 1 to 1"]);
 }
