@@ -11,6 +11,12 @@ use crate::server::Server;
 
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Where the present timeline of a primary branches off: in the last line of the timeline's history.
+const PROMOTED_AT: &str = "\
+    SELECT substring(pg_read_file(format('pg_wal/%s.history', left(file, 8))) \
+                     FROM '([0-9A-F]+/[0-9A-F]+)\t[^\n]*\n*$') \
+    FROM pg_walfile_name(pg_current_wal_insert_lsn()) AS file";
+
 impl Cluster {
     /// Makes a server, running or not, a standby of the primary: by pg_rewind, or by a new base
     /// backup where that fails. Returns when it streams.
@@ -49,13 +55,20 @@ impl Cluster {
         self.at(index)?.start()
     }
 
-    /// Lets a running standby follow the primary of now, after another standby was promoted.
+    /// Lets a running standby follow the primary of now, after another standby was promoted. One that
+    /// has received more than the other one had cannot follow, and rejoins: each standby has what was
+    /// committed, and which of them has more of what was not is chance.
     ///
     /// # Errors
     /// When it is no running standby, or cannot follow.
     pub fn follow(&self, index: usize) -> Result<()> {
         let server = self.at(index)?;
         let primary = self.primary();
+        let promoted_at = primary.value(PROMOTED_AT)?;
+        let further = format!("SELECT pg_last_wal_receive_lsn() > '{promoted_at}'");
+        if server.value(&further)? == "t" {
+            return self.rejoin(index);
+        }
         server.set_config("primary_conninfo", &primary.conninfo_for_standby(server.name()))?;
         server.wait_until_attached_to(primary, ATTACH_TIMEOUT)
     }

@@ -57,6 +57,25 @@ fn a_third_server_takes_over_from_the_second() {
     assert_eq!(cluster.server(2).timeline().unwrap(), 3);
 }
 
+/// A standby that had received what the promoted one had not was told to follow that, and never could.
+#[test]
+fn a_standby_that_has_more_than_the_new_primary_rejoins() {
+    let cluster = Cluster::builder().standbys(2).replication(Replication::Async).start().unwrap();
+    let (old, behind, ahead) = (cluster.server(0), cluster.server(1), cluster.server(2));
+    old.execute("CREATE TABLE t (n int)").unwrap();
+    behind.wait_until("SELECT to_regclass('t') IS NOT NULL", LONG).unwrap();
+    behind.set_config("primary_conninfo", "").unwrap();
+    old.wait_until("SELECT count(*) = 1 FROM pg_stat_replication", LONG).unwrap();
+    old.execute("INSERT INTO t VALUES (1)").unwrap();
+    ahead.wait_until("SELECT count(*) = 1 FROM t", LONG).unwrap();
+    old.kill_all().unwrap();
+    cluster.promote(1, LONG).unwrap();
+    cluster.follow(2).unwrap();
+    behind.execute("INSERT INTO t VALUES (2), (3)").unwrap();
+    ahead.wait_until("SELECT count(*) = 2 FROM t", LONG).unwrap();
+    assert!(ahead.is_in_recovery().unwrap());
+}
+
 #[test]
 fn a_paused_server_is_silent_and_goes_on_afterwards() {
     let cluster = Cluster::builder().standbys(0).start().unwrap();
