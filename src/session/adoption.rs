@@ -201,6 +201,7 @@ impl Session {
     }
 
     pub(super) fn adoption_error(&mut self, error: ServerError) -> Result<(), Malformed> {
+        let undecided = self.has_undecided_seals();
         let Phase::Adopting(adoption) = &mut self.phase else {
             return Ok(());
         };
@@ -224,6 +225,7 @@ impl Session {
             Some(Step::Fence | Step::Look | Step::Confirm) if passes(&error) => {
                 self.give_up_link = true;
             }
+            Some(Step::OpenRow) if passes(&error) && undecided => self.give_up_link = true,
             Some(Step::Fence | Step::Look | Step::OpenRow) => self.refuse_ledger(&error),
             Some(Step::Terminate) => adoption.zombie_lives = true,
             // An internal statement that cannot be parsed fails where it is used.
@@ -399,9 +401,10 @@ impl Session {
                 // row which never reached this server is none, nor is one below a fence.
                 if unit.copy == CopyIn::Open && !unit.kept && !blocked {
                     unit.verdict = Some(Verdict::Failed(copy_not_kept()));
-                } else if self.seals.enabled
-                    && (row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
-                        || self.reapply.overtakes(seal))
+                } else if !self.seals.enabled {
+                    self.unseal(index);
+                } else if row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
+                    || self.reapply.overtakes(seal)
                 {
                     unit.seal = Some(self.seals.allot(seal.guarded));
                 }

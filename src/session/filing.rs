@@ -373,7 +373,7 @@ impl Session {
     }
 
     /// Ends the open transaction, or what is outstanding, on the server and for the application.
-    fn refuse(&mut self, error: Error) {
+    pub(super) fn refuse(&mut self, error: Error) {
         if !matches!(self.phase, Phase::Live | Phase::Replaying) {
             // Whatever becomes of the link, it is told before anything is run again.
             self.pending_error = Some(error);

@@ -92,7 +92,7 @@ impl Session {
             if unit.may_commit() && unmatched && !early {
                 return;
             }
-            if self.give_up_link || unit.sets_when_found() {
+            if self.give_up_link || unit.sets_when_found() || self.awaits_row(unit) {
                 return;
             }
             unmatched |= unit.replayed.is_some();

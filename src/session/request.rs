@@ -208,7 +208,8 @@ impl Session {
                 self.emit(Event::Ready(Status::Idle));
                 Ok(())
             }
-            Transaction::Open(_) => {
+            Transaction::Open(open) => {
+                let effect = open.effect;
                 self.ensure_internals();
                 // A failed transaction can only be rolled back, whatever becomes of the link.
                 if self.is_quiet() && self.status == Status::Failed {
@@ -216,6 +217,12 @@ impl Session {
                 }
                 let mut steps = Steps::COMMIT;
                 let mut unit = self.new_unit(Purpose::Commit, 0, false);
+                if let Err(error) = self.check_ledger(effect) {
+                    self.files.note_unit();
+                    self.units.push_back(unit);
+                    self.refuse(error);
+                    return Ok(());
+                }
                 if let Transaction::Open(open) = &mut self.transaction {
                     open.chain = chain;
                     if self.seals.enabled && open.effect > Effect::Reads && !open.unsealable {
@@ -416,11 +423,7 @@ impl Session {
         if sealable || !self.options.ledger_required || !self.options.writes {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Ledger,
-            "ledger=require, and this server's ledger cannot be used: nothing was sent; run `segue \
-             check` to see why",
-        ))
+        Err(no_ledger())
     }
 
     /// A statement of the application's goes on its way.
@@ -502,6 +505,14 @@ fn leaves_room(unit: &Unit) -> bool {
     // If it does not parse, the transaction has not begun, and what follows must not run.
     let begins = unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0;
     (unit.sent || unit.held) && !ends && !begins
+}
+
+pub(super) fn no_ledger() -> Error {
+    Error::new(
+        ErrorKind::Ledger,
+        "ledger=require, and this server's ledger cannot be used: nothing is committed; run `segue \
+         check` to see why",
+    )
 }
 
 fn no_transaction() -> Error {

@@ -215,6 +215,11 @@ impl Seals {
         }
     }
 
+    /// Whether `row`, in which seals are to stand, has been asked for and is not known to be there.
+    pub fn awaits(&self, row: Uuid) -> bool {
+        self.opening == Some(row) && row == self.current.id
+    }
+
     pub fn is_confirmed(&self) -> bool {
         self.confirmed
     }

@@ -4,9 +4,9 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::classify::Effect;
-use super::request::{NO_LEDGER, nul_in_statement};
+use super::request::{NO_LEDGER, no_ledger, nul_in_statement};
 use super::transaction::{Open, Transaction};
-use super::unit::{CopyIn, Purpose, Steps, Unit};
+use super::unit::{CopyIn, Purpose, Steps, Unit, Verdict};
 use super::{Event, Phase, Session, internals};
 use crate::error::Result;
 use crate::mutation::{self, Mutation};
@@ -137,10 +137,37 @@ impl Session {
         let early = mutation::on(Mutation::CommitBeforeComparison);
         let waits = last.is_some_and(|last| !last.sent)
             || self.give_up_link
+            || self.awaits_row(&unit)
             || (unit.may_commit() && !early && ahead.clone().any(|it| it.replayed.is_some()));
         self.units.push_back(unit);
         if !waits {
             self.send(self.units.len() - 1);
+        }
+    }
+
+    /// Whether the row that the unit is sealed in is just being opened. The server may refuse that, and
+    /// take the unit behind it: without its row the fast seal writes nothing.
+    pub(super) fn awaits_row(&self, unit: &Unit) -> bool {
+        unit.seal.is_some_and(|seal| self.seals.awaits(seal.row))
+    }
+
+    /// What was to be sealed and is not on its way cannot be: it goes without or, with `ledger=require`,
+    /// not at all.
+    pub(super) fn unseal(&mut self, index: usize) {
+        let unit = &mut self.units[index];
+        unit.seal = None;
+        unit.all_steps &= !Steps::SEAL;
+        if unit.autocommit {
+            unit.unprotected.get_or_insert(NO_LEDGER);
+        }
+        if !self.options.ledger_required {
+            return;
+        }
+        self.disturbed = true;
+        if unit.autocommit {
+            unit.verdict = Some(Verdict::Failed(no_ledger()));
+        } else {
+            self.refuse(no_ledger());
         }
     }
 

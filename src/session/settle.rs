@@ -107,10 +107,15 @@ impl Session {
                     Some(error) => self.refuse_ledger(&error),
                 }
                 self.drop_front();
+                if !self.seals.enabled {
+                    self.unseal_what_waits();
+                }
+                self.go_live_if_caught_up();
             }
             Purpose::Internals => {
                 self.internals_ready &= error.is_none();
                 self.drop_front();
+                self.go_live_if_caught_up();
             }
         }
         self.sealed = false;
@@ -428,7 +433,16 @@ impl Session {
     fn drop_front(&mut self) {
         debug_assert_eq!(self.units[self.front].start, self.units[self.front].end);
         self.units.remove(self.front);
-        self.go_live_if_caught_up();
+    }
+
+    /// The ledger was refused, and what waited for it cannot be sealed.
+    fn unseal_what_waits(&mut self) {
+        let waits = |unit: &Unit| !unit.sent && unit.losses == 0 && unit.seal.is_some();
+        while matches!(self.phase, Phase::Live | Phase::Replaying) {
+            let mut units = self.units.range(self.front..);
+            let Some(at) = units.position(waits) else { return };
+            self.unseal(self.front + at);
+        }
     }
 
     /// Lets go of what need not be kept any longer.

@@ -368,46 +368,6 @@ fn a_temporary_table_is_missed_whatever_commits_it() {
     assert_eq!(play.told_of_the_loss().first().unwrap(), "error 08006 NotCommitted");
 }
 
-/// The disk was full when the next row was due; the session gave the ledger up, and with
-/// `ledger=require` refused every write for as long as it stayed on that server (chaos, seed 601).
-#[test]
-fn a_row_that_cannot_be_opened_for_lack_of_room_is_asked_for_again() {
-    let mut play = Play::start();
-    for _ in 0..100 {
-        play.execute("INSERT INTO t VALUES (1)");
-        assert!(!play.sends("segue.open("));
-        play.receive(&sealed_insert());
-    }
-    play.told();
-    for _ in 0..2 {
-        play.execute("INSERT INTO t VALUES (1)");
-        assert!(play.sends("segue.open(") && play.sends("segue_seal"));
-        play.receive(&[error("53100"), ready(b'I'), sealed_insert()].concat());
-        assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"], "sealed in the row that is there");
-        assert!(play.session.ledger_in_use());
-    }
-}
-
-/// The same where there is no row yet: what is written meanwhile is not sealed, and that is told.
-#[test]
-fn a_first_row_that_cannot_be_opened_for_lack_of_room_is_asked_for_again() {
-    let mut play = Play::start();
-    play.session.options.ledger_required = true;
-    play.session.handle_link_lost();
-    play.session.seals.unconfirm(true);
-    play.link(1, 2);
-    assert!(play.sends("segue.open("));
-    play.receive(&[error("53100"), ready(b'I')].concat());
-    assert!(play.told()[0].starts_with("ProtectionLost"));
-    assert!(!play.session.ledger_in_use());
-    play.execute("INSERT INTO t VALUES (1)");
-    assert!(play.sends("segue.open(") && play.sends("segue_seal"));
-    let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")].concat();
-    play.receive(&[opened, ready(b'I'), sealed_insert()].concat());
-    assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
-    assert!(play.session.ledger_in_use());
-}
-
 /// The question to the ledger ran into a `statement_timeout`, and the commit in flight was reported
 /// unknown.
 #[test]
