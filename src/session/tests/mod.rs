@@ -9,6 +9,7 @@ mod lost_commits;
 mod openings;
 mod pipelines;
 mod regressions;
+mod reply_first;
 
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ fn options() -> Options {
         retry_conflicts: 0,
         writes: true,
         backup_acknowledges: false,
+        reply_before_commit: false,
         ledger_required: false,
         reapply: false,
         files: false,
