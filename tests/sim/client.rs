@@ -94,6 +94,9 @@ impl Client {
             ..App::default()
         };
         world.note(|| format!("client {number}: {access:?}, {options:?}"));
+        if let Some(disk) = files.as_ref().and_then(|files| files.disk.as_ref()) {
+            world.note(|| format!("its journal: {}", disk.told()));
+        }
         let run = plan.seed;
         Self {
             number,
