@@ -425,7 +425,7 @@ impl Run {
                     till.books.look(&self.world, till.backup)?;
                     // Late enough for what it stops to have gone on, if it did.
                     if round % 3000 == 2900 {
-                        till.purge_all();
+                        till.purge_all()?;
                     }
                 }
             }
