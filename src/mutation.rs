@@ -31,6 +31,8 @@ pub enum Mutation {
     ConfirmationLeftOut,
     /// What one lost server's ledger had is told without asking the next one's.
     FoundNotDoubted,
+    /// What is sealed in a row goes out behind the row's opening, which the server may refuse.
+    OpeningNotAwaited,
     /// A row is retired while a commit that stands in it is undecided.
     UndecidedRowRetired,
     /// A row is retired although a fence stands in it.
@@ -183,6 +185,7 @@ mod switched {
         Mutation::ZombieForgotten,
         Mutation::ConfirmationLeftOut,
         Mutation::FoundNotDoubted,
+        Mutation::OpeningNotAwaited,
         Mutation::UndecidedRowRetired,
         Mutation::FencedRowRetired,
         Mutation::LossNotTold,
