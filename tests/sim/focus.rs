@@ -38,7 +38,7 @@ foci! {
     RowsRefused,
     /// Links are lost one after the other, each before it is known what became of a write on the first.
     LinksLostInARow,
-    /// The same server is reached under two names, so that the backend that was left cannot be found.
+    /// The same server is reached under two names, and a backend that was left under one of them is at work.
     TwoNames,
     /// What a transaction has read has fewer rows when it is run again.
     FewerRows,
@@ -183,9 +183,8 @@ impl Focus {
                 ];
             }
             TwoNames => {
-                profile.only(&[(Sort::InsertLog, 1)]);
-                (profile.zombies, profile.streamed) = (5, 0);
-                (profile.fault, profile.faults_max) = (0, 12);
+                profile.zombies = 5;
+                (profile.fault, profile.faults_max) = (0, 24);
                 profile.moments = &[(Moment::CommitAtWork, 100, Fault::LinkBroken)];
             }
             FewerRows => {

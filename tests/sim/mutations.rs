@@ -44,8 +44,9 @@ mod present {
     fn complaint(mutation: Option<Mutation>, seed: u64) -> Option<String> {
         switch_on(mutation);
         let plans = match crate::number("SEGUE_SIM_SUBMISSIONS") {
-            Some(1) => vec![Plan::of_submissions(seed)],
-            _ => Plan::all_of(seed).collect(),
+            None => Plan::all_of(seed).collect(),
+            Some(0) => vec![Plan::of(seed)],
+            Some(_) => vec![Plan::of_submissions(seed)],
         };
         let mut plans = plans.iter().filter(|plan| Focus::is_asked_for(plan));
         let complaint = plans.find_map(|plan| run::once(plan, false).0.err());
