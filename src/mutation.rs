@@ -21,16 +21,20 @@ pub enum Mutation {
     /// The seal does not raise where its number is taken (in the model, which stands for the SQL).
     #[cfg(feature = "mutations")]
     SealNeverRaises,
-    /// A seal that finds its number taken is not looked into: the transaction is run again.
-    FenceTakenForConflict,
+    /// The seal of what failed, while something behind it was committed, is told as the server refuses it.
+    FenceTold,
     /// What was on its way behind a read that is repeated is repeated as well, and not asked for.
     WritesRepeatedBehindRead,
     /// A backend that is at work is forgotten as soon as eight others were lost.
     ZombieForgotten,
+    /// A server under another name is taken for another one.
+    NameTakenForServer,
     /// The ledger of a server that was returned to is believed before the standby has it.
     ConfirmationLeftOut,
     /// What one lost server's ledger had is told without asking the next one's.
     FoundNotDoubted,
+    /// What is sealed in a row goes out behind the row's opening, which the server may refuse.
+    OpeningNotAwaited,
     /// A row is retired while a commit that stands in it is undecided.
     UndecidedRowRetired,
     /// A row is retired although a fence stands in it.
@@ -182,11 +186,13 @@ mod switched {
         Mutation::ReplayTakesNewNumber,
         Mutation::FenceLeftOut,
         Mutation::SealNeverRaises,
-        Mutation::FenceTakenForConflict,
+        Mutation::FenceTold,
         Mutation::WritesRepeatedBehindRead,
         Mutation::ZombieForgotten,
+        Mutation::NameTakenForServer,
         Mutation::ConfirmationLeftOut,
         Mutation::FoundNotDoubted,
+        Mutation::OpeningNotAwaited,
         Mutation::UndecidedRowRetired,
         Mutation::FencedRowRetired,
         Mutation::LossNotTold,

@@ -127,6 +127,7 @@ impl Session {
     pub(super) fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
         let rows_to_ask = self.rows_to_ask();
         let needed = self.previous_row_is_needed();
+        let writes = self.options.writes;
         let out = &mut self.output;
         let mut step = |step: Step, out: &mut bytes::BytesMut| {
             frontend::sync(out);
@@ -137,9 +138,8 @@ impl Session {
             internals::write_internals(link.ledger, out);
             step(Step::Internals, out);
         }
-        let zombies = self.zombies.iter().map(|zombie| &zombie.link);
-        for zombie in zombies.filter(|zombie| zombie.server == link.server) {
-            internals::write_terminate(zombie.backend_pid, &zombie.backend_start, out);
+        for zombie in self.zombies.iter().filter(|zombie| zombie.is_of(link, writes)) {
+            internals::write_terminate(zombie.link.backend_pid, &zombie.link.backend_start, out);
             step(Step::Terminate, out);
         }
         if self.settings.restorable().len() > 0 {
@@ -242,11 +242,12 @@ impl Session {
             return;
         }
         let adoption = std::mem::take(adoption);
-        let here = |zombie: &Zombie| zombie.link.server == self.link.server;
+        let here = |zombie: &Zombie| zombie.is_of(&self.link, self.options.writes);
         self.returned |= self.zombies.iter().any(here);
         // One that could not be ended is remembered until the fence stands.
         if !(adoption.zombie_lives && self.has_undecided_seals()) {
-            self.zombies.retain(|zombie| zombie.link.server != self.link.server);
+            let (link, writes) = (&self.link, self.options.writes);
+            self.zombies.retain(|zombie| !zombie.is_of(link, writes));
         }
         self.adopted(adoption);
     }

@@ -27,6 +27,16 @@ pub(super) struct Zombie {
     worked: bool,
 }
 
+impl Zombie {
+    /// Whether it is on the server of this link, which may be known by another name too (a service's address
+    /// beside the node's own): of one timeline there is one primary, and sessions that write have no other.
+    pub fn is_of(&self, link: &LinkReady, writes: bool) -> bool {
+        let same_timeline = writes && self.link.timeline == link.timeline;
+        self.link.server == link.server
+            || (same_timeline && !mutation::on(Mutation::NameTakenForServer))
+    }
+}
+
 impl Session {
     /// The link is lost, or is given up; whatever was still readable has been handed over.
     pub fn handle_link_lost(&mut self) {

@@ -167,11 +167,11 @@ impl Session {
         let unit = &self.units[self.front];
         let again = unit.losses > 0 || self.replay_attempts > 0;
         if self.is_fence(error) && again {
-            // Which attempt has taken the number, or whether a later one has, only the ledger knows.
+            // Which attempt has taken the number, or whether a later one has, only the ledger knows. A second
+            // line: whoever could have was ended, or fenced off, before the ledger was asked.
             let ask = !unit.passed_over && self.replay_attempts < REPLAY_ATTEMPTS;
             self.replay_attempts += 1;
-            let blind = mutation::on(Mutation::FenceTakenForConflict);
-            return ask.then_some(if blind { Finish::Again } else { Finish::Recheck });
+            return ask.then_some(Finish::Recheck);
         }
         if is_conflict(error)
             && again

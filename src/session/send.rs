@@ -149,6 +149,7 @@ impl Session {
     /// take the unit behind it: without its row the fast seal writes nothing.
     pub(super) fn awaits_row(&self, unit: &Unit) -> bool {
         unit.seal.is_some_and(|seal| self.seals.awaits(seal.row))
+            && !mutation::on(Mutation::OpeningNotAwaited)
     }
 
     /// What was to be sealed and is not on its way cannot be: it goes without or, with `ledger=require`,

@@ -4,19 +4,29 @@
 
 use segue::session::Options;
 
-use crate::app::Transaction;
 use crate::backend::{Backend, Wait};
+use crate::data::Reply;
 use crate::figures::Fault;
 use crate::plan::{For, Plan};
 use crate::profile::Profile;
 use crate::recovering::Recovery;
 use crate::rng::Rng;
 use crate::run::{Result, Run};
+use crate::submit;
 use crate::workload::{Sort, USUAL};
 
-/// What a run is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Focus {
+/// The enum, and all there is of it.
+macro_rules! foci {
+    ($($(#[doc = $is:literal])* $name:ident,)*) => {
+        /// What a run is made for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Focus { $($(#[doc = $is])* $name,)* }
+
+        const ALL: &[Focus] = &[$(Focus::$name,)*];
+    };
+}
+
+foci! {
     /// A pipeline outside transactions: a read of which a part was told is run again, and fails with a
     /// conflict, while a write behind it commits.
     ReadAheadOfWrite,
@@ -24,6 +34,14 @@ pub enum Focus {
     FoundAndLost,
     /// More commits are on their way than two rows of the ledger take.
     RowsInHaste,
+    /// The server refuses to open the session's row, and commits what comes behind it.
+    RowsRefused,
+    /// Links are lost one after the other, each before it is known what became of a write on the first.
+    LinksLostInARow,
+    /// The same server is reached under two names, and a backend that was left under one of them is at work.
+    TwoNames,
+    /// What a transaction has read has fewer rows when it is run again.
+    FewerRows,
     /// An error inside a transaction is caught, and is another one when that is run again.
     CaughtErrors,
     /// A process dies behind a promotion, and its predecessor's ledger can be asked.
@@ -39,17 +57,6 @@ pub enum Focus {
 
 use Focus::*;
 
-const ALL: [Focus; 8] = [
-    ReadAheadOfWrite,
-    FoundAndLost,
-    RowsInHaste,
-    CaughtErrors,
-    DeposedIsAsked,
-    WaitCutShort,
-    JournalFills,
-    HalfKept,
-];
-
 /// When a fault is likely, of the client whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
@@ -61,13 +68,19 @@ pub enum Moment {
     PipelineUnheard,
     /// The same, and the session has lived through a promotion.
     CommitBehindPromotion,
+    /// A commit was sent, and its backend is in the midst of the transaction.
+    CommitAtWork,
     /// A backend has committed, and waits for the standby.
     CommitWaits,
+    /// The session has asked on a new link what became of a commit, and has not heard it.
+    InDoubt,
     /// Several requests are decided or run again on a newer link; no standby was promoted yet.
     Resumed,
     InTransaction,
     /// One that goes on although a statement of it has failed.
     ErrorCaught,
+    /// One that has read some rows.
+    RowsSeen,
     /// A later process is about to ask the ledger.
     Asking,
     /// It has told what it has found.
@@ -75,16 +88,25 @@ pub enum Moment {
 }
 
 impl Focus {
+    /// Whether this run is looked at: `SEGUE_SIM_FOCUS=JournalFills` leaves out those without that focus.
+    pub fn is_asked_for(plan: &Plan) -> bool {
+        let Ok(name) = std::env::var("SEGUE_SIM_FOCUS") else { return true };
+        let of_submissions = submit::Focus::of(plan).filter(|_| plan.submissions);
+        let of_sessions = Self::of(plan).filter(|_| !plan.submissions);
+        of_submissions.is_some_and(|focus| format!("{focus:?}") == name)
+            || of_sessions.is_some_and(|focus| format!("{focus:?}") == name)
+    }
+
     /// One run in eight has one.
     pub fn of(plan: &Plan) -> Option<Self> {
         let mut rng = plan.rng(For::Focus);
-        (rng.below(8) == 0).then(|| *rng.pick(&ALL))
+        (rng.below(8) == 0).then(|| *rng.pick(ALL))
     }
 
     /// Whether replication has to be synchronous, or must not be.
     pub fn sync(self) -> Option<bool> {
         match self {
-            WaitCutShort => Some(true),
+            WaitCutShort | LinksLostInARow => Some(true),
             FoundAndLost | RowsInHaste | DeposedIsAsked => Some(false),
             _ => None,
         }
@@ -144,6 +166,36 @@ impl Focus {
                 (profile.requests_max, profile.faults_max, profile.fault) = (10, 40, 0);
                 profile.moments = &[(Moment::PipelineUnheard, 20, Fault::LinkBroken)];
             }
+            RowsRefused => {
+                profile.openings_refused = 700;
+                (profile.begins, profile.pipelined, profile.streamed) = (0, 0, 0);
+                (profile.fault, profile.faults_max) = (0, 24);
+                (profile.small_pieces, profile.replies) = (false, 15);
+                profile.moments = &[(Moment::CommitUnheard, 300, Fault::LinkBroken)];
+            }
+            LinksLostInARow => {
+                profile.only(&[(Sort::InsertT, 1)]);
+                (profile.replication, profile.stubborn) = (2, 0);
+                (profile.requests_max, profile.fault, profile.faults_max) = (5, 0, 40);
+                profile.moments = &[
+                    (Moment::CommitWaits, 100, Fault::LinkBroken),
+                    (Moment::InDoubt, 900, Fault::LinkBroken),
+                ];
+            }
+            TwoNames => {
+                profile.zombies = 5;
+                (profile.fault, profile.faults_max) = (0, 24);
+                profile.moments = &[(Moment::CommitAtWork, 100, Fault::LinkBroken)];
+            }
+            FewerRows => {
+                profile.only(&[(Sort::SelectBig, 1), (Sort::InsertLog, 3)]);
+                profile.begins = 100;
+                (profile.savepoints, profile.pipelined) = (0, 0);
+                // It writes whenever a link is lost.
+                (profile.second_writer, profile.second_writes) = (0, Some(Sort::SelectBig));
+                (profile.requests_max, profile.fault, profile.faults_max) = (60, 0, 40);
+                profile.moments = &[(Moment::RowsSeen, 20, Fault::LinkBroken)];
+            }
             CaughtErrors => {
                 profile.only(&[(Sort::Guard, 6), (Sort::InsertLog, 2)]);
                 (profile.begins, profile.savepoints, profile.keys) = (100, 50, 1);
@@ -162,12 +214,13 @@ impl Focus {
                 profile.moments = &[(Moment::CommitBehindPromotion, 300, Fault::ClientCrash)];
             }
             WaitCutShort => {
-                profile.replication = 2;
+                (profile.replication, profile.pipelined) = (2, 0);
                 profile.replies = *rng.pick(&[15, 100]);
+                (profile.fault, profile.faults_max) = (0, 24);
                 profile.moments = &[
                     (Moment::CommitWaits, 30, Fault::ClientCrash),
                     (Moment::Asking, 500, Fault::Crash),
-                    (Moment::Judged, 300, Fault::CrashAndPromotion),
+                    (Moment::Judged, 500, Fault::CrashAndPromotion),
                 ];
             }
             JournalFills => {
@@ -199,6 +252,15 @@ impl Profile {
 }
 
 impl Run {
+    /// What a session knows a server by.
+    pub fn name_of(&mut self, server: usize) -> usize {
+        let address = self.world.servers[server].address;
+        match self.world.profile.focus {
+            Some(TwoNames) => 2 * address + self.world.rng.below(2),
+            _ => address,
+        }
+    }
+
     /// A moment has come at which a fault is likely, and it happens.
     pub fn seize_moment(&mut self) -> Result<bool> {
         if self.ends {
@@ -247,22 +309,32 @@ impl Run {
                 let first = !client.link_is_newer && client.awaiting.is_none();
                 moved && in_flight && first && backend.is_some_and(unheard)
             }
+            Moment::CommitAtWork => {
+                let backend = client.link.map(|id| &self.world.backends[id]);
+                let at_work = |it: &Backend| it.tx.as_ref().is_some_and(|tx| tx.has_xid);
+                in_flight && !client.link_is_newer && backend.is_some_and(at_work)
+            }
             Moment::CommitWaits => {
                 let backend = client.link.map(|id| &self.world.backends[id]);
-                backend.is_some_and(|it| it.wait == Wait::Standby)
+                in_flight && backend.is_some_and(|it| it.wait == Wait::Standby)
+            }
+            Moment::InDoubt => {
+                let asks = client.link.is_some() && client.link_is_newer;
+                in_flight && asks && !client.session.is_live()
             }
             Moment::Resumed => {
                 let first = client.link_is_newer && client.highest_timeline == 1;
                 first && client.session.is_live() && client.requests.len() > 1
             }
-            Moment::ErrorCaught => {
-                let caught = |tx: &Transaction| {
-                    !tx.failed
-                        && tx.seen.iter().any(|it| ["22003", "23514"].contains(&it.end.as_str()))
+            Moment::ErrorCaught | Moment::RowsSeen => {
+                let seen = |reply: &Reply| match moment {
+                    Moment::RowsSeen => reply.rows.len() > 1,
+                    _ => ["22003", "23514"].contains(&reply.end.as_str()),
                 };
+                let tx = client.app.tx.as_ref().filter(|tx| !tx.failed);
                 client.link.is_some()
                     && !client.link_is_newer
-                    && client.app.tx.as_ref().is_some_and(caught)
+                    && tx.is_some_and(|tx| tx.seen.iter().any(seen))
             }
             Moment::InTransaction => client.recovery.is_none() && client.app.tx.is_some(),
             Moment::Asking => {

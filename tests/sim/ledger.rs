@@ -29,6 +29,10 @@ impl World {
         if fresh && self.rng.below(1000) < self.profile.ledger_errors {
             return Err(Exec::Error(self.rng.pick::<&str>(&REFUSALS)));
         }
+        let refused = if *stmt == Stmt::Open { self.profile.openings_refused } else { 0 };
+        if fresh && refused > 0 && self.rng.below(1000) < refused {
+            return Err(Exec::Error("53100"));
+        }
         match stmt {
             Stmt::SealTable => {
                 let sealed = self.seal(me, uuid(params, 0)?, int8(params, 1)?)?;

@@ -279,7 +279,7 @@ impl Run {
             self.world.backends[id].wire.clear();
         }
         let ready = LinkReady {
-            server: self.world.servers[server].address,
+            server: self.name_of(server),
             timeline,
             backend_pid: self.world.backends[id].pid,
             backend_start: self.world.backends[id].start.clone(),

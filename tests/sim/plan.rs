@@ -38,6 +38,7 @@ pub enum For {
     Focus,
     /// Of a run of submissions.
     Submissions,
+    FocusOfSubmissions,
     Till(usize),
 }
 
@@ -72,6 +73,7 @@ impl Plan {
             // A run has one of them.
             For::Focus | For::Submissions => (9, 0),
             For::Till(number) => (10, number as u64),
+            For::FocusOfSubmissions => (11, 0),
         };
         Rng::new(Rng::new(self.seed).next() ^ Rng::new((kind << 32) | number).next())
     }

@@ -52,6 +52,8 @@ pub struct Profile {
     /// Of a thousand statements, so many fail for no reason of their own; and of the ledger's.
     pub errors: usize,
     pub ledger_errors: usize,
+    /// So many openings of a row in a thousand are, for there is no room left.
+    pub openings_refused: usize,
 
     /// The coincidence that the run is made for, if there is one.
     pub focus: Option<Focus>,
@@ -117,6 +119,7 @@ impl Profile {
             replies: if small_pieces { 100 } else { *rng.pick(&[15, 100, 100]) },
             errors: *rng.pick(&[0, 0, 5, 20]),
             ledger_errors: *rng.pick(&[0, 0, 10, 50]),
+            openings_refused: 0,
             focus: None,
             moments: &[],
             second_writes: None,
@@ -177,5 +180,6 @@ impl Profile {
         self.replies = 100;
         self.errors = 0;
         self.ledger_errors = 0;
+        self.openings_refused = 0;
     }
 }

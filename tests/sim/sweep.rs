@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::figures::Figures;
+use crate::focus::Focus;
 use crate::plan::Plan;
 use crate::run;
 
@@ -53,12 +54,12 @@ impl Sweep {
                         if seed >= self.from + self.seeds {
                             break;
                         }
-                        for plan in self.plans(seed) {
-                            match run::once(&plan, false).0 {
+                        for plan in self.plans(seed).iter().filter(|it| Focus::is_asked_for(it)) {
+                            match run::once(plan, false).0 {
                                 Ok(run) => figures.add(&run),
                                 Err(problem) => {
                                     figures.runs += 1;
-                                    failures.push((plan, problem));
+                                    failures.push((plan.clone(), problem));
                                     stop.fetch_or(!self.keep_going, Ordering::Relaxed);
                                 }
                             }

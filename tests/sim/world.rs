@@ -340,6 +340,7 @@ impl World {
             return;
         }
         let sort = match self.profile.second_writes {
+            Some(Sort::SelectBig) => 0,
             Some(Sort::UpdateAcct) => 2,
             _ => self.rng.below(3),
         };

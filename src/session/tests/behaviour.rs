@@ -193,7 +193,7 @@ fn a_collected_result_is_taken_back_and_asked_again() {
 fn without_a_ledger_a_commit_in_flight_is_unknown_and_is_not_retried() {
     let mut play = Play::start();
     play.session.handle_link_lost();
-    let without = LinkReady { server: 5, timeline: 1, ..LinkReady::default() };
+    let without = LinkReady { server: 5, timeline: 2, ..LinkReady::default() };
     play.session.handle_link_ready(without).unwrap();
     play.flush();
     play.receive(&[message(b'1', b"").repeat(3), ready(b'I')].concat());

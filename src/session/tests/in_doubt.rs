@@ -90,6 +90,11 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
     }
 }
 
+/// There is no backend that could be ended.
+fn nobody() -> Vec<u8> {
+    [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat()
+}
+
 fn replied() -> Vec<u8> {
     [no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat()
 }
@@ -129,11 +134,31 @@ fn of_two_attempts_that_can_have_committed_neither_reply_is_told() {
     let mut play = Play::start();
     play.execute("INSERT INTO t VALUES (1)");
     play.move_to(1, 1);
-    play.receive_look(0, 0);
+    let look = play.look(0, 0);
+    play.receive(&[nobody(), look].concat());
     play.receive(&replied());
     play.move_to(2, 2);
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["INSERT 0 1", "error 02000 Committed", "ready Idle"]);
+}
+
+/// A session that had lost its link found the same server by another of its names, and took it for another one: the
+/// backend that it had left was neither ended nor fenced off, and committed what was told to be not committed
+/// (simulation, seeds 284, 1530 and 4253 of their time). Of one timeline there is one primary.
+#[test]
+fn a_server_under_another_name_is_the_one_that_was_lost() {
+    let mut play = Play::start();
+    play.run("INSERT INTO t VALUES (1)", true);
+    play.receive(&[no_columns(), complete("INSERT 0 1")].concat());
+    play.move_to(1, 1);
+    assert!(play.sends("pg_terminate_backend"));
+    let lives = [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1")].concat();
+    let look = play.look(0, 0);
+    play.receive(&[lives, ready(b'I'), look].concat());
+    assert!(play.sends("segue_seal"), "it may commit yet, and is fenced off");
+    play.receive(&[message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat());
+    play.receive_look(2, 1);
+    assert_eq!(play.told(), ["INSERT 0 1", "error 40001 NotCommitted", "ready Idle"]);
 }
 
 /// The journal on disk could not keep a transaction, and `journal_required` refused it. The link was lost before

@@ -347,11 +347,11 @@ fn what_waits_behind_a_lost_commit_has_not_been_tried() {
     play.fail_over();
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t VALUES (1)"));
-    play.move_to(2, 2);
+    play.move_to(2, 3);
     play.receive_look(1, 1);
     assert!(play.sends("INSERT INTO t VALUES (2)"));
     play.receive(&[no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat());
-    play.move_to(3, 2);
+    play.move_to(3, 4);
     play.receive_look(2, 3);
     assert_eq!(play.told(), ["INSERT 0 1", "ready Idle"]);
 }
@@ -366,14 +366,14 @@ fn what_waits_behind_a_lost_commit_has_not_lost_the_link() {
     play.execute("INSERT INTO t VALUES (2)");
     play.told();
     for server in 1..=5 {
-        play.move_to(server, 2);
+        play.move_to(server, 1 + server as u32);
         play.receive_look(0, 0);
         assert!(play.sends("INSERT INTO t VALUES (1)"));
         play.receive(&[message(b'2', b""), complete("BEGIN")].concat());
     }
     play.session.handle_link_lost();
     assert_eq!(play.told(), [""; 0]);
-    play.link(6, 2);
+    play.link(6, 7);
     play.receive_look(0, 0);
     assert!(play.sends("INSERT INTO t VALUES (2)") && !play.sends("INSERT INTO t VALUES (1)"));
     assert_eq!(play.told(), ["lost 1 to 1"], "it is that one that is given up");

@@ -99,7 +99,7 @@ fn what_is_behind_a_string_that_is_found_has_its_settings() {
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["error 02000 Committed", "ready Idle"]);
     assert!(play.session.gives_up_link() && !play.sends("VALUES (2)"));
-    play.move_to(2, 2);
+    play.move_to(2, 3);
     assert!(play.sends("SET app.x = '1'"));
     let look = play.look(1, 1);
     play.receive(&[[no_columns(), complete("SET"), ready(b'I')].concat(), look].concat());

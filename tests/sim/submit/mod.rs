@@ -6,10 +6,12 @@
 //!   what there must be in the end.
 
 mod books;
+mod focus;
 mod heard;
 mod order;
 mod route;
 mod run;
 mod till;
 
+pub use focus::Focus;
 pub use run::{once, parts};

@@ -3,6 +3,7 @@
 use segue::client::parts::{Desk, Lost};
 
 use super::books;
+use super::focus::Focus;
 use super::route::hang_up;
 use super::till::Till;
 use crate::backend::last_words;
@@ -12,24 +13,25 @@ use crate::profile::Profile;
 use crate::quiet::quietly;
 use crate::world::World;
 
-type Result<T = ()> = std::result::Result<T, String>;
+pub type Result<T = ()> = std::result::Result<T, String>;
 
 /// More clients than this no run has.
 const TILLS_MAX: usize = 3;
 
-struct Run {
-    plan: Plan,
-    world: World,
-    tills: Vec<Till>,
+pub struct Run {
+    pub plan: Plan,
+    pub focus: Option<Focus>,
+    pub world: World,
+    pub tills: Vec<Till>,
     /// So many orders were drawn, and so many faults were there.
     orders: usize,
-    faults: usize,
-    faults_left: usize,
+    pub faults: usize,
+    pub faults_left: usize,
     promotes: bool,
     /// So many more promotions are to lose something that was told.
     losses_left: usize,
-    ends: bool,
-    figures: Figures,
+    pub ends: bool,
+    pub figures: Figures,
 }
 
 /// Runs a plan; gives what went wrong, and the trace.
@@ -54,6 +56,7 @@ pub fn parts(plan: &Plan) -> (Vec<usize>, Vec<usize>) {
 impl Run {
     fn new(plan: Plan, traced: bool) -> Self {
         let mut rng = plan.rng(For::Submissions);
+        let focus = Focus::of(&plan);
         let sync = rng.chance(60);
         let count = *rng.pick(&[1, 1, 2, TILLS_MAX]);
         let mut profile = Profile::new(plan.rng(For::Profile));
@@ -61,6 +64,11 @@ impl Run {
         // What was told and is lost takes a promotion at the right moment, and a standby that lags.
         let loses = !sync && rng.chance(60);
         profile.replication = if loses { 5 } else { profile.replication };
+        let cut_short = focus == Some(Focus::WaitCutShort);
+        let (sync, loses) = (sync || cut_short, loses || cut_short);
+        if let Some(focus) = focus {
+            focus.profile(&mut profile);
+        }
         let mut world = World::new(plan.rng(For::Order), profile, sync, 0, None);
         world.trace = traced.then(Vec::new);
         world.claims_by_function = rng.chance(30);
@@ -69,6 +77,7 @@ impl Run {
         Self {
             faults_left: 1 + rng.below(profile.faults_max),
             plan,
+            focus,
             world,
             tills,
             orders: 0,
@@ -88,7 +97,8 @@ impl Run {
             self.pass_time(barren);
             // Some of it is left for the quiet end.
             let handed = self.tills.iter().all(|till| till.orders_left == 0);
-            if handed && self.world.rng.below(1000) == 0 {
+            let goes_on = if self.focus.is_some() { 8000 } else { 1000 };
+            if handed && self.world.rng.below(goes_on) == 0 {
                 return self.finish();
             }
         }
@@ -127,10 +137,15 @@ impl Run {
             }
             return Ok(true);
         }
-        if self.may_lose() && self.world.rng.chance(3) {
+        let likely = if self.focus == Some(Focus::WaitCutShort) { 30 } else { 3 };
+        if self.may_lose() && self.world.rng.chance(likely) {
             return self.lose_what_was_told();
         }
         let at = self.world.rng.below(self.tills.len());
+        if let Some(session) = self.moment(at) {
+            self.lose_at_moment(at, session)?;
+            return Ok(true);
+        }
         let dies = !self.ends && self.dies(at);
         if self.tills[at].desk.is_none() {
             self.world.note(|| format!("a later process of till {at} opens the journal"));
