@@ -244,6 +244,11 @@ impl Play {
     }
 }
 
+/// There is no backend that could be ended.
+fn nobody() -> Vec<u8> {
+    [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat()
+}
+
 fn begun_and_read(value: &str) -> Vec<u8> {
     [
         message(b'2', b""),

@@ -49,7 +49,9 @@ fn an_attempt_without_its_end_is_no_attempt_to_commit() {
     play.receive_look(0, 0);
     play.receive(&replied());
     play.move_to(2, 2);
-    play.receive_look(1, 1);
+    let look = play.look(1, 1);
+    play.receive(&[nobody(), look].concat());
+    play.receive(&nobody());
     assert_eq!(play.told(), ["row a", "INSERT 0 1", "ready Idle"]);
 }
 
