@@ -2,7 +2,8 @@
 //! writes for all of them, with one write and one sync.
 //!
 //! Invariants: nothing is acknowledged that the writer has not acknowledged; an owner one of whose
-//! records was refused gets the same answer from then on, so that a gap is never taken for a journal.
+//! records was refused gets the same answer from then on, so that a gap is never taken for a journal,
+//! unless it says that what follows does not build on that record.
 //! Handing a record in does no I/O, except with `sync=always` or when much has gathered.
 
 use std::io;
@@ -426,6 +427,13 @@ impl Owner {
             self.check()?;
         }
         self.check()
+    }
+
+    /// What comes next does not build on what was refused: that is not held against it any more.
+    pub fn overlook_refusal(&mut self) {
+        // What is known so far.
+        let _ = self.check();
+        self.failed = None;
     }
 
     /// Nothing of it is needed any more: its room is free again. Nobody has to wait for it; after a
