@@ -447,10 +447,13 @@ impl Picture {
 }
 
 fn view(server: &Server) -> ServerView {
-    ServerView {
-        health: server.detector.health(),
-        seen: server.observed.as_ref().map(|o| Seen::from(&o.facts)),
-    }
+    let seen = server.observed.as_ref().map(|observed| Seen::from(&observed.facts));
+    // A standby does not leave a timeline that it has followed, and forgets it when its primary is lost.
+    let followed = |seen: Seen| match seen.in_recovery {
+        true => Seen { timeline: server.followed, ..seen },
+        false => seen,
+    };
+    ServerView { health: server.detector.health(), seen: seen.map(followed) }
 }
 
 /// What matters of the facts beside the position, which changes all the time.
