@@ -272,8 +272,8 @@ def main() -> int:
     words = ["--inside", "--output", str(run), "--seed", str(given.seed)]
     if given.faults is not None:
         words += ["--faults", ",".join(f"{kind}={weight}" for kind, weight in given.faults.items())]
-    names = ("minutes", "failovers", "mode", "clients", "segue_options", "submit_options", "pace_ms")
-    names += ("rust", "c", "build")
+    names = ["minutes", "failovers", "mode", "clients", "segue_options", "submit_options", "pace_ms"]
+    names += ["rust", "c", "build"]
     for name in names:
         value = getattr(given, name)
         if value not in (None, ""):
