@@ -43,6 +43,10 @@ pub enum Mutation {
     LossNotTold,
     /// The commit is told before the backup has it.
     BackupNotAwaited,
+    /// With `autocommit_reply=before_commit` a statement commits together with its execution all the same.
+    ReplyNotAwaited,
+    /// What has not been told to commit, and must not, is told to.
+    EndNotWithheld,
     /// A link to a server of an older timeline is taken.
     TimelineNotChecked,
     /// COMMIT is sent before what is run again ahead of it has matched.
@@ -193,6 +197,8 @@ mod switched {
         Mutation::FencedRowRetired,
         Mutation::LossNotTold,
         Mutation::BackupNotAwaited,
+        Mutation::ReplyNotAwaited,
+        Mutation::EndNotWithheld,
         Mutation::TimelineNotChecked,
         Mutation::CommitBeforeComparison,
         Mutation::MismatchIgnored,

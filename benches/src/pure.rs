@@ -58,6 +58,7 @@ impl Pure {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reply_before_commit: false,
             ledger_required: false,
             reapply: false,
             files: false,

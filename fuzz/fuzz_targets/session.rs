@@ -53,6 +53,7 @@ fn options(mode: u8) -> Options {
         ledger_required: mode & 2 != 0,
         reapply: mode & 4 == 0,
         files: mode & 8 != 0,
+        reply_before_commit: mode & 16 != 0,
     }
 }
 

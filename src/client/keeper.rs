@@ -297,22 +297,23 @@ fn required(kind: &JournalError) -> Error {
     )
 }
 
-/// What the journal has of it cannot be completed, nor taken back.
+/// What the journal has of it, or may have, cannot be completed, nor taken back.
 fn stuck(kind: &JournalError) -> Error {
     error(
         kind,
-        "the journal's files have a part of the transaction, and its commit cannot be recorded there; \
+        "the journal's files may have a part of the transaction, and its commit cannot be recorded there; \
          it is rolled back, nothing of it is committed: run it again",
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::time::Duration;
 
     use super::*;
-    use crate::journal::tests::faulty::{Faulty, Plan};
-    use crate::journal::{Options, SyncPolicy};
+    use crate::journal::tests::faulty::{Faulty, Plan, View};
+    use crate::journal::{Found, FoundKind, Options, SyncPolicy};
 
     fn keeper(dir: &Faulty, more: &str) -> Keeper {
         let options = Options::new(SyncPolicy::Batch, 1 << 20, Uuid::from_u128(1));
@@ -368,6 +369,32 @@ mod tests {
                 found.records(it, note).unwrap();
             }
             assert_eq!(timelines, [2]);
+        }
+    }
+
+    /// A full disk took half of a batch. The transaction went on, and what had been cut off was there again when the
+    /// machine had died: a transaction without its commit, told as never sent (simulation, seed 1106617).
+    #[test]
+    fn what_the_disk_took_half_of_goes_on_only_once_it_cannot_be_found() {
+        let later = Instant::now() + Duration::from_secs(600);
+        for cannot_cut in [false, true] {
+            let dir = Faulty::default();
+            let mut keeper = keeper(&dir, "");
+            begin(&mut keeper, 1);
+            keeper.commit(later);
+            let fail_write = Some((dir.writes(), usize::MAX >> 1, ErrorKind::StorageFull));
+            dir.plan(Plan { fail_write, cannot_cut, ..Plan::default() });
+            begin(&mut keeper, 2);
+            keeper.commit(later);
+            let failures = keeper.failures(later);
+            assert_eq!(failures.iter().map(|it| it.entry).collect::<Vec<_>>(), [2]);
+            assert_eq!(failures[0].refused.is_some(), cannot_cut);
+            for number in (0..20).filter(|_| !cannot_cut) {
+                let left = Arc::new(Faulty::of(&dir.after(View::Cut(number))));
+                let found = crate::journal::read(left, None).unwrap();
+                let is_one = |it: &&Found| matches!(it.what, FoundKind::Transaction { .. });
+                assert_eq!(found.in_flight().filter(is_one).count(), 1);
+            }
         }
     }
 }

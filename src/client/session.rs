@@ -16,7 +16,7 @@ use super::status::SessionStatus;
 use super::stream::RowStream;
 use super::transaction::{Transaction, TransactionOptions};
 use super::{Inner, SessionOptions};
-use crate::config::{CommitAck, LedgerMode, OnCommitsLost};
+use crate::config::{AutocommitReply, CommitAck, LedgerMode, OnCommitsLost};
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::session::{self, Column, Event, Execute, LedgerAccess, NumberMap, Statement};
 use crate::wire::frame::Status;
@@ -126,6 +126,8 @@ impl Session {
                 retry_conflicts: config.failover.retry_conflicts,
                 writes: options.writes,
                 backup_acknowledges: config.ledger.commit_ack == CommitAck::Backup,
+                reply_before_commit: config.ledger.autocommit_reply
+                    == AutocommitReply::BeforeCommit,
                 ledger_required: config.ledger.mode == LedgerMode::Require,
                 reapply: config.ledger.on_commits_lost == OnCommitsLost::Reapply,
                 files: inner.file_journal.is_some(),

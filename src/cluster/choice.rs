@@ -137,8 +137,8 @@ pub fn choose(servers: &[ServerView], current: Option<usize>, rules: &Rules) -> 
     }
 }
 
-/// The standby that is worth warm links: the one that lags least, but the one in use as long as it
-/// is nearly as good; never the chosen server, which a reader's is.
+/// The standby that is worth warm links: of those on the newest timeline the one that lags least, but
+/// the one in use as long as it is nearly as good; never the chosen server, which a reader's is.
 pub fn best_standby(
     servers: &[ServerView],
     current: Option<usize>,
@@ -152,16 +152,18 @@ pub fn best_standby(
                 && seen.in_recovery
                 && chosen != Some(index)
                 && Some(seen.system_identifier) == identity;
-            fit.then_some((index, seen.lsn))
+            fit.then_some((index, seen.timeline, seen.lsn))
         })
     };
     if mutation::on(Mutation::LaggingBackupChosen) {
-        return candidates().min_by_key(|&(_, lsn)| lsn).map(|(index, _)| index);
+        return candidates().min_by_key(|&(.., lsn)| lsn).map(|(index, ..)| index);
     }
-    let (best, lsn) = candidates().max_by_key(|&(index, lsn)| (lsn, Reverse(index)))?;
-    let stay = candidates()
-        .find(|&(index, own)| current == Some(index) && own.saturating_add(STANDBY_SLACK) >= lsn);
-    Some(stay.map_or(best, |(index, _)| index))
+    let order = |&(index, timeline, lsn): &(usize, u32, u64)| (timeline, lsn, Reverse(index));
+    let (best, newest, lsn) = candidates().max_by_key(order)?;
+    let stay = candidates().find(|&(index, timeline, own)| {
+        current == Some(index) && timeline == newest && own.saturating_add(STANDBY_SLACK) >= lsn
+    });
+    Some(stay.map_or(best, |(index, ..)| index))
 }
 
 #[cfg(test)]
@@ -336,16 +338,17 @@ mod tests {
 
     #[test]
     fn the_best_standby_is_kept_while_it_is_nearly_as_good() {
-        let at = |lsn| ServerView {
+        let on = |timeline, lsn| ServerView {
             health: Health::Healthy,
             seen: Some(Seen {
                 system_identifier: OURS,
-                timeline: 1,
+                timeline,
                 in_recovery: true,
                 read_only: true,
                 lsn,
             }),
         };
+        let at = |lsn| on(1, lsn);
         let servers = [at(10), at(20), at(20)];
         assert_eq!(best_standby(&servers, None, None, Some(OURS)), Some(1));
         assert_eq!(best_standby(&servers, Some(0), None, Some(OURS)), Some(0));
@@ -353,5 +356,8 @@ mod tests {
         assert_eq!(best_standby(&servers, None, Some(1), Some(OURS)), Some(2));
         let far = [at(10), at(11 + STANDBY_SLACK)];
         assert_eq!(best_standby(&far, Some(0), None, Some(OURS)), Some(1));
+        // It had more than the one that was promoted, and cannot follow it.
+        let diverged = [on(1, 30), on(2, 20)];
+        assert_eq!(best_standby(&diverged, Some(0), None, Some(OURS)), Some(1));
     }
 }

@@ -32,6 +32,8 @@ pub struct Server {
     pub address: String,
     pub detector: Detector,
     pub observed: Option<Observed>,
+    /// The newest timeline that it has been on as a standby.
+    followed: u32,
     pub last_failure: Option<Failure>,
     /// When the last dial began that succeeded: proof that its postmaster lived then.
     pub proved: Option<Instant>,
@@ -101,6 +103,7 @@ impl Picture {
             address,
             detector: Detector::new(timing.clone()),
             observed: None,
+            followed: 0,
             last_failure: None,
             proved: None,
             links_dialled: 0,
@@ -155,7 +158,11 @@ impl Picture {
     /// The server answered a probe on a link of its own, or one that a session will get.
     pub fn handle_facts(&mut self, now: Instant, server: usize, observed: Observed) -> Effects {
         let mut effects = Effects::default();
-        let old = self.servers[server].observed.replace(observed);
+        let it = &mut self.servers[server];
+        if observed.facts.in_recovery {
+            it.followed = it.followed.max(observed.facts.timeline);
+        }
+        let old = it.observed.replace(observed);
         let is_new = old.is_none_or(|old| {
             let new = self.servers[server].observed.as_ref();
             new.is_none_or(|new| seen(&new.facts) != seen(&old.facts))
@@ -366,8 +373,9 @@ impl Picture {
     }
 
     /// Who would be promoted by `on_primary_loss = promote`, if it has come to that: the server in
-    /// use cannot be reached, nothing else is writable, and among the healthy standbys the heir
-    /// has received most.
+    /// use cannot be reached, nothing else is writable, and among the healthy standbys that have followed
+    /// its timeline the heir has received most. One that has more than the primary had when that was promoted
+    /// cannot follow it: its promotion would begin another history under the same number.
     pub fn succession(&self, now: Instant) -> Option<Succession> {
         let last = self.last?;
         if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
@@ -381,6 +389,7 @@ impl Picture {
             let fit = index != last
                 && server.detector.health() == Health::Healthy
                 && observed.facts.in_recovery
+                && server.followed >= self.floor
                 && Some(observed.facts.system_identifier) == self.identity;
             fit.then_some((index, observed.facts.timeline, observed.received))
         });
@@ -438,10 +447,13 @@ impl Picture {
 }
 
 fn view(server: &Server) -> ServerView {
-    ServerView {
-        health: server.detector.health(),
-        seen: server.observed.as_ref().map(|o| Seen::from(&o.facts)),
-    }
+    let seen = server.observed.as_ref().map(|observed| Seen::from(&observed.facts));
+    // A standby does not leave a timeline that it has followed, and forgets it when its primary is lost.
+    let followed = |seen: Seen| match seen.in_recovery {
+        true => Seen { timeline: server.followed, ..seen },
+        false => seen,
+    };
+    ServerView { health: server.detector.health(), seen: seen.map(followed) }
 }
 
 /// What matters of the facts beside the position, which changes all the time.

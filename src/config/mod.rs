@@ -260,6 +260,8 @@ pub struct Ledger {
     pub rotate_commits: u32,
     /// `commit_ack`: `primary` (default) or `backup`.
     pub commit_ack: CommitAck,
+    /// `autocommit_reply`: `with_commit` (default) or `before_commit`.
+    pub autocommit_reply: AutocommitReply,
     /// `on_commits_lost`: `report` (default) or `reapply`.
     pub on_commits_lost: OnCommitsLost,
 }
@@ -272,6 +274,16 @@ pub enum CommitAck {
     Primary,
     /// Only when a backup has it too.
     Backup,
+}
+
+/// When a statement outside transactions commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AutocommitReply {
+    /// Together with its execution: one round trip.
+    WithCommit,
+    /// Once its reply is here: one round trip more, and no reply is lost with its server.
+    BeforeCommit,
 }
 
 /// What to do about commits that were acknowledged and did not survive a promotion.

@@ -252,6 +252,8 @@ pub(super) static OPTIONS: &[OptionInfo] = &[
         "Commits after which a session takes a fresh row of the ledger."),
     option(Segue, "commit_ack", "SEGUE_COMMIT_ACK", Value("primary"), choice(&["primary", "backup"]),
         "Whose word a commit waits for before the application is told."),
+    option(Segue, "autocommit_reply", "SEGUE_AUTOCOMMIT_REPLY", Value("with_commit"), choice(&["with_commit", "before_commit"]),
+        "Whether a statement outside transactions commits in the round trip that brings its reply, or in one more: then its reply is here before it commits, and is never lost."),
     option(Segue, "on_commits_lost", "SEGUE_ON_COMMITS_LOST", Value("report"), choice(&["report", "reapply"]),
         "What happens to acknowledged commits, and to submissions, that did not survive a promotion."),
     number(Segue, "journal_bytes_max", "SEGUE_JOURNAL_BYTES_MAX", Value("16777216"), (1024, 1 << 40, "bytes"),

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 use super::options::OPTIONS;
 use super::settings::{Pair, Settings, bad};
 use super::{
-    ChannelBinding, CommitAck, Config, Environment, Failover, KeepAlive, Ledger, LedgerMode,
-    Limits, OnCommitsLost, OnPrimaryLoss, OptionInfo, Secret, TargetSessionAttrs, auth, hosts,
-    journal, keywords, tls, uri,
+    AutocommitReply, ChannelBinding, CommitAck, Config, Environment, Failover, KeepAlive, Ledger,
+    LedgerMode, Limits, OnCommitsLost, OnPrimaryLoss, OptionInfo, Secret, TargetSessionAttrs, auth,
+    hosts, journal, keywords, tls, uri,
 };
 use crate::error::Result;
 
@@ -220,18 +220,22 @@ fn ledger(settings: &Settings) -> Result<Ledger> {
             Some("backup") => CommitAck::Backup,
             _ => CommitAck::Primary,
         },
+        autocommit_reply: match settings.choice("autocommit_reply")? {
+            Some("before_commit") => AutocommitReply::BeforeCommit,
+            _ => AutocommitReply::WithCommit,
+        },
         on_commits_lost: match settings.choice("on_commits_lost")? {
             Some("reapply") => OnCommitsLost::Reapply,
             _ => OnCommitsLost::Report,
         },
     };
     if ledger.mode == LedgerMode::Off {
-        let needs_ledger = match (ledger.commit_ack, ledger.on_commits_lost) {
-            (CommitAck::Backup, _) => Some("commit_ack"),
-            (_, OnCommitsLost::Reapply) => Some("on_commits_lost"),
-            _ => None,
-        };
-        if let Some(option) = needs_ledger {
+        let needs_ledger = [
+            (ledger.commit_ack == CommitAck::Backup, "commit_ack"),
+            (ledger.on_commits_lost == OnCommitsLost::Reapply, "on_commits_lost"),
+            (ledger.autocommit_reply == AutocommitReply::BeforeCommit, "autocommit_reply"),
+        ];
+        if let Some((_, option)) = needs_ledger.into_iter().find(|(is_set, _)| *is_set) {
             return Err(bad(format!(
                 "{} needs the ledger, which {} switches off",
                 settings.shown(option),

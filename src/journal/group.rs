@@ -2,7 +2,8 @@
 //! writes for all of them, with one write and one sync.
 //!
 //! Invariants: nothing is acknowledged that the writer has not acknowledged; an owner one of whose
-//! records was refused gets the same answer from then on, so that a gap is never taken for a journal.
+//! records was refused gets the same answer from then on, so that a gap is never taken for a journal,
+//! unless it says that what follows does not build on that record.
 //! Handing a record in does no I/O, except with `sync=always` or when much has gathered.
 
 use std::io;
@@ -77,7 +78,7 @@ pub struct Owner {
     /// Batches that hold records of it, and of which it has not heard.
     pending: Vec<Arc<Gathered>>,
     failed: Option<JournalError>,
-    /// One of its records at least was acknowledged.
+    /// One of its records at least was acknowledged, or is not known to be void.
     kept: bool,
 }
 
@@ -387,6 +388,7 @@ impl Drop for Leader<'_> {
         self.fate.written.get_or_init(|| Written {
             failed: Some(JournalError::new(Reason::Failed, "the journal's writer has failed")),
             refused: None,
+            may_be_found: true,
         });
         self.fate.changed.notify_all();
         // One of those who wait for the next batch writes it.
@@ -403,9 +405,7 @@ impl Owner {
     /// Hands in a record. It is kept once [`commit`](Self::commit) has returned; with `sync=always`,
     /// once this has. After an error all that follows gets the same error.
     pub fn append(&mut self, journal: &Journal, record: &Record<'_>) -> Result<()> {
-        if record.kind() != Kind::Ended {
-            self.check()?;
-        }
+        self.check()?;
         let fate = journal.append(self.number, record)?;
         if !self.pending.last().is_some_and(|last| Arc::ptr_eq(last, &fate)) {
             self.pending.push(fate);
@@ -429,14 +429,26 @@ impl Owner {
         self.check()
     }
 
+    /// What comes next does not build on what was refused: that is not held against it any more.
+    pub fn overlook_refusal(&mut self) {
+        // What is known so far.
+        let _ = self.check();
+        self.failed = None;
+    }
+
     /// Nothing of it is needed any more: its room is free again. Nobody has to wait for it; after a
     /// crash ahead of it the ledger is asked once more.
-    pub fn end(mut self, journal: &Journal) -> Result<()> {
-        self.append(journal, &Record::Ended)
+    pub fn end(self, journal: &Journal) -> Result<()> {
+        let fate = journal.append(self.number, &Record::Ended)?;
+        if journal.0.sync == SyncPolicy::Always {
+            // Whatever became of the records before it.
+            return journal.wait_for(&fate, None)?.failed.clone().map_or(Ok(()), Err);
+        }
+        Ok(())
     }
 
     /// Whether a record of it may be found after a crash, whatever became of the others: one was
-    /// acknowledged, or of one it is not known.
+    /// acknowledged, or of one it is not known, or one was refused and is not known to be void.
     pub fn may_be_found(&mut self) -> bool {
         // Known or not, it has been asked for.
         let _ = self.check();
@@ -450,7 +462,7 @@ impl Owner {
             let Some(written) = fate.written.get() else { return true };
             let refused = written.refused.as_ref().filter(|(_, owners)| owners.contains(number));
             let error = written.failed.as_ref().or(refused.map(|(error, _)| error));
-            *kept |= error.is_none();
+            *kept |= error.is_none() || written.may_be_found;
             if failed.is_none() {
                 *failed = error.cloned();
             }

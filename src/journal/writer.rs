@@ -7,6 +7,8 @@
 //!   and no position is used twice.
 //! * After a failed sync nothing more is believed of that file: what it did not acknowledge is written
 //!   anew into a fresh one, or refused.
+//! * What was refused is said to be void only once a crash cannot bring it back: the cut is on the disk,
+//!   or the header of a later segment that stays.
 //! * Segments go oldest first, each only when nothing in it is alive that does not also stand, on the
 //!   disk, in a later one. So an end always outlives what it ends.
 
@@ -62,6 +64,9 @@ pub(super) struct Writer {
     failures: u32,
     /// Ends that were handed in with a batch that failed: they go with the next one.
     owed: Vec<u64>,
+    /// What was refused may stand behind a segment's end after a crash, and no later segment says that it is
+    /// void.
+    uncut: bool,
     out: Vec<u8>,
     /// Held by whoever still reads what was recovered, from the files below this number.
     pub(super) pin: Arc<()>,
@@ -95,6 +100,8 @@ pub(super) struct Current {
     acknowledged: u64,
     /// What is ahead of this is on the disk.
     synced: u64,
+    /// Something may have been written up to here: behind the end it is what a write that failed has left.
+    reached: u64,
     /// The file's length: zeros stand behind the end.
     size: u64,
 }
@@ -106,6 +113,8 @@ pub(super) struct Written {
     pub failed: Option<JournalError>,
     /// These owners, which began in it, found no room; the others' records are kept.
     pub refused: Option<(JournalError, Vec<u64>)>,
+    /// What is not kept may be found after a crash all the same, or a part of it.
+    pub may_be_found: bool,
 }
 
 impl Writer {
@@ -141,6 +150,7 @@ impl Writer {
             ends,
             failures: 0,
             owed: Vec::new(),
+            uncut: false,
             out: Vec::new(),
             counts: Counts::default(),
         })
@@ -169,8 +179,14 @@ impl Writer {
             batch.push(owner, &Record::Ended);
         }
         self.live.number(batch);
-        let written = self.write_numbered(batch, certainty);
+        let uncut = std::mem::take(&mut self.uncut);
+        if batch.is_empty() && !uncut {
+            return Written::default();
+        }
+        let mut written = self.write_numbered(batch, certainty);
+        written.may_be_found = self.uncut;
         if written.failed.is_some() {
+            self.uncut |= uncut;
             let ends = batch.entries.iter().filter(|entry| entry.is(Kind::Ended));
             // What had begun in the same batch has ended by not being kept.
             self.owed.extend(ends.map(|entry| entry.owner).filter(|owner| self.live.has(*owner)));
@@ -180,9 +196,6 @@ impl Writer {
 
     fn write_numbered(&mut self, batch: &mut Batch, certainty: Certainty) -> Written {
         let mut written = Written::default();
-        if batch.is_empty() {
-            return written;
-        }
         let Err(full) = self.write_whole(batch, certainty) else { return written };
         if full.reason() != Reason::Full {
             written.failed = Some(full);
@@ -206,7 +219,7 @@ impl Writer {
     }
 
     /// All of a batch or nothing of it. What the disk has refused once is tried once more, in a fresh
-    /// segment.
+    /// segment. An empty one voids what was refused before.
     fn write_whole(&mut self, batch: &Batch, certainty: Certainty) -> Result<()> {
         if self.failures >= FAILURES_MAX {
             return Err(self.given_up());
@@ -224,6 +237,8 @@ impl Writer {
                 return Err(error);
             }
         }
+        // Where something was refused, this is a later segment, which stays.
+        self.uncut = false;
         self.failures = 0;
         self.counts.batches += 1;
         self.counts.records += batch.entries.len() as u64;
@@ -296,6 +311,7 @@ impl Writer {
         }
         let before = current.size;
         let len = self.out.len();
+        current.reached = position;
         let written = write_ahead(current, &mut self.out, self.geometry.ahead_bytes);
         self.total += current.size - before;
         written.map_err(|error| JournalError::io(&self.dir.name(), "writing", error))?;
@@ -368,6 +384,7 @@ impl Writer {
                     end: RECORDS_AT,
                     acknowledged: RECORDS_AT,
                     synced: RECORDS_AT,
+                    reached: RECORDS_AT,
                     size: RECORDS_AT,
                 })
             }
@@ -424,18 +441,23 @@ impl Writer {
         }
         // With sync=none, what is acknowledged may not be on the disk, and the next segment's header, which is,
         // says that it is there.
-        let mut unsynced = end > current.synced;
-        if current.size > end && current.file.truncate(end).is_ok() {
+        let void = current.reached > end;
+        let mut cut = true;
+        if current.size > end {
+            cut = current.file.truncate(end).is_ok();
+        }
+        if cut {
             self.total -= current.size - end;
             current.size = end;
-            // The next segment's header says it as well.
-            unsynced |= current.end > end;
         }
-        if unsynced {
-            let _ = current.file.sync();
+        if end > current.synced || (cut && void) {
+            cut &= current.file.sync().is_ok();
         }
         let name = name_of(current.number);
-        if end == RECORDS_AT && self.dir.remove(&name).is_ok() {
+        let removed = end == RECORDS_AT && self.dir.remove(&name).is_ok();
+        // Until the next segment's header says it as well.
+        self.uncut |= void && !cut && !(removed && self.dir.sync().is_ok());
+        if removed {
             self.total -= current.size;
             return;
         }

@@ -15,7 +15,7 @@ use super::replay::Finish;
 use super::seals::LedgerRow;
 use super::settle::passes;
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Seal, Verdict};
+use super::unit::{CopyIn, Purpose, Seal, Verdict};
 use super::verdict::{copy_not_kept, fatal_statement, half_told, unknown};
 use super::{LinkReady, Phase, Session, internals};
 use crate::error::{Error, ErrorKind, Result, ServerError};
@@ -432,7 +432,11 @@ impl Session {
                     _ => copy_not_kept(),
                 };
                 unit.verdict = Some(Verdict::Failed(error));
-            } else if unit.autocommit && unit.streamed && unit.seen.count > 0 {
+            } else if unit.autocommit
+                && unit.streamed
+                && unit.seen.count > 0
+                && !(self.options.reply_before_commit && unit.purpose == Purpose::User)
+            {
                 // Run again it would commit together with a reply that may not match what was told.
                 unit.verdict = Some(Verdict::Failed(half_told()));
             } else if let Some(row) = row {

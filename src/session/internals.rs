@@ -122,6 +122,11 @@ pub(super) fn write_open(open: Uuid, retire: Uuid, out: &mut BytesMut) {
     bind("", &[open.as_bytes(), retire.as_bytes()], out);
 }
 
+/// Fails, and with it the implicit transaction that it is a part of.
+pub(super) fn write_failure(out: &mut BytesMut) {
+    bind("segue_nothing", &[], out);
+}
+
 /// Asks what the ledger says of `rows`.
 pub(super) fn write_look(rows: impl Iterator<Item = Uuid>, out: &mut BytesMut) {
     let rows: Vec<Uuid> = rows.collect();

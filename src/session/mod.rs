@@ -90,6 +90,8 @@ pub struct Options {
     pub writes: bool,
     /// Whether a commit is acknowledged only once the backup has it.
     pub backup_acknowledges: bool,
+    /// Whether a statement outside transactions is sealed and committed only once its reply is here.
+    pub reply_before_commit: bool,
     /// Whether what may write is refused where it cannot be sealed.
     pub ledger_required: bool,
     /// Whether commits that a promotion has lost are run again.

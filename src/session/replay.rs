@@ -8,7 +8,7 @@ use postgres_protocol::message::frontend;
 use super::adoption::Adoption;
 use super::classify::{Effect, StatementKind};
 use super::transaction::Transaction;
-use super::unit::{CopyIn, Purpose, Unit};
+use super::unit::{CopyIn, Purpose, Unit, Verdict};
 use super::{Event, Phase, Session};
 use crate::error::{Error, ServerError};
 use crate::mutation::{self, Mutation};
@@ -98,9 +98,10 @@ impl Session {
             unmatched |= unit.replayed.is_some();
             if !unit.sent && unit.verdict.is_none() {
                 self.send(index);
-                if !self.units[index].sent {
-                    return;
-                }
+            }
+            let unit = &self.units[index];
+            if (!unit.sent && unit.verdict.is_none()) || unit.end_owed {
+                return;
             }
         }
     }
@@ -142,6 +143,12 @@ impl Session {
         self.emit_of_replay(Event::ReplayDiverged { statement });
         let error = self.diverged_error(statement);
         let unit = &mut self.units[self.front];
+        if unit.end_owed {
+            // It has not been told to commit; those behind it are transactions of their own.
+            self.begin_discarding(Finish::Again);
+            self.units[self.front].verdict = Some(Verdict::Failed(error));
+            return;
+        }
         if unit.autocommit {
             // Those behind it are transactions of their own, and on their way.
             unit.diverged = Some(error);
@@ -248,6 +255,7 @@ impl Session {
             let _ = frontend::copy_fail("the transaction is rolled back", &mut self.output);
             frontend::sync(&mut self.output);
         }
+        self.withhold_end();
         self.reset_reply();
         self.forget_held();
         self.disturbed = true;

@@ -332,7 +332,11 @@ impl Session {
                     unit.steps.advance();
                     unit.user_done = true;
                 }
+                let done = unit.user_done;
                 self.complete(body);
+                if done && matches!(self.phase, Phase::Live) {
+                    self.send_end();
+                }
             }
             Steps::SEAL => {
                 match command_tag(&body)? {
@@ -386,6 +390,8 @@ impl Session {
         if unit.copy == CopyIn::Open {
             // The server passes over all data up to a Sync, which has not been sent yet.
             unit.copy = CopyIn::Failed;
+            frontend::sync(&mut self.output);
+        } else if std::mem::take(&mut unit.end_owed) {
             frontend::sync(&mut self.output);
         }
         if step != Steps::SEAL && step != Steps::COMMIT && unit.purpose.is_users() {

@@ -313,10 +313,14 @@ impl Session {
             self.output.truncate(start);
             return Ok(());
         }
-        if unit.all_steps & Steps::SEAL != 0 {
-            if let Some(seal) = unit.seal {
-                internals::write_seal(seal, &mut self.output);
-            }
+        let seal = unit.seal.filter(|_| unit.all_steps & Steps::SEAL != 0);
+        if seal.is_some() && self.options.reply_before_commit {
+            unit.end_owed = true;
+            frontend::flush(&mut self.output);
+            return Ok(());
+        }
+        if let Some(seal) = seal {
+            internals::write_seal(seal, &mut self.output);
         }
         frontend::sync(&mut self.output);
         Ok(())

@@ -135,7 +135,7 @@ impl Session {
         let last = ahead.clone().next_back();
         unit.held = last.is_some_and(|last| last.held);
         let early = mutation::on(Mutation::CommitBeforeComparison);
-        let waits = last.is_some_and(|last| !last.sent)
+        let waits = last.is_some_and(|last| !last.sent || last.end_owed)
             || self.give_up_link
             || self.awaits_row(&unit)
             || (unit.may_commit() && !early && ahead.clone().any(|it| it.replayed.is_some()));
@@ -286,15 +286,19 @@ impl Session {
                         out.extend_from_slice(SYNC);
                     }
                     _ => {
-                        if let Some(seal) = unit.seal {
-                            // The reply leaves the server before the commit is written, so that
-                            // it is at hand if the server dies between the two.
-                            if unit.copy == CopyIn::No {
-                                frontend::flush(out);
-                            }
+                        let waits = self.options.reply_before_commit
+                            && unit.seal.is_some()
+                            && !mutation::on(Mutation::ReplyNotAwaited);
+                        unit.end_owed = waits;
+                        // The reply leaves the server before the commit is written, so that
+                        // it is at hand if the server dies between the two.
+                        if waits || (unit.seal.is_some() && unit.copy == CopyIn::No) {
+                            frontend::flush(out);
+                        }
+                        if let Some(seal) = unit.seal.filter(|_| !waits) {
                             internals::write_seal(seal, out);
                         }
-                        if !waits_with_sync {
+                        if !waits && !waits_with_sync {
                             out.extend_from_slice(SYNC);
                         }
                     }
@@ -324,6 +328,35 @@ impl Session {
             self.prepared.doubt();
             self.internals_ready = false;
         }
+    }
+
+    /// The reply of the unit in front is here, and is what the application has seen before: it may commit,
+    /// and what waits behind it may go.
+    pub(super) fn send_end(&mut self) {
+        let Some(unit) = self.units.get_mut(self.front).filter(|unit| unit.end_owed) else {
+            return;
+        };
+        if !unit.has_caught_up() {
+            self.diverge();
+            return;
+        }
+        unit.end_owed = false;
+        if let Some(seal) = unit.seal {
+            internals::write_seal(seal, &mut self.output);
+        }
+        frontend::sync(&mut self.output);
+        self.send_ready();
+    }
+
+    /// What the last unit that was sent does must not commit, if it has not been told to.
+    pub(super) fn withhold_end(&mut self) {
+        let mut units = self.units.range_mut(self.front..);
+        let Some(unit) = units.find(|unit| unit.end_owed) else { return };
+        unit.end_owed = false;
+        if !mutation::on(Mutation::EndNotWithheld) {
+            internals::write_failure(&mut self.output);
+        }
+        frontend::sync(&mut self.output);
     }
 
     /// The transaction, or an autocommit unit by itself, cannot be replayed from here on.

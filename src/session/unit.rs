@@ -169,6 +169,8 @@ pub(super) struct Unit {
     pub autocommit: bool,
     /// Whether the bytes are on their way on the present link.
     pub sent: bool,
+    /// They are, but for the seal and the Sync, which follow once its reply is here.
+    pub end_owed: bool,
     /// Whether the application takes the reply piece by piece, so that what it has been given
     /// cannot be taken back.
     pub streamed: bool,
@@ -255,6 +257,7 @@ impl Unit {
             passed_over: false,
             autocommit: false,
             sent: false,
+            end_owed: false,
             streamed: false,
             tracked: false,
             told: false,
@@ -335,7 +338,7 @@ impl Unit {
 
     /// It was sent with its seal in this attempt, whose reply need not be the committed one's.
     pub fn note_attempt(&mut self, attempt: Attempt) {
-        if self.sent && self.seal.is_some() {
+        if self.sent && !self.end_owed && self.seal.is_some() {
             self.attempts.push(attempt);
         }
     }
@@ -355,6 +358,7 @@ impl Unit {
     /// not be compared: it is taken back instead.
     pub fn rewind(&mut self) {
         self.sent = false;
+        self.end_owed = false;
         self.held = false;
         self.user_done = false;
         self.in_seal = false;

@@ -61,6 +61,11 @@ def options() -> argparse.Namespace:
         help="only these kinds, with commas, each with =WEIGHT or its usual one: " + ", ".join(plan.KINDS),
     )
     parser.add_argument(
+        "--segue-options",
+        default="",
+        help="of every client of Segue's: autocommit_reply=before_commit, retry_conflicts=3",
+    )
+    parser.add_argument(
         "--submit-options",
         default="",
         help="of the client that hands payments over: commit_ack=backup, on_commits_lost=reapply",
@@ -96,7 +101,7 @@ def programs(cluster: Cluster, given: argparse.Namespace) -> list[Program]:
     patient = "options='-c tcp_user_timeout=120000' tcp_user_timeout=120000"
     segue = (
         f"host={cluster.hosts} user=app dbname=bank sslmode=disable failover_timeout_ms=120000 ledger=require"
-        f" {patient}"
+        f" {patient} {given.segue_options}"
     )
     tcp = (
         "keepalives_idle=5 keepalives_interval=3 keepalives_count=3 tcp_user_timeout=15000 connect_timeout=2"
@@ -227,6 +232,7 @@ def run_inside(given: argparse.Namespace) -> int:
             "pace_ms": given.pace_ms,
             "minutes": None if given.failovers else given.minutes,
             "failovers": given.failovers,
+            "segue_options": given.segue_options,
             "submit_options": given.submit_options,
         },
         "settings": vars(settings),
@@ -266,7 +272,8 @@ def main() -> int:
     words = ["--inside", "--output", str(run), "--seed", str(given.seed)]
     if given.faults is not None:
         words += ["--faults", ",".join(f"{kind}={weight}" for kind, weight in given.faults.items())]
-    names = ("minutes", "failovers", "mode", "clients", "submit_options", "pace_ms", "rust", "c", "build")
+    names = ("minutes", "failovers", "mode", "clients", "segue_options", "submit_options", "pace_ms")
+    names += ("rust", "c", "build")
     for name in names:
         value = getattr(given, name)
         if value not in (None, ""):

@@ -14,9 +14,9 @@ CLIENTS = "10.99.0.1"
 Direction = Literal["in", "out", "both"]
 
 
-def run(*words: str) -> None:
+def run(*words: str, stdin: str | None = None) -> None:
     """Runs a tool that has to succeed."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
 
@@ -40,18 +40,24 @@ def add_machine(name: str, address: str) -> None:
 
 
 def cut(name: str, peers: Iterable[str], direction: Direction) -> None:
-    """Drops a machine's packets from (in), to (out), or from and to (both) its peers."""
+    """Drops a machine's packets from (in), to (out), or from and to (both) its peers.
+
+    All in one moment, as when a cable is pulled: the rules are loaded together.
+    """
+    rules = ["*filter"]
     for peer in peers:
         if direction in ("in", "both"):
-            _iptables(name, "-A", "INPUT", "-s", peer, "-j", "DROP")
+            rules.append(f"-A INPUT -s {peer} -j DROP")
         if direction in ("out", "both"):
-            _iptables(name, "-A", "OUTPUT", "-d", peer, "-j", "DROP")
+            rules.append(f"-A OUTPUT -d {peer} -j DROP")
+    rules.append("COMMIT\n")
+    _in_netns(name, "iptables-restore", "-w", "--noflush", stdin="\n".join(rules))
 
 
 def mend(name: str) -> None:
     """Undoes `cut`."""
-    _iptables(name, "-F")
+    _in_netns(name, "iptables", "-w", "-F")
 
 
-def _iptables(name: str, *words: str) -> None:
-    run("nsenter", f"--net={NETNS / name}", "iptables", "-w", *words)
+def _in_netns(name: str, *words: str, stdin: str | None = None) -> None:
+    run("nsenter", f"--net={NETNS / name}", *words, stdin=stdin)

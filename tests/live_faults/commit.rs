@@ -209,10 +209,14 @@ const FAULTS: &[(&str, Fault)] = &[
     ("reply cut", reply_is_cut),
 ];
 
-fn run_all(explicit: bool) {
+const REPLY_FIRST: &str = "autocommit_reply=before_commit";
+
+fn run_all(explicit: bool, options: &str) {
     let own = if explicit { &[] } else { WITH_A_TRANSACTION_OF_THEIR_OWN };
     for (work_name, work) in WORKS.iter().chain(own) {
-        let stand = Stand::new();
+        let stand = Stand::with(options);
+        // A string of several statements is one message, its seal with it.
+        let replies_kept = options == REPLY_FIRST && *work_name != "batch";
         stand.control_execute(
             "CREATE TABLE unique_$T (id int8 PRIMARY KEY); GRANT ALL ON unique_$T TO PUBLIC; \
              CREATE FUNCTION write_$T(id int8) RETURNS int8 LANGUAGE sql AS \
@@ -242,6 +246,10 @@ fn run_all(explicit: bool) {
                 fault(&stand);
                 let reported = run(session, id);
                 judge(&case, &stand.content(), &reported);
+                if replies_kept {
+                    let all = reported.iter().all(|(_, result)| result.is_ok());
+                    assert!(all, "{case}: {reported:?}");
+                }
                 if !matches!(*fault_name, "reply cut") {
                     // The ledger tells: nothing is reported failed that could be repeated.
                     for (ids, result) in &reported {
@@ -266,10 +274,16 @@ fn run_all(explicit: bool) {
 
 #[test]
 fn a_commit_in_flight_in_autocommit() {
-    run_all(false);
+    run_all(false, "");
+}
+
+/// Whatever breaks, and wherever: there is no error, and no reply is lost.
+#[test]
+fn a_commit_in_flight_behind_its_reply() {
+    run_all(false, REPLY_FIRST);
 }
 
 #[test]
 fn a_commit_in_flight_in_a_transaction() {
-    run_all(true);
+    run_all(true, "");
 }

@@ -3,7 +3,7 @@
 use segue::{Client, ErrorKind, Submission};
 use segue_testkit::{Cluster, SmallDisk};
 
-use crate::harness::{committed, eventually, ids_on, insert, make_table};
+use crate::harness::{committed, eventually, ids_on, insert, make_table, refused};
 
 const DISK_BYTES: usize = 2 << 20;
 
@@ -99,6 +99,44 @@ fn what_is_accepted_is_run_on_a_full_disk() {
     there.sort_unstable();
     assert_eq!(there, (0..200).collect::<Vec<_>>());
     assert!(client.dead_letters().unwrap().is_empty());
+}
+
+/// The server refuses a submission while the disk is full: it becomes a dead letter as soon as there is room, and
+/// its lane goes on, without the client being opened again.
+#[test]
+fn a_dead_letter_is_kept_once_there_is_room() {
+    let Some(disk) = disk() else { return };
+    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    let server = cluster.server(0);
+    make_table(server, "t");
+    server.stop_fast().unwrap();
+    let conninfo = format!(
+        "{} journal=file journal_dir={}",
+        cluster.conninfo(),
+        disk.path().join("j").display()
+    );
+    let client = Client::connect(&conninfo).unwrap();
+    // The server's error repeats what it cannot read: more than what was prepared ahead has room for.
+    let poison = "INSERT INTO t (id) SELECT pg_catalog.repeat('x', 400000)::int8";
+    let poison = Submission::new().statement(poison, &[]).unwrap().lane("a");
+    let poison = client.submit(poison).unwrap();
+    let behind = client.submit(insert("t", 1).lane("a")).unwrap();
+    disk.fill().unwrap();
+    server.start().unwrap();
+    eventually("the dead letter is refused", || {
+        let problem = client.submissions().unwrap().problem;
+        problem.is_some_and(|problem| problem.contains("a dead letter could not be kept"))
+    });
+    assert!(poison.poll().unwrap().is_none(), "nobody is told before it is kept");
+    assert!(behind.poll().unwrap().is_none());
+    disk.free().unwrap();
+    assert_eq!(refused(&poison).sqlstate(), "22P02");
+    committed(&behind);
+    assert_eq!(ids_on(server, "t"), [1]);
+    drop((poison, behind, client));
+    let client = Client::connect(&conninfo).unwrap();
+    let letters = client.dead_letters().unwrap();
+    assert_eq!(letters.iter().map(|letter| &*letter.sqlstate).collect::<Vec<_>>(), ["22P02"]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Aftermath {
     verdicts: BTreeMap<u64, Verdict>,
     /// The journal was told that nobody needs them any more.
     done: BTreeSet<u64>,
+    /// The newest timeline that sessions of dead processes have been on.
+    pub timeline: u32,
 }
 
 /// What the application knows when its process dies, and what it expects of that.
@@ -170,7 +172,8 @@ fn told_one(
     if aftermath.done.contains(&number) && !forgets {
         return Err(of("is found again, although somebody is done with it"));
     }
-    match aftermath.verdicts.insert(number, verdict) {
+    let before = aftermath.verdicts.insert(number, verdict);
+    match before {
         // What the disk refused to keep, or the journal had no room for, is asked for again; without synchronous
         // replication a promotion may have lost the commit by then.
         Some(_) if refuses && (verdict == Verdict::Unknown || !world.sync) => {}
@@ -194,6 +197,13 @@ fn told_one(
     match verdict {
         Verdict::Committed => {
             let Some(group) = group else {
+                // That it had gone on to a newer timeline may not be on the disk. Then a deposed primary may be
+                // asked, where a commit stands that the newer one has never had, and the verdict is kept.
+                let misses = (forgets || refuses) && !world.sync;
+                let older = |it: usize| world.servers[it].timeline < aftermath.timeline;
+                if before == Some(Verdict::Committed) || (misses && server.is_some_and(older)) {
+                    return Ok(());
+                }
                 // The application had heard of it.
                 let told = |expect| ids.iter().all(|id| app.expect.get(id) == Some(&expect));
                 let wrong = !ids.is_empty() && told(Expect::Never);

@@ -38,6 +38,8 @@ pub struct Request {
     pub lines: Vec<i64>,
     pub copy_fails: bool,
     pub copy_ready: bool,
+    /// So many links had been lost when it was made.
+    pub links_lost: u32,
 }
 
 impl Request {
@@ -55,6 +57,7 @@ impl Request {
             lines: Vec::new(),
             copy_fails: false,
             copy_ready: false,
+            links_lost: 0,
         }
     }
 
@@ -127,6 +130,9 @@ pub struct App {
     pub lost: Vec<(Uuid, u64, u64)>,
     pub unknowns: usize,
     pub committed: Vec<Committed>,
+    /// `autocommit_reply=before_commit`.
+    pub reply_first: bool,
+    pub links_lost: u32,
     /// `commit_ack=backup`: what is told to be committed is on another server as well.
     pub backed: bool,
     /// The ledger's rows are given up so soon that the loss of a commit may outlive its row.
@@ -240,6 +246,16 @@ impl App {
                 self.session.local.clear();
                 // Something may be missing of what it returned; of a result that is taken as a whole, all of it.
                 let lost = request.error.is_some();
+                let reply_lost =
+                    request.error.as_ref().is_some_and(|it| it.kind() == ErrorKind::ReplyLost);
+                // The commit of one of several attempts may be another's than the reply that is at hand.
+                let attempts = self.links_lost - request.links_lost;
+                if reply_lost && self.reply_first && attempts < 2 && !request.sql.contains(';') {
+                    return Err(format!(
+                        "a reply is lost that was to come before its commit: {}",
+                        request.sql
+                    ));
+                }
                 let seen =
                     if lost && !request.streamed { Vec::new() } else { request.results.clone() };
                 compare(&request.ids, &seen, lost, world)?;

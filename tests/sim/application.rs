@@ -89,13 +89,14 @@ impl Run {
         Ok(true)
     }
 
-    pub fn make(&mut self, request: Request) -> Result {
+    pub fn make(&mut self, mut request: Request) -> Result {
         self.figures.requests += 1;
         self.client.link_is_newer = false;
         self.world
             .note(|| format!("the application: {} (streamed {})", request.sql, request.streamed));
         let (kind, sql, streamed) = (request.kind, request.template(), request.streamed);
         let parameter = request.parameter.map(Number);
+        request.links_lost = self.client.app.links_lost;
         self.client.requests.push_back(request);
         let made = match kind {
             Kind::Begin => {

@@ -76,6 +76,7 @@ impl Client {
             retry_conflicts: *rng.pick(&[0, 0, 2]),
             writes: true,
             backup_acknowledges: rng.chance(15),
+            reply_before_commit: plan.rng(For::Replies(number)).chance(20),
             ledger_required: false,
             reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
@@ -88,10 +89,14 @@ impl Client {
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
+            reply_first: options.reply_before_commit,
             rotates_fast: options.rotate_commits < 100,
             ..App::default()
         };
         world.note(|| format!("client {number}: {access:?}, {options:?}"));
+        if let Some(disk) = files.as_ref().and_then(|files| files.disk.as_ref()) {
+            world.note(|| format!("its journal: {}", disk.told()));
+        }
         let run = plan.seed;
         Self {
             number,

@@ -91,6 +91,18 @@ impl Disk {
         disk
     }
 
+    /// What it is like, for the trace.
+    pub fn told(&self) -> String {
+        let Self { options, config, .. } = self;
+        format!(
+            "{:?}, {} bytes at most, required: {}, encrypted: {}",
+            options.sync,
+            options.bytes_max,
+            config.journal.required,
+            options.key.is_some()
+        )
+    }
+
     pub fn waits(&self) -> bool {
         self.options.sync != SyncPolicy::None
     }

@@ -32,6 +32,8 @@ const STANDBY_SLACK: u64 = 16 << 20;
 #[derive(Debug, Default, Clone)]
 pub struct Told {
     pub seen: Option<Observed>,
+    /// The newest timeline that it was on as a standby.
+    pub followed: u32,
     /// When it answered last.
     pub answered: u64,
     /// The polls that it has missed since.
@@ -333,6 +335,8 @@ impl Monitor {
         let told = &mut self.told[address];
         (told.answered, told.misses, told.dead) = (now, 0, false);
         if seen.is_some() {
+            let standby = seen.as_ref().filter(|seen| seen.facts.in_recovery);
+            told.followed = told.followed.max(standby.map_or(0, |seen| seen.facts.timeline));
             told.seen = seen;
             let newer = told.writes().filter(|timeline| *timeline > self.newest);
             if let Some(timeline) = newer {
@@ -471,21 +475,21 @@ impl Monitor {
 
     fn judge_standby(&self) -> Result {
         let Some(standby) = self.picture.standby() else { return Ok(()) };
-        let lsn = |address: usize| {
+        let at = |address: usize| {
             let facts = &self.told[address].seen.as_ref()?.facts;
             let sound = self.picture.servers[address].detector.health() == Health::Healthy
                 && facts.in_recovery
                 && facts.system_identifier == OURS
                 && self.picture.chosen() != Some(address);
-            sound.then_some(facts.lsn)
+            sound.then_some((self.told[address].followed, facts.lsn))
         };
-        let Some(own) = lsn(standby) else {
+        let Some((timeline, lsn)) = at(standby) else {
             return Err(format!("server {standby} is no standby, and is kept warm as one"));
         };
-        let best = (0..self.told.len()).filter_map(lsn).max().unwrap_or(0);
-        if own + STANDBY_SLACK < best {
+        let best = (0..self.told.len()).filter_map(at).max().unwrap_or_default();
+        if (timeline, lsn + STANDBY_SLACK) < best {
             return Err(format!(
-                "the standby that is kept warm is at {own}, another one at {best}"
+                "the standby that is kept warm is at {lsn} of timeline {timeline}, another one at {best:?}"
             ));
         }
         Ok(())

@@ -169,6 +169,7 @@ impl Run {
         self.client.link = None;
         self.client.awaiting = None;
         self.client.input.clear();
+        self.client.app.links_lost += 1;
         self.client.session.handle_link_lost();
         self.drain_events()
     }

@@ -34,6 +34,7 @@ pub enum For {
     Profile,
     Cluster,
     Disk(usize),
+    Replies(usize),
     Focus,
     /// Of a run of submissions.
     Submissions,
@@ -68,6 +69,7 @@ impl Plan {
             For::Profile => (20, 0),
             For::Cluster => (8, 0),
             For::Disk(number) => (7, number as u64),
+            For::Replies(number) => (12, number as u64),
             // A run has one of them.
             For::Focus | For::Submissions => (9, 0),
             For::Till(number) => (10, number as u64),

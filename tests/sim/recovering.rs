@@ -138,7 +138,8 @@ impl Run {
         self.client.awaiting = None;
         self.client.input.clear();
         self.client.pipeline = 0;
-        self.client.highest_timeline = 0;
+        let newest = std::mem::take(&mut self.client.highest_timeline);
+        self.client.aftermath.timeline = self.client.aftermath.timeline.max(newest);
         self.client.has_moved = false;
         self.client.statements.clear();
         self.client.incarnation += 1;

@@ -32,6 +32,8 @@ pub struct Run {
     pub promotes: bool,
     /// All is answered, and nothing more is to go wrong.
     pub ends: bool,
+    /// In so many rounds nothing has happened.
+    pub barren: usize,
     pub figures: Figures,
     pub net: Net,
     /// The processes' views of the cluster; none: the session's server is drawn.
@@ -141,6 +143,7 @@ impl Run {
             lag_max: rng.below(8),
             promotes: false,
             ends: false,
+            barren: 0,
             figures: Figures { runs: 1, ..Figures::default() },
         }
     }
@@ -310,9 +313,15 @@ impl Run {
 
     /// A backend whose client has gone goes on with what it has received.
     fn zombie(&mut self) -> Result<bool> {
-        let zombies: Vec<usize> =
-            (0..self.world.backends.len()).filter(|id| self.is_zombie(*id)).collect();
-        if zombies.is_empty() || !self.world.rng.chance(self.world.profile.zombies) {
+        let overdue = self.overdue();
+        let (zombies, often): (Vec<usize>, usize) = match overdue.is_empty() {
+            true => {
+                let all = 0..self.world.backends.len();
+                (all.filter(|id| self.is_zombie(*id)).collect(), self.world.profile.zombies)
+            }
+            false => (overdue, 100),
+        };
+        if zombies.is_empty() || !self.world.rng.chance(often) {
             return Ok(false);
         }
         let id = *self.world.rng.pick(&zombies);

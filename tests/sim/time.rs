@@ -19,8 +19,9 @@ const POLLS: usize = 200;
 const TIME_MAX: u64 = 3600 * 1000 * MS;
 
 impl Run {
-    /// A round is over.
+    /// A round is over, and in so many nothing has happened.
     pub fn pass_time(&mut self, barren: usize) -> Result {
+        self.barren = barren;
         self.world.now += 1 + self.world.rng.next() % 60;
         if self.is_watched() && self.world.now >= self.next_due {
             self.happen()?;
@@ -154,24 +155,43 @@ impl Run {
     fn somebody_may_act(&mut self) -> bool {
         let links: Vec<usize> = self.clients().filter_map(Client::backend).collect();
         links.into_iter().for_each(|id| self.stamp(id));
-        if self.clients().any(|client| self.may_act(client)) || self.is_in_the_way() {
+        if self.clients().any(|client| self.may_act(client)) || !self.in_the_way().is_empty() {
             return true;
         }
         self.standby_that_receives().is_some_and(|standby| self.world.lag(standby) > 0)
     }
 
-    /// Somebody waits for what a backend holds whose client is gone, or all wait for its end; and it can come
-    /// to that without waiting.
-    fn is_in_the_way(&self) -> bool {
-        let waits = |id: usize| {
-            let mut waiting = self.world.backends.iter().filter(|it| it.alive);
-            self.ends || waiting.any(|it| it.wait == Wait::Lock(id))
-        };
-        self.world.backends.iter().any(|backend| {
+    /// The backends whose client is gone, and for which somebody waits: for what they hold or for their end, or
+    /// for the end of all; and which can come to that without waiting.
+    fn in_the_way(&self) -> Vec<usize> {
+        let alive = || self.world.backends.iter().filter(|it| it.alive);
+        let works =
+            |id: usize| self.world.backends[id].alive && self.world.backends[id].tx.is_some();
+        let in_the_way = alive().filter(|backend| {
+            let (id, server) = (backend.id, backend.server);
+            if self.is_hung(server) || !self.is_zombie(id) {
+                return false;
+            }
+            let ends = backend.told_to_end && !backend.stubborn;
+            if ends && alive().any(|it| it.server == server && it.wait == Wait::Terminate) {
+                return true;
+            }
             let arrived = backend.inflight.is_empty() || backend.up.arrived(self.world.now) > 0;
-            let free = backend.wait == Wait::Nothing && !self.is_hung(backend.server);
-            backend.alive && backend.eof && arrived && free && waits(backend.id)
-        })
+            let free = match backend.wait {
+                Wait::Nothing => true,
+                Wait::Lock(holder) => !works(holder),
+                Wait::Standby | Wait::Terminate => false,
+            };
+            let awaited = self.ends || alive().any(|it| it.wait == Wait::Lock(id));
+            backend.eof && arrived && free && awaited
+        });
+        in_the_way.map(|backend| backend.id).collect()
+    }
+
+    /// The same, where nothing has happened for so long that it is they who are waited for: however slow they are
+    /// otherwise, they go on.
+    pub fn overdue(&self) -> Vec<usize> {
+        if self.barren > IMPATIENCE { self.in_the_way() } else { Vec::new() }
     }
 
     fn may_act(&self, client: &Client) -> bool {

@@ -234,6 +234,7 @@ pub fn live_session() -> Session {
             retry_conflicts: 0,
             writes: true,
             backup_acknowledges: false,
+            reply_before_commit: false,
             ledger_required: false,
             reapply: false,
             files: false,

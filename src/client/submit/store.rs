@@ -173,8 +173,13 @@ impl Store {
 
     fn write(&self, keep: &mut Keep, record: &Record<'_>) -> Result<(), JournalError> {
         let (Some(journal), Some(owner)) = (self.journal(), &mut keep.0) else { return Ok(()) };
-        owner.append(journal, record)?;
         let begins = matches!(record, Record::Submission(_));
+        if !begins {
+            // The submission stands in the journal, and its last record says what became of it: a disk that
+            // was full for a moment must not refuse it for ever.
+            owner.overlook_refusal();
+        }
+        owner.append(journal, record)?;
         if begins && mutation::on(Mutation::SubmissionNotAwaited) {
             return Ok(());
         }
@@ -192,6 +197,7 @@ impl Store {
             sqlstate: "",
             message: "",
         };
+        owner.overlook_refusal();
         match owner.append(&file.journal, &Record::SubmissionOutcome(outcome)) {
             Ok(()) => file.flush_soon(),
             Err(error) => tracing::warn!(%error, "that a submission is done is not in the journal"),

@@ -287,6 +287,25 @@ fn only_the_most_advanced_standby_of_an_unreachable_primary_is_promoted() {
     assert_eq!(world.picture.succession(world.now), None, "somebody else was faster");
 }
 
+/// Of two standbys the one was promoted that had received less. The other one could not follow it, and had the higher
+/// position: it was promoted when that one was lost, and began another history with the same number.
+#[test]
+fn a_standby_that_never_followed_the_primary_is_not_promoted() {
+    let mut world = World::new(3);
+    world.says_as(OURS, 0, 1, false, false, 900);
+    world.says_as(OURS, 1, 1, true, true, 880);
+    world.says_as(OURS, 2, 1, true, true, 890);
+    world.dies(0);
+    world.says_as(OURS, 1, 2, false, false, 885);
+    world.says_as(OURS, 2, 1, true, true, 890);
+    world.dies(1);
+    assert_eq!(world.picture.succession(world.now), None);
+    // It is told its primary again by then, which is forgotten as soon as the link is gone.
+    world.says_as(OURS, 2, 2, true, true, 887);
+    world.says_as(OURS, 2, 1, true, true, 887);
+    assert_eq!(world.picture.succession(world.now), Some(Succession { lost: 1, heir: 2 }));
+}
+
 #[test]
 fn a_client_that_has_never_seen_a_primary_promotes_nobody() {
     let mut world = World::new(2);

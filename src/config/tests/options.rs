@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{assert_error, env, error, error_in, parse, parse_in};
 use crate::config::{
-    CommitAck, Config, LedgerMode, OnCommitsLost, OnPrimaryLoss, OptionDefault, OptionGroup,
-    OptionInfo, OptionValues, TargetSessionAttrs,
+    AutocommitReply, CommitAck, Config, LedgerMode, OnCommitsLost, OnPrimaryLoss, OptionDefault,
+    OptionGroup, OptionInfo, OptionValues, TargetSessionAttrs,
 };
 
 #[test]
@@ -38,6 +38,7 @@ fn defaults_are_those_documented() {
     assert_eq!(config.ledger.rotate_commits, 256);
     assert_eq!(config.ledger.commit_ack, CommitAck::Primary);
     assert_eq!(config.ledger.on_commits_lost, OnCommitsLost::Report);
+    assert_eq!(config.ledger.autocommit_reply, AutocommitReply::WithCommit);
     assert_eq!(config.limits.journal_bytes_max, 16 << 20);
     assert_eq!(config.limits.statement_cache_size, 256);
     assert_eq!(config.limits.message_bytes_max, 1 << 30);
@@ -186,8 +187,11 @@ fn choices() {
         &["target_session_attrs=prefer-standby", "read-only"],
     );
     assert_error("ledger=of", &["ledger", "\"of\"", "did you mean off?"]);
-    let config =
-        parse("ledger=require commit_ack=backup on_commits_lost=reapply on_primary_loss=promote");
+    let config = parse(
+        "ledger=require commit_ack=backup on_commits_lost=reapply on_primary_loss=promote \
+         autocommit_reply=before_commit",
+    );
+    assert_eq!(config.ledger.autocommit_reply, AutocommitReply::BeforeCommit);
     assert_eq!(config.ledger.mode, LedgerMode::Require);
     assert_eq!(config.ledger.commit_ack, CommitAck::Backup);
     assert_eq!(config.ledger.on_commits_lost, OnCommitsLost::Reapply);
@@ -199,6 +203,7 @@ fn choices() {
 fn what_needs_the_ledger_is_refused_without_it() {
     assert_error("ledger=off commit_ack=backup", &["ledger=off", "commit_ack=backup"]);
     assert_error("ledger=off on_commits_lost=reapply", &["ledger=off", "on_commits_lost=reapply"]);
+    assert_error("ledger=off autocommit_reply=before_commit", &["ledger=off", "autocommit_reply"]);
     let env = env().with("SEGUE_LEDGER", "off");
     let error = error_in("commit_ack=backup", &env);
     assert!(error.contains("SEGUE_LEDGER"), "{error}");

@@ -351,3 +351,81 @@ fn what_a_later_segment_names_is_on_the_disk_after_a_write_that_failed() {
         assert!(!recovered.report().is_damaged(), "write {nth}: {:?}", recovered.report());
     }
 }
+
+/// A disk was full: of a batch the first half was written, and was cut off again. That was not put on the disk,
+/// and the owners heard that nothing of them was there; their transactions went on without the journal and
+/// committed. The machine died before another segment could be begun, and what had been cut off stood there again: a
+/// transaction without its commit, which was told as never sent (simulation, seed 1106617).
+#[test]
+fn what_was_refused_is_not_found_after_any_crash_once_it_is_said_to_be_void() {
+    let (mut void, mut ended, mut open) = (0, 0, 0);
+    for nth in 0..24 {
+        for more in [0, 1, 2, 3, 1000] {
+            for kind in [None, Some(ErrorKind::StorageFull), Some(ErrorKind::Other)] {
+                for sync in [SyncPolicy::Batch, SyncPolicy::Always, SyncPolicy::None] {
+                    let dir = Faulty::with(match kind {
+                        None => Plan { fail_sync: Some((nth, more)), ..Plan::default() },
+                        Some(kind) => {
+                            Plan { fail_write: Some((nth, more, kind)), ..Plan::default() }
+                        }
+                    });
+                    let (journal, _) =
+                        Journal::open(Arc::new(dir.clone()), options(sync, None)).unwrap();
+                    for _ in 0..12 {
+                        let mut owner = journal.begin();
+                        let kept = super::transaction(&mut owner, &journal, 3);
+                        if kept.is_ok() {
+                            continue;
+                        }
+                        let number = owner.number();
+                        if owner.may_be_found() {
+                            let end = owner.end(&journal).and_then(|()| journal.flush(None));
+                            if end.is_err() {
+                                open += 1;
+                                continue;
+                            }
+                            ended += 1;
+                        } else {
+                            void += 1;
+                        }
+                        let of_machine = (0..16).flat_map(|n| [View::Torn(n), View::Cut(n)]);
+                        let of_machine = of_machine.chain([View::Disk]);
+                        let of_machine = of_machine.filter(|_| sync != SyncPolicy::None);
+                        for view in of_machine.chain([View::Process]) {
+                            let found = recover(&dir.after(view), None);
+                            assert!(
+                                found.get(number).is_none(),
+                                "{kind:?} {nth} {more} {sync:?} {view:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(void > 50 && ended > 10 && open > 10, "{void} {ended} {open}");
+}
+
+/// Where a file cannot be cut, what was refused stands in it for whoever comes next, until the journal says that it
+/// is void.
+#[test]
+fn what_cannot_be_cut_off_may_be_found_until_it_is_ended() {
+    for sync in [SyncPolicy::Batch, SyncPolicy::Always] {
+        let dir = Faulty::default();
+        let (journal, _) = Journal::open(Arc::new(dir.clone()), options(sync, None)).unwrap();
+        super::transaction(&mut journal.begin(), &journal, 1).unwrap();
+        // As a file system that becomes read only when it fails.
+        dir.plan(Plan { fail_sync: Some((dir.syncs(), 9)), cannot_cut: true, ..Plan::default() });
+        let mut owner = journal.begin();
+        super::transaction(&mut owner, &journal, 1).unwrap_err();
+        assert!(owner.may_be_found());
+        let number = owner.number();
+        let is_found = |view| recover(&dir.after(view), None).get(number).is_some();
+        assert!(is_found(View::Process));
+        // Nobody but the end has anything to write, and the end of what is not there would not be written.
+        dir.plan(Plan::default());
+        owner.end(&journal).unwrap();
+        journal.flush(None).unwrap();
+        assert!(!is_found(View::Process) && !is_found(View::Disk));
+    }
+}

@@ -184,6 +184,8 @@ pub struct Plan {
     /// There is room for so many bytes in all files together.
     pub space: Option<usize>,
     pub read_only: bool,
+    /// Files cannot be made shorter.
+    pub cannot_cut: bool,
     /// Syncs wait until this is taken back.
     pub stall_syncs: bool,
 }
@@ -413,6 +415,9 @@ impl Stored for FaultyFile {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let mut inner = self.dir.lock();
         inner.writable()?;
+        if inner.plan.cannot_cut {
+            return Err(ErrorKind::ReadOnlyFilesystem.into());
+        }
         let inode = self.inode;
         inner.act(Op::Truncate { inode, len });
         Ok(())

@@ -90,11 +90,6 @@ fn a_commit_that_was_found_waits_for_the_backup_too() {
     }
 }
 
-/// There is no backend that could be ended.
-fn nobody() -> Vec<u8> {
-    [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat()
-}
-
 fn replied() -> Vec<u8> {
     [no_columns(), complete("INSERT 0 1"), message(b'2', b"")].concat()
 }

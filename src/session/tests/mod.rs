@@ -9,6 +9,7 @@ mod lost_commits;
 mod openings;
 mod pipelines;
 mod regressions;
+mod reply_first;
 
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ fn options() -> Options {
         retry_conflicts: 0,
         writes: true,
         backup_acknowledges: false,
+        reply_before_commit: false,
         ledger_required: false,
         reapply: false,
         files: false,
@@ -240,6 +242,11 @@ impl Play {
         let id = self.session.ledger_row();
         [no_columns(), ledger_row(id, seq, recent), complete("SELECT 1"), ready(b'I')].concat()
     }
+}
+
+/// There is no backend that could be ended.
+fn nobody() -> Vec<u8> {
+    [message(b'1', b""), message(b'2', b""), complete("SELECT 0"), ready(b'I')].concat()
 }
 
 fn begun_and_read(value: &str) -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use segue::{Error, Executed, Ticket};
+use segue::{DeadLetter, Error, Executed, Ticket};
 use uuid::Uuid;
 
 use super::order::{Nature, Order};
@@ -50,6 +50,19 @@ pub struct Entry {
     /// It may be lost without being named: others were, which nobody remembered, or the process that had told
     /// it has died.
     pub forgotten: bool,
+}
+
+impl Entry {
+    /// It is told to be a dead letter of this SQLSTATE.
+    fn dies_of(&mut self, code: &str) -> Result {
+        let same_key = self.order.key.is_some();
+        let doubtful = self.unsure && code == "XX001";
+        if !self.order.may_die_of(code) && !same_key && !doubtful {
+            return Err(format!("a dead letter of {code}: {:?}", self.order));
+        }
+        self.was_dead = true;
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +144,18 @@ impl Books {
         Ok(())
     }
 
+    /// The application has purged a dead letter, and had read it: it need not have looked at its ticket.
+    pub fn purged(&mut self, letter: &DeadLetter) -> Result {
+        for entry in self.of_id(letter.id) {
+            if entry.told.is_none() {
+                entry.dies_of(&letter.sqlstate)?;
+                entry.told = Some(Told::Dead(letter.sqlstate.clone()));
+            }
+            entry.purged = true;
+        }
+        Ok(())
+    }
+
     /// The application looks at its tickets; now and then also at those that have told. `holds`: whether all
     /// that is told must be had by a backup.
     pub fn look(&mut self, world: &World, holds: bool) -> Result {
@@ -157,11 +182,7 @@ impl Books {
             entry.ended_unheard = false;
             match &now {
                 Told::Dead(code) => {
-                    let same_key = entry.order.key.is_some();
-                    let doubtful = entry.unsure && code == "XX001";
-                    if !entry.order.may_die_of(code) && !same_key && !doubtful {
-                        return Err(format!("a dead letter of {code}: {what}: {outcome:?}"));
-                    }
+                    entry.dies_of(code).map_err(|problem| format!("{problem}: {outcome:?}"))?;
                     if outcome
                         .as_ref()
                         .err()
@@ -169,7 +190,6 @@ impl Books {
                     {
                         return Err(format!("a dead letter may be committed: {outcome:?}: {what}"));
                     }
-                    entry.was_dead = true;
                 }
                 Told::Lost if !entry.named => {
                     return Err(format!(

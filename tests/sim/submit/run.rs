@@ -429,7 +429,7 @@ impl Run {
         let mut barren = 0;
         for round in 0..300_000 {
             if round == 20_000 {
-                self.restart_all()?;
+                self.restart_given_up()?;
             }
             self.world.replicate(self.world.standbys[0], usize::MAX);
             let done = self.round()?;
@@ -440,7 +440,7 @@ impl Run {
                     till.books.look(&self.world, till.backup)?;
                     // Late enough for what it stops to have gone on, if it did.
                     if round % 3000 == 2900 {
-                        till.purge_all();
+                        till.purge_all()?;
                     }
                 }
             }
@@ -465,10 +465,14 @@ impl Run {
         Err(format!("submissions do not come to rest: {:?}", left.collect::<Vec<_>>()))
     }
 
-    /// A journal that has failed too often is left alone until it is opened again.
-    fn restart_all(&mut self) -> Result {
-        self.world.note(|| "the processes are started again".into());
-        for till in self.tills.iter_mut().filter(|till| till.disk.is_some()) {
+    /// A journal that has failed too often is left alone until it is opened again. Nothing else needs that.
+    fn restart_given_up(&mut self) -> Result {
+        for till in self.tills.iter_mut() {
+            let problem = till.desk.as_ref().and_then(|desk| desk.status().problem);
+            if !problem.is_some_and(|problem| problem.contains("is left alone")) {
+                continue;
+            }
+            self.world.note(|| format!("the process of till {} is started again", till.number));
             for route in till.routes.drain(..).filter_map(|route| route.link) {
                 hang_up(route.backend, &[], &mut self.world);
             }

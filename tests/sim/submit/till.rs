@@ -171,8 +171,8 @@ impl Till {
         } else {
             let purged = desk.purge(letter.id);
             world.note(|| format!("the dead letter {} is purged: {}", letter.id, purged.is_ok()));
-            for entry in self.books.of_id(letter.id).filter(|_| purged.is_ok()) {
-                entry.purged = true;
+            if purged.is_ok() {
+                self.books.purged(letter)?;
             }
         }
         Ok(true)
@@ -188,13 +188,14 @@ impl Till {
     }
 
     /// Nothing of it is wanted any more.
-    pub fn purge_all(&mut self) {
-        let Some(desk) = &self.desk else { return };
+    pub fn purge_all(&mut self) -> Result {
+        let Some(desk) = &self.desk else { return Ok(()) };
         for letter in desk.dead_letters() {
             if desk.purge(letter.id).is_ok() {
-                self.books.of_id(letter.id).for_each(|entry| entry.purged = true);
+                self.books.purged(&letter)?;
             }
         }
+        Ok(())
     }
 
     pub fn is_at_rest(&self, world: &World) -> bool {

@@ -3,4 +3,5 @@
 mod carrier;
 mod pipe;
 mod queue;
+mod store;
 mod told;

@@ -134,17 +134,17 @@ impl Pump {
         }
     }
 
-    /// Throws bytes away, and tells whoever waits for a whole reply to be gone: one that ends with
+    /// Throws bytes away, and tells whoever waits for a whole reply to be gone: one up to its
     /// ReadyForQuery, or any, where nothing can be read in it.
     fn swallow(&mut self, bytes: &[u8]) {
-        let tail = &bytes[bytes.len().saturating_sub(READY_LENGTH)..];
-        self.swallowed.extend_from_slice(tail);
-        let surplus = self.swallowed.len().saturating_sub(READY_LENGTH);
-        self.swallowed.drain(..surplus);
+        self.swallowed.extend_from_slice(bytes);
+        let ready = |bytes: &[u8]| bytes.starts_with(&[b'Z', 0, 0, 0, 5]);
         let opaque = self.connection.inner.opaque.load(Ordering::Acquire);
         let whole = opaque
             || self.direction == Direction::ToServer
-            || self.swallowed.starts_with(&[b'Z', 0, 0, 0, 5]);
+            || self.swallowed.windows(READY_LENGTH).any(ready);
+        let surplus = self.swallowed.len().saturating_sub(READY_LENGTH);
+        self.swallowed.drain(..surplus);
         if whole {
             let fired = self.connection.own(self.direction, |own| own.on_swallowed.take());
             if let Some(fired) = fired {
