@@ -144,11 +144,12 @@ impl Focus {
         ]);
         match self {
             ReadAheadOfWrite => {
-                profile.only(&[(Sort::SelectT, 8), (Sort::SelectBig, 2), (Sort::InsertLog, 5)]);
+                // With a key that is there once it has committed.
+                profile.only(&[(Sort::SelectBig, 6), (Sort::InsertT, 5)]);
                 (profile.begins, profile.errors) = (0, 250);
                 (profile.streamed, profile.pipelined, profile.pipeline_max) = (100, 100, 30);
                 (profile.small_pieces, profile.replies) = (true, 100);
-                profile.faults_max = 24;
+                (profile.second_writer, profile.fault, profile.faults_max) = (0, 0, 60);
                 profile.moments = &[(Moment::PartlyTold, 400, Fault::LinkBroken)];
             }
             FoundAndLost => {
