@@ -130,6 +130,8 @@ pub struct App {
     pub lost: Vec<(Uuid, u64, u64)>,
     pub unknowns: usize,
     pub committed: Vec<Committed>,
+    /// `ledger=require`.
+    pub ledger_required: bool,
     /// `autocommit_reply=before_commit`.
     pub reply_first: bool,
     pub links_lost: u32,
@@ -200,8 +202,6 @@ impl App {
             let code = error.sqlstate();
             let may_be = match code {
                 "25006" => self.read_only_seen,
-                // What went out behind the opening of a row that was refused has none to be sealed in.
-                "SG002" => !self.ledger,
                 _ => CODES.contains(&code),
             };
             if !may_be {
@@ -217,7 +217,7 @@ impl App {
         }
         if error.outcome() == Outcome::Unknown {
             self.unknowns += 1;
-            if self.ledger && !self.no_link && !self.read_only_seen {
+            if (self.ledger || self.ledger_required) && !self.no_link && !self.read_only_seen {
                 return Err(format!("an outcome is unknown, and need not be: {}", request.sql));
             }
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
+use segue::ErrorKind;
 use segue::session::{
     BeginOptions, Event, Execute, NoParameters, Parameters, Statement, internals,
 };
 use segue::wire::frame::Status;
 use segue::wire::row::Values;
 
-use crate::app::{Kind, Request};
+use crate::app::{Expect, Kind, Request};
 use crate::client::ids_from;
 use crate::data::Reply;
 use crate::isolation::Isolation;
@@ -125,7 +126,16 @@ impl Run {
                 })
             }
         };
-        made.map_err(|error| format!("a request is refused: {error}"))?;
+        match made {
+            // Nothing was sent, and a transaction goes on without it.
+            Err(error) if error.kind() == ErrorKind::Ledger && self.client.app.ledger_required => {
+                self.world.note(|| format!("refused: {error}"));
+                let refused = self.client.requests.pop_back();
+                let ids = refused.map(|request| request.ids).unwrap_or_default();
+                self.client.app.mark(ids.iter(), Expect::Never);
+            }
+            made => made.map_err(|error| format!("a request is refused: {error}"))?,
+        }
         self.drain_events()
     }
 

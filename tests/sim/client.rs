@@ -67,6 +67,7 @@ impl Client {
         let disk = has_disk.then(|| Disk::new(disk, number, focus));
         let may_reapply = access != LedgerAccess::None;
         let files = Files::new(plan.rng(For::Files(number)), disk);
+        let mut replies = plan.rng(For::Replies(number));
         let mut rng = plan.rng(For::Client(number));
         let mut options = Options {
             journal_bytes_max: if rng.chance(8) { 200 } else { 1 << 20 },
@@ -76,8 +77,8 @@ impl Client {
             retry_conflicts: *rng.pick(&[0, 0, 2]),
             writes: true,
             backup_acknowledges: rng.chance(15),
-            reply_before_commit: plan.rng(For::Replies(number)).chance(20),
-            ledger_required: false,
+            reply_before_commit: replies.chance(20),
+            ledger_required: access != LedgerAccess::None && replies.chance(20),
             reapply: may_reapply && rng.chance(40),
             files: files.is_some(),
         };
@@ -89,6 +90,7 @@ impl Client {
         let app = App {
             ledger: access != LedgerAccess::None,
             backed: options.backup_acknowledges,
+            ledger_required: options.ledger_required,
             reply_first: options.reply_before_commit,
             rotates_fast: options.rotate_commits < 100,
             ..App::default()
