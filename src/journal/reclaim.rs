@@ -96,9 +96,7 @@ impl Writer {
         }
         let spares = mutation::on(Mutation::SegmentReclaimedAlive);
         if self.live.in_segment(oldest.number) > 0 && !spares {
-            let copied = self.copy_forward(&oldest);
-            let synced = copied.and_then(|()| self.sync());
-            if let Err(error) = synced {
+            if let Err(error) = self.copy_forward(&oldest) {
                 self.abandon();
                 return Err(error);
             }
@@ -107,7 +105,13 @@ impl Writer {
         Ok(true)
     }
 
+    /// All that has been written is on the disk first: copies, and with sync=none the ends of what it holds,
+    /// of which later segments may have more.
     fn remove_oldest(&mut self) -> Result<()> {
+        if let Err(error) = self.sync() {
+            self.abandon();
+            return Err(error);
+        }
         let directory = self.dir.name();
         let failed = |error| JournalError::io(&directory, "removing a file", error);
         // The next one must not go before the one before it has.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::faulty::{Faulty, Op, Plan, State, View};
 use super::script::{Account, Accounts, BYTES_MAX, Script, check, key, options, recover};
-use crate::journal::{FoundKind, Journal, Key, Reason, Record, Seal, SyncPolicy};
+use crate::journal::{
+    Fate, FoundKind, Journal, Key, OutcomeKnown, Reason, Record, Seal, SyncPolicy,
+};
 
 fn lived(sync: SyncPolicy, key: Option<Key>, seed: u64, steps: usize) -> Script {
     let (mut script, _) = Script::start(Faulty::default(), options(sync, key), seed).unwrap();
@@ -428,4 +430,44 @@ fn what_cannot_be_cut_off_may_be_found_until_it_is_ended() {
         journal.flush(None).unwrap();
         assert!(!is_found(View::Process) && !is_found(View::Disk));
     }
+}
+
+/// With sync=none the end of a transaction was in the kernel alone when the segment that it began in was removed;
+/// what was known of its outcome stood in a later one, which stayed. The machine died, and a record was found that
+/// nothing had begun: the transaction was doubted, although nothing was damaged (simulation, seed 1009600).
+#[test]
+fn without_sync_an_end_is_on_the_disk_before_what_it_ends_is_removed() {
+    let mut ended = 0;
+    for ends_after in 0..60 {
+        let dir = Faulty::default();
+        let (journal, _) =
+            Journal::open(Arc::new(dir.clone()), options(SyncPolicy::None, None)).unwrap();
+        let another = || {
+            let mut owner = journal.begin();
+            super::transaction(&mut owner, &journal, 1).unwrap();
+            owner
+        };
+        let mut early = another();
+        let number = early.number();
+        while journal.counts().segments < 2 {
+            another().end(&journal).unwrap();
+        }
+        let known = OutcomeKnown { fate: Fate::Committed, at_unix_ms: 3, sqlstate: "" };
+        early.append(&journal, &Record::OutcomeKnown(known)).unwrap();
+        // It goes on.
+        drop(another());
+        (0..ends_after).for_each(|_| another().end(&journal).unwrap());
+        early.end(&journal).unwrap();
+        (0..60).for_each(|_| another().end(&journal).unwrap());
+        let mut state = State::default();
+        for (done, op) in dir.trace().iter().enumerate() {
+            state.apply(op);
+            let recovered = recover(&state.after(View::Disk), None);
+            let at = format!("{ends_after} {done}");
+            assert!(!recovered.report().is_damaged(), "{at}: {:?}", recovered.report());
+            recovered.in_flight().for_each(|found| assert!(!found.doubtful, "{at}: {found:?}"));
+        }
+        ended += usize::from(recover(&dir.after(View::Disk), None).get(number).is_none());
+    }
+    assert_eq!(ended, 60);
 }
