@@ -7,6 +7,7 @@ use segue::{DeadLetter, Error, Executed, Ticket};
 use uuid::Uuid;
 
 use super::order::{Nature, Order};
+use crate::data::Op;
 use crate::world::World;
 
 type Result<T = ()> = std::result::Result<T, String>;
@@ -232,7 +233,15 @@ impl Books {
             let dead = matches!(it.told, Some(Told::Dead(_))) && !it.purged && !it.unsure;
             before && dead && it.order.blocks && it.order.key.is_none()
         };
-        match self.entries.iter().find(stops) {
+        // The same known gap as in `in_order`: one between them that was done elsewhere lets this one pass.
+        let passes = |stop: &Entry| {
+            let between = stop.order.number + 1..entry.order.number;
+            self.entries.iter().any(|it| {
+                let ahead = it.order.lane == Some(lane) && between.contains(&it.order.number);
+                ahead && it.order.shares_key() && is_done_by_others(it, world)
+            })
+        };
+        match self.entries.iter().filter(stops).find(|it| !passes(it)) {
             Some(it) if !entry.was_dead => {
                 Err(format!("{what} is done, and its lane was stopped by {:?}", it.order))
             }
@@ -297,6 +306,15 @@ impl Books {
     }
 }
 
+/// Whether a server has its key with the content of another order.
+fn is_done_by_others(entry: &Entry, world: &World) -> bool {
+    let Some(claim) = entry.id.map(Op::Claim) else { return false };
+    let mut logs = world.servers.iter().flat_map(|server| &server.wal);
+    logs.any(|record| {
+        record.ops.contains(&claim) && !record.ids().any(|id| id == entry.order.ids[0])
+    })
+}
+
 /// All is at rest: what was handed over, against what the surviving server has.
 pub fn judge(books: &[Books], world: &World) -> Result {
     let state = &world.servers[world.primary].state;
@@ -358,7 +376,7 @@ pub fn judge(books: &[Books], world: &World) -> Result {
 fn in_order(books: &[Books], accounts: &BTreeMap<i64, Vec<i64>>) -> Result {
     let mut numbers: HashMap<i64, &Order> = HashMap::new();
     let all = || books.iter().flat_map(|books| &books.entries);
-    let shared = |it: &&Entry| it.order.key.as_ref().is_some_and(|key| key.starts_with("key"));
+    let shared = |it: &&Entry| it.order.shares_key();
     let gaps: BTreeSet<Option<usize>> = all().filter(shared).map(|it| it.order.lane).collect();
     for entry in all().filter(|it| !gaps.contains(&it.order.lane)) {
         let steady = !entry.was_dead && !entry.unsure && entry.order.key.is_none();
@@ -374,4 +392,50 @@ fn in_order(books: &[Books], accounts: &BTreeMap<i64, Vec<i64>>) -> Result {
         }
     }
     Ok(())
+}
+
+/// Seed 1017548s: of a lane three are in flight, each on the condition that the one ahead of it is done. The first
+/// is refused, and stops its lane; the second has been done by another client, under the same key; so the third is
+/// done. For any other reason that would be a fault.
+#[test]
+fn a_stopped_lane_is_passed_only_behind_what_others_have_done() {
+    use crate::data::Record;
+    use crate::profile::Profile;
+    use crate::rng::Rng;
+
+    let refusal = segue::Config::parse("=").unwrap_err();
+    let id = Uuid::from_u128(5);
+    // The key of the one between, and what there is in the log with its claim: is the third one let pass?
+    let cases = [
+        (Some("key 5"), Some(9000), true),
+        (Some("key 5"), Some(1010), false),
+        (Some("key 5"), None, false),
+        (Some("own 1"), Some(9000), false),
+        (None, None, false),
+    ];
+    for (key, executed, passes) in cases {
+        let mut world = World::new(Rng::new(1), Profile::new(Rng::new(1)), true, 0, None);
+        if let Some(executed) = executed {
+            let ops = vec![Op::Claim(id), Op::Log(executed)];
+            world.servers[0].wal.push(std::rc::Rc::new(Record { ops, ..Record::default() }));
+        }
+        let mut books = Books::default();
+        for number in 0..3 {
+            let mut order = Order::draw(number, 0, &mut Rng::new(number as u64));
+            (order.lane, order.key, order.nature) = (Some(1), None, Nature::Sound);
+            order.blocks = number == 0;
+            books.handed(order, Err(&refusal), false);
+        }
+        books.entries[0].order.nature = Nature::Refused("23505");
+        books.entries[0].told = Some(Told::Dead("23505".into()));
+        books.entries[1].order.key = key.map(str::to_owned);
+        books.entries[1].id = Some(id);
+        let heard = books.told_done(2, &world, false);
+        assert_eq!(heard.is_ok(), passes, "{key:?} {executed:?}: {heard:?}");
+        // In another lane the same says nothing.
+        books.entries[1].order.lane = Some(2);
+        assert!(books.told_done(2, &world, false).is_err());
+        books.entries[0].purged = true;
+        assert_eq!(books.told_done(2, &world, false), Ok(()));
+    }
 }

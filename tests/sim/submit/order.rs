@@ -75,6 +75,11 @@ impl Order {
         }
     }
 
+    /// Whether others may hand over its key too.
+    pub fn shares_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.starts_with("key"))
+    }
+
     pub fn account(lane: usize) -> i64 {
         10 + lane as i64
     }
