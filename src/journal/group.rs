@@ -80,6 +80,8 @@ pub struct Owner {
     failed: Option<JournalError>,
     /// One of its records at least was acknowledged, or is not known to be void.
     kept: bool,
+    /// One was refused, and is not known to be void.
+    unvoided: bool,
 }
 
 impl Journal {
@@ -133,12 +135,14 @@ impl Journal {
             pending: Vec::new(),
             failed: None,
             kept: false,
+            unvoided: false,
         }
     }
 
     /// Goes on with something that was found in flight.
     pub fn adopt(&self, found: &Found) -> Owner {
-        Owner { number: found.owner, pending: Vec::new(), failed: None, kept: true }
+        let (pending, number) = (Vec::new(), found.owner);
+        Owner { number, pending, failed: None, kept: true, unvoided: false }
     }
 
     /// Hands the first record of each of `owners` to `take`, as it stands in the files; in the order in
@@ -433,7 +437,13 @@ impl Owner {
     pub fn overlook_refusal(&mut self) {
         // What is known so far.
         let _ = self.check();
-        self.failed = None;
+        (self.failed, self.unvoided) = (None, false);
+    }
+
+    /// Whether what was refused, since a refusal was overlooked, may be found after a crash all the same. Once a
+    /// later record is kept, it is not.
+    pub fn refusal_may_be_found(&self) -> bool {
+        self.unvoided
     }
 
     /// Nothing of it is needed any more: its room is free again. Nobody has to wait for it; after a
@@ -457,12 +467,13 @@ impl Owner {
 
     /// Why its records are not kept, as far as is known without waiting.
     pub fn check(&mut self) -> Result<()> {
-        let Self { number, pending, failed, kept } = self;
+        let Self { number, pending, failed, kept, unvoided } = self;
         pending.retain(|fate| {
             let Some(written) = fate.written.get() else { return true };
             let refused = written.refused.as_ref().filter(|(_, owners)| owners.contains(number));
             let error = written.failed.as_ref().or(refused.map(|(error, _)| error));
             *kept |= error.is_none() || written.may_be_found;
+            *unvoided |= error.is_some() && written.may_be_found;
             if failed.is_none() {
                 *failed = error.cloned();
             }

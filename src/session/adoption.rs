@@ -81,6 +81,7 @@ impl Session {
         self.ledger_access = link.ledger;
         self.seals.enabled = link.ledger != LedgerAccess::None && self.options.writes;
         self.seals.suspended = false;
+        self.ledger_refusal = None;
         if !mutation::on(Mutation::PreparedOutliveLink) {
             self.prepared.reset(&link.prepared);
         }

@@ -161,6 +161,8 @@ pub struct Session {
     transaction: Transaction,
     settings: Settings,
     seals: Seals,
+    /// Why the server has refused the ledger.
+    ledger_refusal: Option<ServerError>,
     reapply: Reapply,
     files: Files,
     events: Queue,
@@ -218,6 +220,7 @@ impl Session {
             transaction: Transaction::None,
             settings: Settings::default(),
             seals,
+            ledger_refusal: None,
             reapply: Reapply::default(),
             files,
             events: Queue::default(),

@@ -8,11 +8,12 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend::{self, BindError};
 
 use super::classify::{Classified, Effect, StatementKind};
+use super::settle::passes;
 use super::statement::Statement;
 use super::transaction::{BeginOptions, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit};
 use super::{Event, Session, internals, seals};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::mutation::{self, Mutation};
 use crate::wire::execution;
 use crate::wire::frame::Status;
@@ -427,7 +428,21 @@ impl Session {
         if sealable || !self.options.ledger_required || !self.options.writes {
             return Ok(());
         }
-        Err(no_ledger())
+        Err(self.no_ledger())
+    }
+
+    /// Why nothing can be sealed: what the server has said where that may pass, as of any other statement.
+    pub(super) fn no_ledger(&self) -> Error {
+        let general = Error::new(
+            ErrorKind::Ledger,
+            "ledger=require, and this server's ledger cannot be used: nothing is committed; run `segue \
+             check` to see why",
+        );
+        match self.ledger_refusal.clone() {
+            Some(error) if passes(&error) => Error::server(error, Outcome::NotCommitted),
+            Some(error) => general.with_server_error(error),
+            None => general,
+        }
     }
 
     /// A statement of the application's goes on its way.
@@ -509,14 +524,6 @@ fn leaves_room(unit: &Unit) -> bool {
     // If it does not parse, the transaction has not begun, and what follows must not run.
     let begins = unit.purpose == Purpose::Simple && unit.all_steps & Steps::BEGIN != 0;
     (unit.sent || unit.held) && !ends && !begins
-}
-
-pub(super) fn no_ledger() -> Error {
-    Error::new(
-        ErrorKind::Ledger,
-        "ledger=require, and this server's ledger cannot be used: nothing is committed; run `segue \
-         check` to see why",
-    )
 }
 
 fn no_transaction() -> Error {

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::classify::Effect;
-use super::request::{NO_LEDGER, no_ledger, nul_in_statement};
+use super::request::{NO_LEDGER, nul_in_statement};
 use super::transaction::{Open, Transaction};
 use super::unit::{CopyIn, Purpose, Steps, Unit, Verdict};
 use super::{Event, Phase, Session, internals};
@@ -108,6 +108,7 @@ impl Session {
         if self.seals.suspended && self.begins_to_write(effect) {
             self.seals.suspended = false;
             self.seals.enabled = true;
+            self.ledger_refusal = None;
         }
     }
 
@@ -164,11 +165,13 @@ impl Session {
         if !self.options.ledger_required {
             return;
         }
+        let error = self.no_ledger();
         self.disturbed = true;
+        let unit = &mut self.units[index];
         if unit.autocommit {
-            unit.verdict = Some(Verdict::Failed(no_ledger()));
+            unit.verdict = Some(Verdict::Failed(error));
         } else {
-            self.refuse(no_ledger());
+            self.refuse(error);
         }
     }
 

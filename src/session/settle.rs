@@ -413,6 +413,7 @@ impl Session {
         }
         self.seals.enabled = false;
         self.seals.suspended = passes;
+        self.ledger_refusal = Some(error.clone());
         self.emit(Event::ProtectionLost(format!("the ledger cannot be used: {error}")));
     }
 

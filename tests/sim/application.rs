@@ -126,9 +126,11 @@ impl Run {
                 })
             }
         };
+        let is_ledger =
+            |error: &segue::Error| matches!(error.kind(), ErrorKind::Ledger | ErrorKind::Server);
         match made {
             // Nothing was sent, and a transaction goes on without it.
-            Err(error) if error.kind() == ErrorKind::Ledger && self.client.app.ledger_required => {
+            Err(error) if is_ledger(&error) && self.client.app.ledger_required => {
                 self.world.note(|| format!("refused: {error}"));
                 let refused = self.client.requests.pop_back();
                 let ids = refused.map(|request| request.ids).unwrap_or_default();

@@ -55,6 +55,8 @@ pub struct Held {
     /// Its records; with whoever is writing one.
     pub keep: Option<Keep>,
     pub death: Option<Box<Death>>,
+    /// The journal has refused a dead letter of it, which a later process may find all the same.
+    pub letter_refused: bool,
     /// It was told to be committed, and a promotion has lost it.
     pub lost: bool,
 }
@@ -150,6 +152,13 @@ pub fn new(
         bytes,
         solo: payload.is_solo(),
         blocks: payload.stop_on_failure,
-        data: Held { payload: None, ticket: ticket.clone(), keep: None, death, lost: false },
+        data: Held {
+            payload: None,
+            ticket: ticket.clone(),
+            keep: None,
+            death,
+            letter_refused: false,
+            lost: false,
+        },
     }
 }

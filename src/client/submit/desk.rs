@@ -324,6 +324,7 @@ impl Desk {
     /// So many of them as one write should hold. What is not in memory is read from the journal.
     pub fn take(&self, shard: usize, room: usize, empty: bool, now: u64) -> Vec<Taken> {
         let mut taken = Vec::new();
+        let mut letters = Vec::new();
         {
             let mut core = self.lock();
             let mut bytes = 0;
@@ -340,10 +341,16 @@ impl Desk {
                     }
                 }
                 bytes += entry.bytes;
+                if entry.data.letter_refused {
+                    letters.push(job.number);
+                }
                 let (payload, plain) = (entry.data.payload.clone(), entry.plain);
                 taken.push(Taken { job, payload, plain });
             }
         }
+        // What is sent behind one that stays here is sent on the condition that it is done.
+        letters.retain(|number| !self.void_letter(*number, now));
+        taken.retain(|it| !letters.contains(&it.job.number));
         let missing = |it: &&mut Taken| it.payload.is_none();
         let read: Vec<u64> = taken.iter_mut().filter(missing).map(|it| it.job.number).collect();
         if read.is_empty() {

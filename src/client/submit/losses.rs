@@ -234,7 +234,14 @@ fn queue_again(desk: &Desk, lost: Vec<(Ticket, Whole)>) -> Vec<Ticket> {
             bytes: payload.bytes(),
             solo: payload.is_solo(),
             blocks: payload.stop_on_failure,
-            data: Held { payload: None, ticket, keep: Some(keep), death: None, lost: true },
+            data: Held {
+                payload: None,
+                ticket,
+                keep: Some(keep),
+                death: None,
+                letter_refused: false,
+                lost: true,
+            },
         });
         core.remember_payload(number, payload, desk.store.is_durable());
         core.queue.kept(number);

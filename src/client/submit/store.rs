@@ -237,6 +237,11 @@ impl Keep {
     pub fn number(&self) -> u64 {
         self.1
     }
+
+    /// The record that was refused last may be found by a later process all the same.
+    pub fn refusal_may_be_found(&self) -> bool {
+        self.0.as_ref().is_some_and(Owner::refusal_may_be_found)
+    }
 }
 
 /// What the journal keeps of an error: whose it is, and its fields.

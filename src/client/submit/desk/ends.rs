@@ -11,6 +11,7 @@ use crate::client::submit::store::{Death, unix_ms};
 use crate::client::submit::suspects::Cause;
 use crate::client::submit::ticket::Executed;
 use crate::error::{Error, ErrorKind, ServerError};
+use crate::journal::JournalError;
 
 impl Desk {
     /// Does what a session asks for, which remembers in `losses` what is told. Returns whether ends were handed to the journal that nobody has
@@ -105,6 +106,7 @@ impl Desk {
         let kept = self.store.bury(&mut keep, &death);
         let mut core = self.lock();
         let Some(entry) = core.queue.get_mut(number) else { return };
+        let may_be_found = keep.refusal_may_be_found();
         entry.data.keep = Some(keep);
         match kept {
             Ok(()) => {
@@ -130,18 +132,36 @@ impl Desk {
                 self.events.emit(&event);
             }
             Err(why) => {
+                entry.data.letter_refused |= may_be_found;
                 drop(core);
-                tracing::warn!(error = %why, "a dead letter could not be kept; it is tried again");
-                self.set_problem(Some(
-                    &Error::new(
-                        ErrorKind::ProtectionLost,
-                        "a dead letter could not be kept; it is tried again",
-                    )
-                    .with_source(why),
-                ));
+                self.letter_not_kept(why);
                 self.again(number, now_ms + SHORTAGE_MS, false);
             }
         }
+    }
+
+    fn letter_not_kept(&self, why: JournalError) {
+        let message = "a dead letter could not be kept; it is tried again";
+        tracing::warn!(error = %why, message);
+        self.set_problem(Some(&Error::new(ErrorKind::ProtectionLost, message).with_source(why)));
+    }
+
+    /// A submission of which the journal has refused a dead letter is about to be run again: not before nobody can find
+    /// that letter any more. Else it might be told to be done, and be found dead after a crash. Returns whether it
+    /// may be run.
+    pub(super) fn void_letter(&self, number: u64, now_ms: u64) -> bool {
+        let keep = self.lock().queue.get_mut(number).and_then(|it| it.data.keep.take());
+        let Some(mut keep) = keep else { return true };
+        let voided = self.store.revive(&mut keep);
+        let mut core = self.lock();
+        let Some(entry) = core.queue.get_mut(number) else { return false };
+        entry.data.keep = Some(keep);
+        entry.data.letter_refused = voided.is_err();
+        drop(core);
+        let Err(why) = voided else { return true };
+        self.letter_not_kept(why);
+        self.again(number, now_ms + SHORTAGE_MS, false);
+        false
     }
 
     /// What was under way when a link was lost is suspected of having crashed the server, or is not.
