@@ -30,6 +30,11 @@ impl Session {
         let error = self.unit_error.take();
         if let Some(error) = self.units[self.front].diverged.take() {
             self.settings.roll_back();
+            // It has ended on the server as it ends, and what it has set is in force there: the session goes on
+            // where it is not.
+            let class = self.units[self.front].statement.as_ref().map(|it| &it.class);
+            let leaves = |class: &Classified| class.sets_anything() || class.unrestorable.is_some();
+            self.give_up_link |= class.is_some_and(leaves);
             self.reset_reply();
             self.emit(Event::Error(error));
             self.tell_ready(status);

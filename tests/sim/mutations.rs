@@ -68,7 +68,12 @@ mod present {
         let seeds = crate::number("SEGUE_SIM_SEEDS").unwrap_or(4_000);
         let only = std::env::var("SEGUE_SIM_MUTATION").ok();
         let wanted = |it: &Mutation| only.as_ref().is_none_or(|name| *name == format!("{it:?}"));
-        let all: Vec<Mutation> = ALL.iter().copied().filter(wanted).collect();
+        // Those of submissions stand last; runs of one kind alone cannot show the other's.
+        let shown = |it: &Mutation| match crate::number("SEGUE_SIM_SUBMISSIONS") {
+            None => true,
+            Some(number) => (number > 0) == (*it as usize >= Mutation::ClaimLeftOut as usize),
+        };
+        let all: Vec<Mutation> = ALL.iter().copied().filter(|it| wanted(it) && shown(it)).collect();
         let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, usize::from) {

@@ -52,8 +52,8 @@ fn error(code: &str) -> Vec<u8> {
     message(b'E', format!("SERROR\0VERROR\0C{code}\0Mno\0\0").as_bytes())
 }
 
-/// Parse, Describe and Bind are answered; the result has one column.
-fn described() -> Vec<u8> {
+/// The result has one column.
+fn only_columns() -> Vec<u8> {
     let mut columns = BytesMut::new();
     columns.put_u16(1);
     columns.put_slice(b"n\0");
@@ -62,8 +62,12 @@ fn described() -> Vec<u8> {
     columns.put_i16(-1);
     columns.put_i32(-1);
     columns.put_i16(1);
-    [message(b'1', b""), message(b't', &[0, 0]), message(b'T', &columns), message(b'2', b"")]
-        .concat()
+    message(b'T', &columns)
+}
+
+/// Parse, Describe and Bind are answered; the result has one column.
+fn described() -> Vec<u8> {
+    [message(b'1', b""), message(b't', &[0, 0]), only_columns(), message(b'2', b"")].concat()
 }
 
 fn no_columns() -> Vec<u8> {

@@ -381,3 +381,21 @@ fn a_question_to_the_ledger_that_is_cancelled_is_asked_again() {
     play.receive_look(1, 1);
     assert_eq!(play.told(), ["COMMIT", "ready Idle"]);
 }
+
+/// A string had set something, and its rows differed when it was run again: it was told as not committed, and what
+/// it had set was in force on the link from then on (simulation, seed 3113502).
+#[test]
+fn what_a_string_has_set_whose_replay_differs_is_not_in_force() {
+    let mut play = Play::start();
+    play.run("SET app.y = '2'; SELECT n FROM t", true);
+    play.receive(&[complete("SET"), only_columns(), row("a")].concat());
+    play.told();
+    play.fail_over();
+    play.receive_look(0, 0);
+    let again = [complete("SET"), only_columns(), row("b"), complete("SELECT 1"), ready(b'I')];
+    play.receive(&again.concat());
+    assert_eq!(play.told(), ["diverged at 1", "error 40001 NotCommitted", "ready Idle"]);
+    assert!(play.session.gives_up_link());
+    play.move_to(2, 3);
+    assert!(!play.sends("app.y"));
+}
