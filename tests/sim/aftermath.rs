@@ -182,7 +182,8 @@ fn told_one(
         }
         _ => {}
     }
-    if let Some(stranger) = ids.iter().find(|id| !app.expect.contains_key(id)) {
+    let asked_for = |id: &i64| app.expect.contains_key(id) || app.unsure.contains(id);
+    if let Some(stranger) = ids.iter().find(|id| !asked_for(id)) {
         return Err(of(&format!("has written {stranger}, which nobody asked for")));
     }
     // A COPY of which nothing has come is known by its being one.

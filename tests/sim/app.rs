@@ -117,6 +117,8 @@ pub struct App {
     pub next_id: i64,
     pub tx: Option<Transaction>,
     pub expect: BTreeMap<i64, Expect>,
+    /// Of these nothing is expected.
+    pub unsure: BTreeSet<i64>,
     pub groups: usize,
     pub session: Session,
     /// It cannot know which settings are in force.
@@ -337,7 +339,10 @@ impl App {
             self.mark(tx.gone.iter(), Expect::Never);
         }
         match outcome {
-            _ if tx.unsure && outcome != Outcome::NotCommitted => self.session.local.clear(),
+            _ if tx.unsure && outcome != Outcome::NotCommitted => {
+                self.session.local.clear();
+                self.unsure.extend(tx.ids.iter().chain(&tx.gone));
+            }
             Outcome::Committed => {
                 if tx.doomed || (tx.failed && !tx.reply_lost) {
                     return Err("a transaction that has failed is committed".into());

@@ -269,10 +269,25 @@ impl Backend {
     }
 
     pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.inflight.is_empty() && self.has_nothing_to_do()
+    }
+
+    /// Whether nothing is left to do, whatever comes that answers a COPY which has ended: that is passed over.
+    pub fn is_quiet(&self) -> bool {
+        let mut left = self.input.iter().chain(&self.inflight).copied();
+        let mut of_copy = || -> Option<bool> {
+            let tag = left.next()?;
+            let length = std::array::from_fn(|_| left.next().unwrap_or_default());
+            let body = u32::from_be_bytes(length).saturating_sub(4) as usize;
+            left.by_ref().take(body).for_each(drop);
+            Some(matches!(tag, b'd' | b'c' | b'f'))
+        };
+        std::iter::from_fn(&mut of_copy).all(|is| is) && self.has_nothing_to_do()
+    }
+
+    fn has_nothing_to_do(&self) -> bool {
         self.tx.is_none()
             && !self.explicit
-            && self.input.is_empty()
-            && self.inflight.is_empty()
             && self.query.is_none()
             && self.after == After::Nothing
             && !self.skip

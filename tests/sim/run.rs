@@ -373,7 +373,7 @@ impl Run {
         if !backend.alive || goes || in_tx || !self.client.session.output().is_empty() {
             return Ok(());
         }
-        if !backend.is_idle() {
+        if !backend.is_quiet() {
             return Err("the session is quiet, its backend is not".into());
         }
         if self.client.session.status() != Status::Idle {
