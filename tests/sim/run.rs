@@ -173,7 +173,7 @@ impl Run {
 
     pub fn run(&mut self) -> Result {
         let mut barren = 0;
-        for _ in 0..1_000_000 {
+        for _ in 0..5_000_000 {
             let done = self.round()?;
             barren = if done { 0 } else { barren + 1 };
             self.pass_time(barren)?;
