@@ -69,20 +69,23 @@ fn a_full_disk_refuses_by_name_and_loses_nothing() {
     }
 }
 
+/// A server that has the table and is down, and how a client with its journal on that disk connects.
+fn stopped(disk: &SmallDisk) -> (Cluster, String) {
+    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    make_table(cluster.server(0), "t");
+    cluster.server(0).stop_fast().unwrap();
+    let dir = disk.path().join("j");
+    let conninfo = format!("{} journal=file journal_dir={}", cluster.conninfo(), dir.display());
+    (cluster, conninfo)
+}
+
 /// What was accepted is run while the disk is full, and its end is written once there is room: it is run
 /// once, whichever of the two a restart finds.
 #[test]
 fn what_is_accepted_is_run_on_a_full_disk() {
     let Some(disk) = disk() else { return };
-    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    let (cluster, conninfo) = stopped(&disk);
     let server = cluster.server(0);
-    make_table(server, "t");
-    server.stop_fast().unwrap();
-    let conninfo = format!(
-        "{} journal=file journal_dir={}",
-        cluster.conninfo(),
-        disk.path().join("j").display()
-    );
     let client = Client::connect(&conninfo).unwrap();
     let tickets: Vec<_> = (0..200).map(|id| client.submit(insert("t", id)).unwrap()).collect();
     disk.fill().unwrap();
@@ -106,15 +109,8 @@ fn what_is_accepted_is_run_on_a_full_disk() {
 #[test]
 fn a_dead_letter_is_kept_once_there_is_room() {
     let Some(disk) = disk() else { return };
-    let cluster = Cluster::builder().standbys(0).start().unwrap();
+    let (cluster, conninfo) = stopped(&disk);
     let server = cluster.server(0);
-    make_table(server, "t");
-    server.stop_fast().unwrap();
-    let conninfo = format!(
-        "{} journal=file journal_dir={}",
-        cluster.conninfo(),
-        disk.path().join("j").display()
-    );
     let client = Client::connect(&conninfo).unwrap();
     // The server's error repeats what it cannot read: more than what was prepared ahead has room for.
     let poison = "INSERT INTO t (id) SELECT pg_catalog.repeat('x', 400000)::int8";

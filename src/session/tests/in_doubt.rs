@@ -65,15 +65,8 @@ fn a_commit_that_was_found_is_told_where_no_server_is_left() {
 #[test]
 fn a_commit_that_was_found_waits_for_the_backup_too() {
     for lost_again in [false, true] {
-        let mut play = Play::start();
+        let mut play = commit_in_flight();
         play.session.options.backup_acknowledges = true;
-        play.begin_and_read();
-        play.execute("INSERT INTO t VALUES (1)");
-        play.receive(&written());
-        play.told();
-        play.session.commit(false).unwrap();
-        play.flush();
-        play.fail_over();
         play.receive_look(1, 1);
         let told = play.told();
         assert!(matches!(told.as_slice(), [one] if one.starts_with("AwaitBackup")), "{told:?}");
