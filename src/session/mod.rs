@@ -58,6 +58,7 @@ pub use statement::{Column, Description, Statement};
 pub use transaction::BeginOptions;
 
 use crate::error::{Error, ErrorKind, Outcome, Result, ServerError};
+use crate::mutation::{self, Mutation};
 use crate::wire::frame::Status;
 use crate::wire::row::Rows;
 use adoption::Adoption;
@@ -98,6 +99,13 @@ pub struct Options {
     pub reapply: bool,
     /// Whether what is in flight is kept on disk as well: see [`Session::file`].
     pub files: bool,
+}
+
+impl Options {
+    /// Whether the end of a unit with this seal, the seal and its Sync, follows its reply.
+    fn ends_behind_reply(&self, seal: Option<unit::Seal>) -> bool {
+        self.reply_before_commit && seal.is_some() && !mutation::on(Mutation::ReplyNotAwaited)
+    }
 }
 
 /// What a session has to know of the link that it is given.

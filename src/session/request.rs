@@ -315,7 +315,7 @@ impl Session {
             return Ok(());
         }
         let seal = unit.seal.filter(|_| unit.all_steps & Steps::SEAL != 0);
-        if seal.is_some() && self.options.reply_before_commit {
+        if self.options.ends_behind_reply(seal) {
             unit.end_owed = true;
             frontend::flush(&mut self.output);
             return Ok(());

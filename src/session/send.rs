@@ -289,9 +289,7 @@ impl Session {
                         out.extend_from_slice(SYNC);
                     }
                     _ => {
-                        let waits = self.options.reply_before_commit
-                            && unit.seal.is_some()
-                            && !mutation::on(Mutation::ReplyNotAwaited);
+                        let waits = self.options.ends_behind_reply(unit.seal);
                         unit.end_owed = waits;
                         // The reply leaves the server before the commit is written, so that
                         // it is at hand if the server dies between the two.
