@@ -86,7 +86,14 @@ fn take(entries: &mut BTreeMap<u64, bool>, entry: u64, filing: &Filing<'_>) {
 }
 
 impl Play {
+    /// A request, or data of a COPY. They may come when no request is accepted, and before data is asked for,
+    /// as long as the journal has room.
     fn request(&mut self, which: u8) {
+        let full = self.session.journal_len() > JOURNAL_BYTES_MAX;
+        let ends_copy = which >> 5 == 7 && which & 16 == 0;
+        if full && !ends_copy && !self.session.accepts_requests() {
+            return;
+        }
         let statement = Arc::clone(&self.statements[usize::from(which) % self.statements.len()]);
         // Refusals are answers like any other.
         let session = &mut self.session;

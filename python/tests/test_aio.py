@@ -290,6 +290,20 @@ def test_pipelines(uri: str, loop: str) -> None:
     run(main(), loop)
 
 
+def test_a_pipeline_larger_than_the_journal_goes_on(uri: str, loop: str) -> None:
+    async def main() -> None:
+        async with await aio.connect(uri, journal_bytes_max=1024) as conn:
+            await conn.execute("CREATE TEMP TABLE larger (id int, note text)")
+            async with conn.pipeline():
+                for id in range(200):
+                    await conn.execute("INSERT INTO larger VALUES (%s, %s)", (id, "x" * 500))
+            await conn.commit()
+            cur = await conn.execute("SELECT count(*) FROM larger")
+            assert await cur.fetchone() == (200,)
+
+    run(main(), loop)
+
+
 def test_notifications_come_while_other_tasks_use_the_connection(uri: str, loop: str) -> None:
     async def main() -> None:
         async with (

@@ -70,9 +70,16 @@ pub struct Execute<'a> {
 }
 
 impl Session {
-    /// Whether another request may be made before the outstanding ones are answered.
+    /// Whether another request may be made before the outstanding ones are answered. Whoever makes one
+    /// nevertheless has what is kept grow beyond `journal_bytes_max`.
     pub fn accepts_requests(&self) -> bool {
-        self.is_live() && self.leaves_room()
+        self.is_live() && self.journal_has_room() && self.leaves_room()
+    }
+
+    /// What is unanswered is kept, protected or not: a pipeline that is larger than the journal may be
+    /// waits for its replies.
+    fn journal_has_room(&self) -> bool {
+        self.journal.len() <= self.options.journal_bytes_max || self.front == self.units.len()
     }
 
     /// Whether what is unanswered allows another request. While no link has been lost under it, only the
@@ -265,7 +272,8 @@ impl Session {
         }
     }
 
-    /// Sends data of COPY FROM STDIN.
+    /// Sends data of COPY FROM STDIN. What is given before it was asked for ([`Event::CopyIn`](super::Event::CopyIn))
+    /// may have to wait, and is kept meanwhile, however much it is.
     pub fn copy_data(&mut self, data: &[u8]) -> Result<()> {
         self.check_live()?;
         let unit = self.open_copy()?;

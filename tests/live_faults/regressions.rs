@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use segue::{ClientEvent, Error, ErrorKind, Outcome};
+use segue::{ClientEvent, Error, ErrorKind, Outcome, QueryResult};
 use segue_testkit::proxy::{Accept, Action, Side};
 
 use crate::harness::{LONG, Stand, after, eventually, judge, within};
@@ -66,6 +66,31 @@ fn a_copy_beyond_the_journal_begins_a_transaction() {
     assert!(tx.status().protection_lost.unwrap().contains("journal_bytes_max"));
     tx.commit().unwrap();
     assert_eq!(stand.content().len(), 1000);
+}
+
+/// A pipeline took request after request, although nobody could keep them (fuzzing). It waits for replies
+/// where it is larger than the journal, and goes on.
+#[test]
+fn a_pipeline_beyond_the_journal_goes_on() {
+    within(LONG, "the pipelines", || {
+        let stand = Stand::with("journal_bytes_max=2000");
+        let mut session = stand.session();
+        let note = "x".repeat(100);
+        let reads = |results: Vec<Result<QueryResult, Error>>| {
+            results.iter().filter(|result| result.as_ref().unwrap().rows.len() == 1).count()
+        };
+        let mut pipeline = session.pipeline();
+        (0..500).for_each(|_| pipeline.add("SELECT $1::text", &[&note]).unwrap());
+        assert_eq!(reads(pipeline.finish().unwrap()), 500);
+        let mut tx = session.transaction().unwrap();
+        let mut pipeline = tx.pipeline();
+        let insert = stand.sql("INSERT INTO $T VALUES ($1, $2) RETURNING id");
+        (0..500i64).for_each(|id| pipeline.add(&insert, &[&id, &note]).unwrap());
+        assert_eq!(reads(pipeline.finish().unwrap()), 500);
+        assert!(tx.status().protection_lost.unwrap().contains("journal_bytes_max"));
+        tx.commit().unwrap();
+        assert_eq!(stand.content().len(), 500);
+    });
 }
 
 /// No server came back while a COPY was under way: restoring the link was tried again and again, for

@@ -209,3 +209,36 @@ fn a_write_behind_a_repeated_read_is_asked_for() {
     play.receive(&[described(), row("a"), complete("SELECT 1"), ready(b'I')].concat());
     assert_eq!(play.told(), ["SELECT 1", "ready Idle", "error 02000 Committed", "ready Idle"]);
 }
+
+/// What a transaction without protection had sent was kept until it was answered, and its pipeline took
+/// request after request: nothing limited what was kept (fuzzing, `session`).
+#[test]
+fn a_pipeline_that_is_larger_than_the_journal_waits_for_its_replies() {
+    for begins in [true, false] {
+        let mut play = Play::with(Options { journal_bytes_max: 1024, ..options() });
+        if begins {
+            play.session.begin(BeginOptions::default()).unwrap();
+        }
+        let mut made = 0;
+        while play.session.accepts_requests() {
+            play.make("SELECT n FROM t", false);
+            made += 1;
+            assert!(play.session.journal_len() < 2048, "{made} requests are kept");
+        }
+        assert!(play.session.journal_len() > 1024 && made > 10);
+        play.flush();
+        play.told();
+        let replies = |count: usize, status| {
+            [described(), complete("SELECT 0"), ready(status)].concat().repeat(count)
+        };
+        if begins {
+            play.receive(&[message(b'2', b""), complete("BEGIN")].concat());
+        }
+        let status = if begins { b'T' } else { b'I' };
+        play.receive(&replies(made / 2, status));
+        assert!(play.session.accepts_requests());
+        play.receive(&replies(made - made / 2, status));
+        assert_eq!(play.session.journal_len(), 0);
+        assert!(play.session.accepts_requests());
+    }
+}
