@@ -4,44 +4,23 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use segue::session::classify::split;
 
 /// bool, int2, int4, int8, oid, float4, float8, text, varchar, bytea, numeric, jsonb, no built-in type.
 const TYPES: [u32; 13] = [16, 21, 23, 20, 26, 700, 701, 25, 1043, 17, 1700, 3802, 4_000_000_000];
 
-const SOCKET: &str = ".s.PGSQL.5432";
-
-/// The threads that serve connections, or have.
-static SERVING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
-
 /// Serves a Unix socket in `directory` for as long as the process lives.
 pub fn start(directory: &Path) {
-    let listener = UnixListener::bind(directory.join(SOCKET)).expect("a socket");
+    let listener = UnixListener::bind(directory.join(".s.PGSQL.5432")).expect("a socket");
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let mut serving = SERVING.lock().unwrap_or_else(PoisonError::into_inner);
-            serving.push(thread::spawn(move || Connection::new(stream).serve()));
+            thread::spawn(move || Connection::new(stream).serve());
         }
     });
-}
-
-/// Waits until all connections that were made have ended. What a thread holds that is just ending would be
-/// taken for leaked.
-pub fn rest(directory: &Path) {
-    // Connections are accepted in their order: those before this one have their threads when it is served.
-    let mut last = UnixStream::connect(directory.join(SOCKET)).expect("a connection");
-    last.shutdown(Shutdown::Write).expect("its end");
-    last.read_to_end(&mut Vec::new()).expect("the server's end of it");
-    let served = std::mem::take(&mut *SERVING.lock().unwrap_or_else(PoisonError::into_inner));
-    for thread in served {
-        let _ = thread.join();
-    }
 }
 
 /// A statement's own number, the same each time.

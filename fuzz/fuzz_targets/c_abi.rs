@@ -80,5 +80,4 @@ fuzz_target!(|data: &[u8]| {
         }
         segue_fuzz_calls(data.as_ptr(), data.len());
     }
-    server::rest(home);
 });
