@@ -19,6 +19,7 @@
 
 mod adoption;
 pub mod classify;
+mod copy;
 mod counters;
 pub mod event;
 mod filing;

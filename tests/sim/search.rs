@@ -1,5 +1,5 @@
 //! How a session of the run comes to a link and leaves it, where the real picture decides it: what
-//! `src/client/driver.rs` and `src/cluster/acquire.rs` do, with their waiting written out.
+//! `src/client/driver/link.rs` and `src/cluster/acquire.rs` do, with their waiting written out.
 
 use std::time::Instant;
 

@@ -1,6 +1,9 @@
 //! Drives one pure session: sends what it wants sent, reads what answers, and finds it another link
 //! when it has lost one. All of it on the application's own thread.
 
+mod events;
+mod link;
+
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -11,16 +14,12 @@ use uuid::Uuid;
 
 use super::Inner;
 use super::cancel::{CancelHandle, Whereabouts};
-use super::event::ClientEvent;
 use super::keeper::Keeper;
 use crate::cluster::seeking::Seeking;
-use crate::cluster::{Confirmed, Handover};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::{Link, LinkInfo};
-use crate::session::{self, Event, LedgerAccess};
+use crate::session::{self, Event};
 
-/// What a broken link may still have to say is waited for so long.
-const LAST_WORDS: Duration = Duration::from_millis(5);
 /// More than this is sent while reading, lest both sides wait for each other.
 const SEND_ALONE: usize = 8 * 1024;
 
@@ -420,180 +419,6 @@ impl Driver {
             self.core.handle_not_kept(it.entry, it.reason, it.refused);
         }
         false
-    }
-
-    /// The link is broken: hears its last words, then lets go of it.
-    fn lose_link(&mut self) {
-        if let Some(link) = self.link.as_mut() {
-            if !self.core.gives_up_link() {
-                link.drain(&mut self.input, LAST_WORDS);
-                let _ = self.core.handle_input(&mut self.input);
-            }
-        }
-        self.input.clear();
-        self.drop_link();
-    }
-
-    fn drop_link(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.abandon();
-            self.core.counters().links_lost.add(1);
-            self.set_whereabouts(None);
-            self.inner.cluster.deregister(self.id);
-            self.seeking.handle_lost(self.core.server());
-            let code = self.core.last_words().map(|words| words.code.as_str()).unwrap_or_default();
-            tracing::debug!(session = self.id, server = self.core.server(), code, "link lost");
-        }
-        self.sent = 0;
-        self.lost_at.get_or_insert_with(Instant::now);
-        self.core.handle_link_lost();
-    }
-
-    /// Asks the cluster for a link, and waits for it.
-    fn find_link(&mut self) -> Result<()> {
-        self.lost_at.get_or_insert_with(Instant::now);
-        let of_whom = (self.id, self.core.timeline_floor(), self.writes);
-        let want = self.seeking.want(Instant::now(), self.timeout, of_whom);
-        let interrupt = self.interrupt.clone();
-        let mut interrupted = || interrupt.as_ref().is_some_and(|interrupt| interrupt());
-        let taken = self
-            .inner
-            .cluster
-            .acquire(&want, &mut interrupted)
-            .and_then(|handover| self.take_link(handover));
-        match taken {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.lost_at = None;
-                self.seeking.handle_none();
-                self.core.handle_no_link(&error);
-                // If a request is waiting, its events tell; otherwise the caller is told here.
-                if self.core.has_events() { Ok(()) } else { Err(error) }
-            }
-        }
-    }
-
-    fn take_link(&mut self, handover: Handover) -> Result<()> {
-        let Handover { mut link, server, facts, prepared } = handover;
-        link.set_interruptible(self.interrupt.is_some());
-        if let Some(keeper) = &mut self.keeper {
-            keeper.system_identifier = facts.system_identifier;
-            keeper.handle_timeline(facts.timeline, Instant::now() + self.timeout);
-        }
-        // Ahead of what the new server is asked and sent.
-        self.hear_of_failures();
-        let mut access = self.inner.ledger_access(&facts);
-        let usable = self.writes && !facts.read_only && !facts.in_recovery;
-        if usable
-            && access == LedgerAccess::None
-            && self.inner.install_once((server, facts.timeline))?
-        {
-            access = LedgerAccess::Table;
-        }
-        let ready = session::LinkReady {
-            server,
-            timeline: facts.timeline,
-            backend_pid: link.info().backend_pid,
-            backend_start: facts.backend_start,
-            prepared,
-            parameters: link.info().parameters.clone(),
-            ledger: access,
-        };
-        self.inner.cluster.register(self.id, server, link.waker());
-        self.core.handle_link_ready(ready)?;
-        self.set_whereabouts(Some((server, link.info().clone())));
-        self.link = Some(link);
-        if let Some(since) = self.lost_at.take() {
-            if self.seeking.handle_taken().is_some() {
-                let pause = since.elapsed();
-                let pause_us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
-                self.core.counters().pause_longest_us.raise(pause_us);
-                self.core.counters().pause_total_us.add(pause_us);
-                self.inner.emit(&ClientEvent::SessionMoved { session: self.id, server, pause });
-            }
-        }
-        Ok(())
-    }
-
-    /// Deals with what concerns the client rather than the request in hand.
-    fn pass_on(&mut self, event: Event) {
-        let session = self.id;
-        let event = match event {
-            Event::Parameter { .. } => return,
-            Event::Notification { process_id, channel, payload } => {
-                self.notifications.push_back(Notification { process_id, channel, payload });
-                return;
-            }
-            Event::AwaitBackup { ledger_row, number } => {
-                // With the next step: whoever only polls must not wait.
-                self.awaited = Some((ledger_row, number));
-                return;
-            }
-            Event::Notice(notice) => ClientEvent::Notice { session, notice },
-            Event::ProtectionLost(reason) => ClientEvent::ProtectionLost { session, reason },
-            Event::CommitsLost { session: ledger_row, from, to } => {
-                ClientEvent::CommitsLost { session, ledger_row, from, to }
-            }
-            Event::CommitReapplied { session: ledger_row, number } => {
-                ClientEvent::CommitReapplied { session, ledger_row, number }
-            }
-            Event::ReplayStarted { statements } => {
-                ClientEvent::ReplayStarted { session, statements }
-            }
-            Event::ReplayFinished => ClientEvent::ReplayFinished { session },
-            Event::ReplayDiverged { statement } => {
-                ClientEvent::ReplayDiverged { session, statement }
-            }
-            _ => return,
-        };
-        self.tell(&event);
-    }
-
-    /// Counts an event of the session's, and tells the client.
-    fn tell(&self, event: &ClientEvent) {
-        let counters = self.core.counters();
-        match event {
-            ClientEvent::ReplayStarted { .. } => counters.replays_started.add(1),
-            ClientEvent::ReplayFinished { .. } => counters.replays_finished.add(1),
-            ClientEvent::ReplayDiverged { .. } => counters.replays_diverged.add(1),
-            ClientEvent::ProtectionLost { .. } => counters.protection_lost.add(1),
-            ClientEvent::CommitsLost { from, to, .. } => {
-                counters.commits_lost.add(to.saturating_sub(*from) + 1);
-            }
-            ClientEvent::CommitReapplied { .. } => counters.commits_reapplied.add(1),
-            ClientEvent::Notice { .. } => counters.notices.add(1),
-            ClientEvent::Cluster(_)
-            | ClientEvent::SessionMoved { .. }
-            | ClientEvent::SubmissionDied { .. }
-            | ClientEvent::SubmissionsLost { .. }
-            | ClientEvent::SubmissionReapplied { .. }
-            | ClientEvent::TransactionsFound { .. } => {}
-        }
-        self.inner.emit(event);
-    }
-
-    /// A commit stands on its server; the application hears of it once the backup has it too.
-    fn await_backup(&mut self, ledger_row: Uuid, number: u64) {
-        let deadline = Instant::now() + self.timeout;
-        let server = self.core.server();
-        match self.inner.cluster.confirm(ledger_row, number, server, deadline) {
-            Ok(Confirmed::ByBackup) => {
-                self.told_no_backup = false;
-                self.core.handle_backup(Ok(()));
-            }
-            Ok(Confirmed::NoBackup) => {
-                if !std::mem::replace(&mut self.told_no_backup, true) {
-                    let reason =
-                        "no backup is up to confirm commits (commit_ack=backup)".to_owned();
-                    self.tell(&ClientEvent::ProtectionLost { session: self.id, reason });
-                }
-                self.core.handle_backup(Ok(()));
-            }
-            Ok(Confirmed::Moved) => return self.lose_link(),
-            Err(error) => self.core.handle_backup(Err(error)),
-        }
-        // What had arrived behind it.
-        self.take_input();
     }
 
     /// Ends the session on the server in an orderly way.
