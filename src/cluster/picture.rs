@@ -5,6 +5,7 @@
 //! Invariants: the floor never sinks once a session was handed a link; the identity is fixed from
 //! then on; an event is given once per change.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -377,31 +378,43 @@ impl Picture {
     /// its timeline the heir has received most. One that has more than the primary had when that was promoted
     /// cannot follow it: its promotion would begin another history under the same number.
     pub fn succession(&self, now: Instant) -> Option<Succession> {
+        let lost = self.lost_without_successor(now)?;
+        let heirs = self.standbys_but(lost).filter(|(_, server, _)| server.followed >= self.floor);
+        let received = |observed: &Observed| (observed.facts.timeline, observed.received);
+        let heir = if mutation::on(Mutation::LaggingHeirPromoted) {
+            heirs.min_by_key(|(_, _, observed)| received(observed))
+        } else {
+            heirs.max_by_key(|(index, _, observed)| (received(observed), Reverse(*index)))
+        };
+        heir.map(|(heir, ..)| Succession { lost, heir })
+    }
+
+    /// A standby that might be promoted in place of the primary, were it known to have followed it.
+    pub fn unproven_heir(&self, now: Instant) -> Option<Succession> {
+        let lost = self.lost_without_successor(now)?;
+        let mut unproven =
+            self.standbys_but(lost).filter(|(_, server, _)| server.followed < self.floor);
+        unproven.next().map(|(heir, ..)| Succession { lost, heir })
+    }
+
+    fn lost_without_successor(&self, now: Instant) -> Option<usize> {
         let last = self.last?;
         if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
             return None;
         }
-        if !self.servers[last].detector.unreachable(now) {
-            return None;
-        }
-        let standbys = self.servers.iter().enumerate().filter_map(|(index, server)| {
+        self.servers[last].detector.unreachable(now).then_some(last)
+    }
+
+    /// The healthy standbys of this cluster apart from one server.
+    fn standbys_but(&self, lost: usize) -> impl Iterator<Item = (usize, &Server, &Observed)> {
+        self.servers.iter().enumerate().filter_map(move |(index, server)| {
             let observed = server.observed.as_ref()?;
-            let fit = index != last
+            let fit = index != lost
                 && server.detector.health() == Health::Healthy
                 && observed.facts.in_recovery
-                && server.followed >= self.floor
                 && Some(observed.facts.system_identifier) == self.identity;
-            fit.then_some((index, observed.facts.timeline, observed.received))
-        });
-        if mutation::on(Mutation::LaggingHeirPromoted) {
-            let heir = standbys.min_by_key(|&(_, timeline, received)| (timeline, received))?.0;
-            return Some(Succession { lost: last, heir });
-        }
-        standbys
-            .max_by_key(|&(index, timeline, received)| {
-                (timeline, received, std::cmp::Reverse(index))
-            })
-            .map(|(heir, ..)| Succession { lost: last, heir })
+            fit.then_some((index, server, observed))
+        })
     }
 
     /// How long to sleep before `handle_tick` is due, while the opening lasts.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::hub::Hub;
+use super::picture::Succession;
 use super::status::ClusterEvent;
 use crate::config::OnPrimaryLoss;
 
@@ -21,17 +22,22 @@ const LOOK: Duration = Duration::from_millis(100);
 /// After a promotion that did not work.
 const RETRY: Duration = Duration::from_secs(1);
 
+const UNPROVEN: &str = "it was never seen to follow the primary that is lost, and may have another \
+                        history; promote it yourself if it has followed";
+
 pub async fn keep(hub: Rc<Hub>) {
     if hub.config.failover.on_primary_loss != OnPrimaryLoss::Promote {
         return;
     }
     let mut changes = hub.changes();
+    let mut unproven = None;
     loop {
         tokio::select! {
             _ = changes.changed() => {}
             () = sleep(LOOK) => {}
         }
         let Some(before) = hub.with(|p| p.succession(Instant::now())) else {
+            tell_of_unproven(&hub, &mut unproven);
             continue;
         };
         tokio::join!(ask_for_positions(&hub), ask_the_lost(&hub, before.lost));
@@ -49,6 +55,16 @@ pub async fn keep(hub: Rc<Hub>) {
             hub.emit(ClusterEvent::PromotionFailed { server, address, reason });
             sleep(RETRY).await;
         }
+    }
+}
+
+/// Says once of each loss that the standby that is left is not promoted.
+fn tell_of_unproven(hub: &Hub, told: &mut Option<Succession>) {
+    let unproven = hub.with(|p| p.unproven_heir(Instant::now()));
+    let before = std::mem::replace(told, unproven);
+    if let Some(server) = unproven.filter(|_| unproven != before).map(|it| it.heir) {
+        let address = hub.with(|p| p.servers[server].address.clone());
+        hub.emit(ClusterEvent::PromotionFailed { server, address, reason: UNPROVEN.to_owned() });
     }
 }
 

@@ -10,13 +10,15 @@ use segue_testkit::{Cluster, USER};
 use super::setup::Stage;
 use super::workload::{PATIENCE, Workload};
 
+/// Segue may promote, and is to.
+fn promote(cluster: &Cluster) -> String {
+    let grant = format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {USER}");
+    cluster.server(0).execute(&grant).unwrap();
+    format!("{} on_primary_loss=promote", cluster.conninfo())
+}
+
 #[test]
 fn segue_promotes_by_itself_where_it_is_asked_to() {
-    let promote = |cluster: &Cluster| {
-        let grant = format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {USER}");
-        cluster.server(0).execute(&grant).unwrap();
-        format!("{} on_primary_loss=promote", cluster.conninfo())
-    };
     let stage = Stage::with(Cluster::builder(), promote);
     let cluster = &stage.cluster;
     let load = Workload::start(&stage.client);
@@ -40,6 +42,32 @@ fn segue_promotes_by_itself_where_it_is_asked_to() {
     assert!(!stage.events.saw(|e| matches!(e, ClusterEvent::PromotionFailed { .. })));
     stage.events.assert_in_order();
     load.finish().check(cluster.server(1));
+}
+
+/// The second of two standbys was not told to follow the first, which Segue had promoted: it has another history
+/// than what was written since, and is left alone. Nothing said so.
+#[test]
+fn a_standby_that_does_not_follow_is_not_promoted_and_that_is_told() {
+    let stage = Stage::with(Cluster::builder().standbys(2), promote);
+    let cluster = &stage.cluster;
+    let _session = stage.client.session().unwrap();
+    stage.wait("all servers are known", |s| s.servers.iter().all(|s| s.health == Health::Healthy));
+    cluster.server(0).kill_all().unwrap();
+    stage.wait("a standby is promoted", |status| status.chosen.is_some_and(|chosen| chosen > 0));
+    let first = stage.status().chosen.unwrap();
+    let other = 3 - first;
+    let failed = |e: &ClusterEvent| matches!(e, ClusterEvent::PromotionFailed { .. });
+    assert!(!stage.events.saw(failed), "{:#?}", stage.events.all());
+    cluster.server(first).kill_all().unwrap();
+    stage.events.wait("why the other one is not", |event| match event {
+        ClusterEvent::PromotionFailed { server, reason, .. } => {
+            *server == other && reason.contains("follow")
+        }
+        _ => false,
+    });
+    let promoting =
+        |e: &ClusterEvent| matches!(e, ClusterEvent::Promoting { server, .. } if *server == other);
+    assert!(!stage.events.saw(promoting), "{:#?}", stage.events.all());
 }
 
 #[test]
