@@ -41,6 +41,8 @@ pub enum Mutation {
     FencedRowRetired,
     /// Acknowledged commits that are gone are not told of.
     LossNotTold,
+    /// Commits in rows before the previous one are not missed.
+    OlderRowsForgotten,
     /// The commit is told before the backup has it.
     BackupNotAwaited,
     /// With `autocommit_reply=before_commit` a statement commits together with its execution all the same.
@@ -196,6 +198,7 @@ mod switched {
         Mutation::UndecidedRowRetired,
         Mutation::FencedRowRetired,
         Mutation::LossNotTold,
+        Mutation::OlderRowsForgotten,
         Mutation::BackupNotAwaited,
         Mutation::ReplyNotAwaited,
         Mutation::EndNotWithheld,

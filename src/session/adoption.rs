@@ -152,19 +152,19 @@ impl Session {
         if !self.seals.enabled {
             return;
         }
-        if self.seals.is_confirmed() {
+        let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
+        // Also by a row that was never confirmed, or is missing.
+        if self.seals.is_confirmed()
+            || self.seals.has_acknowledged()
+            || sealed
+            || self.reapply.must_ask()
+        {
             internals::write_look(rows_to_ask.into_iter(), out);
             step(Step::Look, out);
-        } else if self.units.range(self.front..).all(|unit| unit.seal.is_none())
-            && !self.reapply.must_ask()
-        {
+        } else {
             let (open, retire) = self.seals.open(needed);
             internals::write_open(open, retire, out);
             step(Step::OpenRow, out);
-        } else {
-            // Sealed by a row that was never confirmed, or is missing: ask for it all the same.
-            internals::write_look(rows_to_ask.into_iter(), out);
-            step(Step::Look, out);
         }
     }
 
@@ -356,13 +356,10 @@ impl Session {
         }
         let rows = &adoption.rows;
         if adoption.looked {
-            let mut lost = Vec::new();
-            if self.seals.is_confirmed() {
-                lost = self.seals.lost(rows);
-                self.seals.forget_lost(rows);
-                if !self.seals.is_present(rows) {
-                    self.seals.unconfirm(true);
-                }
+            let lost = self.seals.lost(rows);
+            self.seals.forget_lost(&lost);
+            if self.seals.is_confirmed() && !self.seals.is_present(rows) {
+                self.seals.unconfirm(true);
             }
             self.plan_reapplying(&lost, rows);
         }

@@ -202,7 +202,7 @@ impl Session {
             if !apart {
                 (from, to) = (from.min(known.from), to.max(known.to));
             }
-            // Nothing is told of older rows.
+            // Nothing is told of rows that are not remembered.
             apart && self.seals.rows().any(|row| row == known.row)
         });
         not_kept.push(NotKept { row: seal.row, from, to });
@@ -302,7 +302,7 @@ impl Session {
             let seal = kept.seal;
             let row = rows.iter().find(|row| row.id == seal.row);
             let passed = row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number);
-            anew |= passed || !self.seals.rows().any(|row| row == seal.row);
+            anew |= passed || !self.seals.is_in_use(seal.row);
             if anew {
                 kept.seal = self.seals.allot(seal.guarded);
                 kept.attempted = false;

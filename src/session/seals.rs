@@ -3,7 +3,11 @@
 //!
 //! Invariants: a number is used for one transaction only, however often that is tried; a row is
 //! retired only by the opening of the next but one, when no outcome that it decides is unresolved, and
-//! never if a fence stands in it.
+//! never if a fence stands in it. So a server that has a row has all commits of those before the previous
+//! one, and may lack their rows; one that has none of the later rows lacks what it has not of an earlier one.
+
+use std::collections::VecDeque;
+use std::iter;
 
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
@@ -39,6 +43,9 @@ impl LedgerRow {
 
 /// So many sealed units may be on their way at once: what the bitmap can tell apart.
 pub(super) const WINDOW: usize = 63;
+
+/// So many rows before the previous one are remembered.
+const OLDER: usize = 64;
 
 /// One row of the ledger, as this session knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +84,8 @@ pub(super) struct Seals {
     pub suspended: bool,
     current: Row,
     previous: Option<Row>,
-    /// The row that was last asked to be deleted; whether it was may be unknown.
-    retired: Option<Uuid>,
+    /// Those before the previous one, the oldest first: a promotion may have lost commits in them too.
+    older: VecDeque<Row>,
     /// A row that has been asked for and is not yet confirmed.
     opening: Option<Uuid>,
     /// Whether the present row is known to stand in the ledger.
@@ -95,7 +102,7 @@ impl Seals {
             suspended: false,
             current: Row::new(Uuid::nil()),
             previous: None,
-            retired: None,
+            older: VecDeque::new(),
             opening: None,
             confirmed: false,
         };
@@ -122,8 +129,7 @@ impl Seals {
             if fences.iter().any(|fence| fence.row == seal.row) {
                 continue;
             }
-            let known = [Some(&mut self.current), self.previous.as_mut()];
-            let number = match known.into_iter().flatten().find(|row| row.id == seal.row) {
+            let number = match self.known_mut().find(|row| row.id == seal.row) {
                 Some(row) => {
                     row.fenced = true;
                     row.next += 1;
@@ -142,11 +148,40 @@ impl Seals {
 
     /// The server has acknowledged the commit that carried `seal`.
     pub fn acknowledge(&mut self, seal: Seal) {
-        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
-            if row.id == seal.row {
-                row.acknowledged = row.acknowledged.max(seal.number);
-            }
+        if let Some(row) = self.known_mut().find(|row| row.id == seal.row) {
+            row.acknowledged = row.acknowledged.max(seal.number);
+        } else {
+            // It had nothing to be remembered for when it was given up, and this was on its way in it.
+            let (acknowledged, next) = (seal.number, seal.number + 1);
+            self.remember(Row { acknowledged, next, ..Row::new(seal.row) });
         }
+    }
+
+    /// The rows that are remembered, the newest first.
+    fn known(&self) -> impl Iterator<Item = &Row> {
+        iter::once(&self.current).chain(&self.previous).chain(self.older.iter().rev())
+    }
+
+    fn known_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        iter::once(&mut self.current).chain(&mut self.previous).chain(self.older.iter_mut().rev())
+    }
+
+    /// Another row takes the seals from here on.
+    fn succeed(&mut self, id: Uuid) {
+        let current = std::mem::replace(&mut self.current, Row::new(id));
+        if let Some(row) = self.previous.replace(current).filter(|row| row.acknowledged > 0) {
+            self.remember(row);
+        }
+    }
+
+    fn remember(&mut self, row: Row) {
+        if mutation::on(Mutation::OlderRowsForgotten) {
+            return;
+        }
+        if self.older.len() == OLDER {
+            self.older.pop_front();
+        }
+        self.older.push_back(row);
     }
 
     /// Whether a fresh row is due, and none has been asked for yet.
@@ -165,10 +200,7 @@ impl Seals {
 
     /// Whether a fence stands in a row of this session's.
     pub fn is_fenced(&self, id: Uuid) -> bool {
-        [Some(self.current), self.previous]
-            .into_iter()
-            .flatten()
-            .any(|row| row.id == id && row.fenced)
+        self.known().any(|row| row.id == id && row.fenced)
     }
 
     /// The row that was in use before the present one.
@@ -187,9 +219,7 @@ impl Seals {
         self.opening = Some(id);
         let fenced = |row: &Row| row.fenced && !mutation::on(Mutation::FencedRowRetired);
         let retired = self.previous.filter(|row| self.confirmed && !fenced(row) && !needed);
-        let retire = retired.map(|row| row.id);
-        self.retired = retire.or(self.retired);
-        (id, retire.unwrap_or(Uuid::nil()))
+        (id, retired.map_or(Uuid::nil(), |row| row.id))
     }
 
     pub fn opened(&mut self) {
@@ -197,8 +227,7 @@ impl Seals {
             return;
         };
         if id != self.current.id {
-            self.previous = Some(self.current);
-            self.current = Row::new(id);
+            self.succeed(id);
         }
         self.confirmed = true;
     }
@@ -208,9 +237,8 @@ impl Seals {
         self.opening = None;
         if missing {
             // A fresh name: the numbers of the old one may yet be decided by another server.
-            self.previous = Some(self.current);
             let id = self.generate();
-            self.current = Row::new(id);
+            self.succeed(id);
             self.confirmed = false;
         }
     }
@@ -226,7 +254,17 @@ impl Seals {
 
     /// The rows whose numbers may have to be asked for.
     pub fn rows(&self) -> impl Iterator<Item = Uuid> {
-        [Some(self.current.id), self.previous.map(|row| row.id)].into_iter().flatten()
+        self.known().map(|row| row.id)
+    }
+
+    /// Whether seals may stand in a row yet.
+    pub fn is_in_use(&self, id: Uuid) -> bool {
+        id == self.current.id || self.previous() == Some(id)
+    }
+
+    /// Whether commits were acknowledged that a server might lack.
+    pub fn has_acknowledged(&self) -> bool {
+        self.known().any(|row| row.acknowledged > 0)
     }
 
     /// Whether the row that takes the seals at present stands in `ledger`.
@@ -236,26 +274,31 @@ impl Seals {
 
     /// Compares what was acknowledged with what a server's ledger says.
     pub fn lost(&self, ledger: &[LedgerRow]) -> Vec<Lost> {
-        [self.previous, self.confirmed.then_some(self.current)]
-            .into_iter()
-            .flatten()
-            .filter(|row| Some(row.id) != self.retired || ledger.iter().any(|l| l.id == row.id))
-            .filter(|_| !mutation::on(Mutation::LossNotTold))
-            .filter_map(|row| {
-                let survived = survived(ledger, row.id);
-                (survived < row.acknowledged).then(|| Lost {
-                    row: row.id,
-                    from: survived + 1,
-                    to: row.acknowledged,
-                })
-            })
-            .collect()
+        let mut lost = Vec::new();
+        let mut has_later = false;
+        for row in self.known().skip(usize::from(!self.confirmed)) {
+            let there = ledger.iter().find(|it| it.id == row.id);
+            // One that is missing where a later one is was retired, and had all its commits.
+            let complete = there.is_none() && has_later;
+            has_later |= there.is_some();
+            let survived = there.map_or(0, |it| it.seq);
+            if survived < row.acknowledged && !complete {
+                lost.push(Lost { row: row.id, from: survived + 1, to: row.acknowledged });
+            }
+        }
+        if mutation::on(Mutation::LossNotTold) {
+            lost.clear();
+        }
+        lost.reverse();
+        lost
     }
 
     /// What was lost has been told; it is not told again.
-    pub fn forget_lost(&mut self, ledger: &[LedgerRow]) {
-        for row in [Some(&mut self.current), self.previous.as_mut()].into_iter().flatten() {
-            row.acknowledged = row.acknowledged.min(survived(ledger, row.id));
+    pub fn forget_lost(&mut self, lost: &[Lost]) {
+        for Lost { row: id, from, .. } in lost {
+            if let Some(row) = self.known_mut().find(|row| row.id == *id) {
+                row.acknowledged = from - 1;
+            }
         }
     }
 
@@ -270,10 +313,6 @@ impl Seals {
         bytes.copy_from_slice(&digest[..16]);
         Builder::from_random_bytes(bytes).into_uuid()
     }
-}
-
-fn survived(ledger: &[LedgerRow], id: Uuid) -> u64 {
-    ledger.iter().find(|row| row.id == id).map_or(0, |row| row.seq)
 }
 
 #[cfg(test)]
@@ -370,7 +409,41 @@ mod tests {
         assert_eq!(seals.lost(&[row(id, 3)]), []);
         assert_eq!(seals.lost(&[row(id, 1)]), [Lost { row: id, from: 2, to: 3 }]);
         assert_eq!(seals.lost(&[]), [Lost { row: id, from: 1, to: 3 }]);
-        seals.forget_lost(&[row(id, 1)]);
+        let lost = seals.lost(&[row(id, 1)]);
+        seals.forget_lost(&lost);
         assert_eq!(seals.lost(&[row(id, 1)]), []);
+    }
+
+    /// The rows before the previous one were not asked for, and what a promotion had lost of their commits was
+    /// lost in silence (simulation, seed 5008074).
+    #[test]
+    fn commits_in_older_rows_are_missed_too() {
+        let mut seals = opened();
+        let rows: Vec<_> = (0..4)
+            .map(|_| {
+                let seal = seals.allot(false);
+                seals.acknowledge(seal);
+                let seal = seals.allot(false);
+                seals.acknowledge(seal);
+                seals.open(false);
+                seals.opened();
+                seal.row
+            })
+            .collect();
+        let all = seals.row();
+        let lost = |index: usize, from| Lost { row: rows[index], from, to: 2 };
+        // The rows before the previous one are retired, as they are everywhere.
+        assert_eq!(seals.lost(&[row(all, 0), row(rows[3], 2)]), []);
+        assert_eq!(seals.lost(&[row(rows[3], 1), row(rows[2], 2)]), [lost(3, 2)]);
+        assert_eq!(
+            seals.lost(&[row(rows[1], 1), row(rows[0], 2)]),
+            [lost(1, 2), lost(2, 1), lost(3, 1)]
+        );
+        assert_eq!(seals.lost(&[]), [lost(0, 1), lost(1, 1), lost(2, 1), lost(3, 1)]);
+        let gone = seals.lost(&[row(rows[1], 1), row(rows[0], 2)]);
+        seals.forget_lost(&gone);
+        assert_eq!(seals.lost(&[row(rows[1], 1), row(rows[0], 2)]), []);
+        // Another one may have less.
+        assert_eq!(seals.lost(&[row(rows[0], 2)]), [Lost { row: rows[1], from: 1, to: 1 }]);
     }
 }

@@ -139,7 +139,7 @@ pub struct App {
     pub links_lost: u32,
     /// `commit_ack=backup`: what is told to be committed is on another server as well.
     pub backed: bool,
-    /// The ledger's rows are given up so soon that the loss of a commit may outlive its row.
+    /// The ledger's rows are given up so soon that a session may have more of them than it remembers.
     pub rotates_fast: bool,
     /// Told before the process died: that a promotion has lost them, nobody is left to tell.
     pub orphaned: BTreeSet<i64>,
@@ -454,7 +454,7 @@ impl App {
                     Some(true) => {}
                     _ if !self.ledger && !world.sync => {}
                     Some(false) if self.orphaned.contains(id) && !world.sync => {}
-                    Some(false) if self.rotates_fast && !world.sync => {}
+                    Some(false) if self.has_forgotten_rows() && !world.sync => {}
                     Some(false) => {
                         return Err(format!("reported committed, and lost in silence: {id}"));
                     }
@@ -486,6 +486,11 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// A session remembers 64 rows before the previous one.
+    fn has_forgotten_rows(&self) -> bool {
+        self.rotates_fast && self.expect.len() > 64
     }
 
     /// Whether the loss of a commit was reported; `None` if no server ever committed it.
