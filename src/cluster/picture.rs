@@ -390,14 +390,14 @@ impl Picture {
     }
 
     /// A standby that might be promoted in place of the primary, were it known to have followed it.
-    pub fn unproven_heir(&self, now: Instant) -> Option<Succession> {
+    pub fn unproven_heir(&self, now: Instant) -> Option<usize> {
         let lost = self.lost_without_successor(now)?;
-        let mut unproven =
-            self.standbys_but(lost).filter(|(_, server, _)| server.followed < self.floor);
-        unproven.next().map(|(heir, ..)| Succession { lost, heir })
+        let unproven = |(_, server, _): &(usize, &Server, &Observed)| server.followed < self.floor;
+        self.standbys_but(lost).find(unproven).map(|(heir, ..)| heir)
     }
 
-    fn lost_without_successor(&self, now: Instant) -> Option<usize> {
+    /// The server in use, if it cannot be reached and nothing else is writable.
+    pub fn lost_without_successor(&self, now: Instant) -> Option<usize> {
         let last = self.last?;
         if self.opening || self.goal != Goal::ReadWrite || self.chosen.is_some_and(|c| c != last) {
             return None;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::hub::Hub;
-use super::picture::Succession;
 use super::status::ClusterEvent;
 use crate::config::OnPrimaryLoss;
 
@@ -30,14 +29,15 @@ pub async fn keep(hub: Rc<Hub>) {
         return;
     }
     let mut changes = hub.changes();
-    let mut unproven = None;
+    // The lost primary of which it was told that the standby that is left is not promoted.
+    let mut told = None;
     loop {
         tokio::select! {
             _ = changes.changed() => {}
             () = sleep(LOOK) => {}
         }
         let Some(before) = hub.with(|p| p.succession(Instant::now())) else {
-            tell_of_unproven(&hub, &mut unproven);
+            tell_of_unproven(&hub, &mut told).await;
             continue;
         };
         tokio::join!(ask_for_positions(&hub), ask_the_lost(&hub, before.lost));
@@ -59,10 +59,21 @@ pub async fn keep(hub: Rc<Hub>) {
 }
 
 /// Says once of each loss that the standby that is left is not promoted.
-fn tell_of_unproven(hub: &Hub, told: &mut Option<Succession>) {
-    let unproven = hub.with(|p| p.unproven_heir(Instant::now()));
-    let before = std::mem::replace(told, unproven);
-    if let Some(server) = unproven.filter(|_| unproven != before).map(|it| it.heir) {
+async fn tell_of_unproven(hub: &Hub, told: &mut Option<usize>) {
+    let unproven = || {
+        hub.with(|p| (p.lost_without_successor(Instant::now()), p.unproven_heir(Instant::now())))
+    };
+    let (lost, heir) = unproven();
+    if lost != *told {
+        *told = None;
+    }
+    if heir.is_none() || told.is_some() {
+        return;
+    }
+    // It may have begun to follow since it was asked last.
+    ask_for_positions(hub).await;
+    if let (lost, Some(server)) = unproven() {
+        *told = lost;
         let address = hub.with(|p| p.servers[server].address.clone());
         hub.emit(ClusterEvent::PromotionFailed { server, address, reason: UNPROVEN.to_owned() });
     }

@@ -258,8 +258,8 @@ impl Session {
         for mut kept in std::mem::take(&mut self.reapply.lost) {
             let stands = |seal: Seal| {
                 let row = rows.iter().find(|row| row.id == seal.row);
-                // What is as far as that behind a fence was not tried.
-                let behind_fence = seal == kept.seal && !kept.attempted;
+                // What is as far as that behind a fence was not tried, or is known not to have committed there.
+                let behind_fence = seal != kept.seal || !kept.attempted;
                 row.is_some_and(|row| {
                     row.says(seal.number)
                         .unwrap_or(!(behind_fence && self.seals.is_fenced(seal.row)))

@@ -3,8 +3,8 @@
 //!
 //! Invariants: a number is used for one transaction only, however often that is tried; a row is
 //! retired only by the opening of the next but one, when no outcome that it decides is unresolved, and
-//! never if a fence stands in it. So a server that has a row has all commits of those before the previous
-//! one, and may lack their rows; one that has none of the later rows lacks what it has not of an earlier one.
+//! never if a fence stands in it. So where a later row stands, one that is missing was retired, and all its
+//! commits stand; where none does, what is missing of a row never came there.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -150,10 +150,6 @@ impl Seals {
     pub fn acknowledge(&mut self, seal: Seal) {
         if let Some(row) = self.known_mut().find(|row| row.id == seal.row) {
             row.acknowledged = row.acknowledged.max(seal.number);
-        } else {
-            // It had nothing to be remembered for when it was given up, and this was on its way in it.
-            let (acknowledged, next) = (seal.number, seal.number + 1);
-            self.remember(Row { acknowledged, next, ..Row::new(seal.row) });
         }
     }
 
@@ -166,22 +162,15 @@ impl Seals {
         iter::once(&mut self.current).chain(&mut self.previous).chain(self.older.iter_mut().rev())
     }
 
-    /// Another row takes the seals from here on.
+    /// Another row takes the seals from here on. One without a commit is remembered too: that it is there says
+    /// that a server has all of those before it.
     fn succeed(&mut self, id: Uuid) {
         let current = std::mem::replace(&mut self.current, Row::new(id));
-        if let Some(row) = self.previous.replace(current).filter(|row| row.acknowledged > 0) {
-            self.remember(row);
-        }
-    }
-
-    fn remember(&mut self, row: Row) {
-        if mutation::on(Mutation::OlderRowsForgotten) {
-            return;
-        }
+        let previous = self.previous.replace(current);
         if self.older.len() == OLDER {
             self.older.pop_front();
         }
-        self.older.push_back(row);
+        self.older.extend(previous.filter(|_| !mutation::on(Mutation::OlderRowsForgotten)));
     }
 
     /// Whether a fresh row is due, and none has been asked for yet.
@@ -257,7 +246,7 @@ impl Seals {
         self.known().map(|row| row.id)
     }
 
-    /// Whether seals may stand in a row yet.
+    /// Whether a row is looked after: numbered in, or not retired before the next one is opened.
     pub fn is_in_use(&self, id: Uuid) -> bool {
         id == self.current.id || self.previous() == Some(id)
     }
@@ -276,7 +265,7 @@ impl Seals {
     pub fn lost(&self, ledger: &[LedgerRow]) -> Vec<Lost> {
         let mut lost = Vec::new();
         let mut has_later = false;
-        for row in self.known().skip(usize::from(!self.confirmed)) {
+        for row in self.known() {
             let there = ledger.iter().find(|it| it.id == row.id);
             // One that is missing where a later one is was retired, and had all its commits.
             let complete = there.is_none() && has_later;
@@ -291,6 +280,11 @@ impl Seals {
         }
         lost.reverse();
         lost
+    }
+
+    /// A row has gone from under the session: somebody deletes rows, and none that is missing says anything any more.
+    pub fn forget_acknowledged(&mut self) {
+        self.known_mut().for_each(|row| row.acknowledged = 0);
     }
 
     /// What was lost has been told; it is not told again.
@@ -445,5 +439,24 @@ mod tests {
         assert_eq!(seals.lost(&[row(rows[1], 1), row(rows[0], 2)]), []);
         // Another one may have less.
         assert_eq!(seals.lost(&[row(rows[0], 2)]), [Lost { row: rows[1], from: 1, to: 1 }]);
+    }
+
+    /// A row without a commit was forgotten; it had been all that said that the rows before it were retired where it
+    /// was, and their commits were told to be lost and run again (simulation, seed 8052138).
+    #[test]
+    fn a_row_without_a_commit_vouches_for_those_before_it() {
+        let mut seals = opened();
+        let seal = seals.allot(false);
+        seals.acknowledge(seal);
+        let mut empty = seals.row();
+        for _ in 0..3 {
+            empty = seals.open(false).0;
+            seals.opened();
+        }
+        seals.open(false);
+        seals.opened();
+        assert_eq!(seals.lost(&[row(empty, 0)]), []);
+        seals.unconfirm(true);
+        assert_eq!(seals.lost(&[row(empty, 0)]), []);
     }
 }

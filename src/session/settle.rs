@@ -398,6 +398,7 @@ impl Session {
     pub(super) fn acknowledge(&mut self, seal: Seal) {
         if std::mem::take(&mut self.seal_missing) {
             self.seals.unconfirm(true);
+            self.seals.forget_acknowledged();
             self.emit(Event::ProtectionLost(
                 "the session's row was missing from the ledger: the last commit stands, unsealed"
                     .into(),

@@ -454,7 +454,7 @@ impl App {
                     Some(true) => {}
                     _ if !self.ledger && !world.sync => {}
                     Some(false) if self.orphaned.contains(id) && !world.sync => {}
-                    Some(false) if self.has_forgotten_rows() && !world.sync => {}
+                    Some(false) if self.has_forgotten(*id, world) && !world.sync => {}
                     Some(false) => {
                         return Err(format!("reported committed, and lost in silence: {id}"));
                     }
@@ -488,9 +488,15 @@ impl App {
         Ok(())
     }
 
-    /// A session remembers 64 rows before the previous one.
-    fn has_forgotten_rows(&self) -> bool {
-        self.rotates_fast && self.expect.len() > 64
+    /// Whether a commit may stand in a row of the ledger that its session does not remember any more: there are 64 before
+    /// the present two, and in two of three something was committed.
+    fn has_forgotten(&self, id: i64, world: &World) -> bool {
+        let rows_from = |first: i64| {
+            let records = self.expect.range(first..).filter_map(|(id, _)| world.commits.get(id));
+            let seals = records.flatten().filter_map(|record| record.sealed);
+            seals.map(|(row, _)| row).collect::<BTreeSet<_>>().len()
+        };
+        self.rotates_fast && rows_from(id) > 40
     }
 
     /// Whether the loss of a commit was reported; `None` if no server ever committed it.

@@ -301,6 +301,34 @@ fn an_attempt_to_run_it_again_that_may_still_commit_is_fenced_off() {
     assert!(told.contains(&"reapplied 3".to_owned()), "{told:?}");
 }
 
+/// A fence far above the numbers of lost commits leaves nothing of them in the ledger's row: those that took other
+/// numbers for it were then taken for committed under the ones that they had had, and were lost in silence.
+#[test]
+fn what_is_lost_behind_a_fence_is_not_taken_for_found() {
+    let mut play = Play::with(Options { reapply: true, ..options() });
+    for number in 1..=70 {
+        play.execute(&format!("INSERT INTO t VALUES ({number})"));
+        play.receive(&sealed_insert());
+    }
+    play.told();
+    play.fail_over();
+    play.receive_look(1, 1);
+    let begun = [message(b'2', b""), complete("BEGIN")].concat();
+    play.receive(&[begun.clone(), written()].concat());
+    assert!(play.sends("segue_seal"));
+    play.move_to(1, 2);
+    let lives = [message(b'1', b""), message(b'2', b""), row("\0"), complete("SELECT 1")].concat();
+    play.receive(&[lives, ready(b'I')].concat());
+    play.receive_look(1, 1);
+    assert!(play.sends("segue_seal") && !play.sends("INSERT"), "the fence");
+    play.receive(&[message(b'2', b""), complete("UPDATE 1"), ready(b'I')].concat());
+    play.receive_look(71, 1);
+    assert!(play.sends("VALUES (3)"));
+    play.move_to(2, 3);
+    play.receive_look(71, 1);
+    assert!(play.sends("VALUES (3)"), "{:?}", play.told());
+}
+
 /// A commit that was acknowledged, `SELECT bump()` with the result 7, and a transaction in flight that has
 /// read `a`, when the server is lost; the next one is without the commit, and is given it again.
 fn a_lost_commit_is_run_again() -> Play {
