@@ -6,6 +6,7 @@ mod batch;
 mod behaviour;
 mod in_doubt;
 mod lost_commits;
+mod lost_rows;
 mod openings;
 mod pipelines;
 mod regressions;
