@@ -300,10 +300,14 @@ impl Session {
             }
             Finish::Fail(error) | Finish::Refuse(error) => self.fail_outstanding(&error),
             Finish::Reapply => self.reapply_next(),
-            Finish::Again => {
-                self.restore_internals();
-                self.start_replay();
-            }
+            Finish::Again => match self.pending_error.clone() {
+                // The journal has refused it meanwhile.
+                Some(error) if !self.reapply.is_running() => self.fail_outstanding(&error),
+                _ => {
+                    self.restore_internals();
+                    self.start_replay();
+                }
+            },
             Finish::Recheck => {
                 let attempt = self.attempt();
                 // What was passed over has run, as if the link had been lost behind it.

@@ -57,11 +57,14 @@ pub(super) struct Row {
     /// A fence stands in it against an attempt that may still be running: it is never deleted, for an
     /// UPDATE of a row that is gone stops nobody.
     fenced: bool,
+    /// The opening of the next but one was to delete it. A backend that was left may open it once more, as a row
+    /// without commits.
+    retired: bool,
 }
 
 impl Row {
     fn new(id: Uuid) -> Self {
-        Self { id, acknowledged: 0, next: 1, fenced: false }
+        Self { id, acknowledged: 0, next: 1, fenced: false, retired: false }
     }
 }
 
@@ -207,8 +210,14 @@ impl Seals {
         let id = if self.confirmed { self.generate() } else { self.current.id };
         self.opening = Some(id);
         let fenced = |row: &Row| row.fenced && !mutation::on(Mutation::FencedRowRetired);
-        let retired = self.previous.filter(|row| self.confirmed && !fenced(row) && !needed);
-        (id, retired.map_or(Uuid::nil(), |row| row.id))
+        let retires = self.confirmed && !needed;
+        match self.previous.as_mut().filter(|row| retires && !fenced(row)) {
+            Some(row) => {
+                row.retired = true;
+                (id, row.id)
+            }
+            None => (id, Uuid::nil()),
+        }
     }
 
     pub fn opened(&mut self) {
@@ -264,12 +273,15 @@ impl Seals {
     /// Compares what was acknowledged with what a server's ledger says.
     pub fn lost(&self, ledger: &[LedgerRow]) -> Vec<Lost> {
         let mut lost = Vec::new();
-        let mut has_later = false;
+        let (mut has_next, mut has_later) = (false, false);
         for row in self.known() {
             let there = ledger.iter().find(|it| it.id == row.id);
-            // One that is missing where a later one is was retired, and had all its commits.
-            let complete = there.is_none() && has_later;
-            has_later |= there.is_some();
+            // Where the row stands by whose opening it was retired, or one behind that, it had all its commits; and one
+            // that is missing where the next one stands was retired.
+            let complete =
+                (row.retired && has_later) || (there.is_none() && (has_next || has_later));
+            has_later |= has_next;
+            has_next = there.is_some();
             let survived = there.map_or(0, |it| it.seq);
             if survived < row.acknowledged && !complete {
                 lost.push(Lost { row: row.id, from: survived + 1, to: row.acknowledged });

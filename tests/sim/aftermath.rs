@@ -186,10 +186,21 @@ fn told_one(
     if let Some(stranger) = ids.iter().find(|id| !asked_for(id)) {
         return Err(of(&format!("has written {stranger}, which nobody asked for")));
     }
-    // A COPY of which nothing has come is known by its being one.
+    // A COPY of which nothing has come is known by its being one, and by its seal if that has committed: it may be an
+    // earlier one without rows, whose end the application had heard of.
+    let sealed_so = |id: &i64| {
+        let records = world.commits.get(id).into_iter().flatten();
+        let mut seals = records.filter_map(|record| record.sealed);
+        seals.any(|(row, number)| {
+            found.seals().iter().any(|it| it.row == row && it.number == number.cast_unsigned())
+        })
+    };
     let shares = |group: &&mut Group| {
+        let may_be_it = verdict != Verdict::Committed
+            || found.seals().is_empty()
+            || group.ids.iter().any(sealed_so);
         group.ids.iter().any(|id| ids.contains(id))
-            || (!all_complete && ids.is_empty() && group.copies && !group.known)
+            || (!all_complete && ids.is_empty() && group.copies && !group.known && may_be_it)
     };
     let mut group = aftermath.groups.iter_mut().find(shares);
     if let Some(group) = &mut group {

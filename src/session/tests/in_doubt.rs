@@ -179,6 +179,30 @@ fn what_the_journal_refused_stays_refused_when_the_link_is_lost() {
     assert!(play.session.is_quiet());
 }
 
+/// The journal refused a transaction that was being rolled back to be run again: it was run again all the same, and
+/// the refusal was told ahead of the replies that were outstanding (simulation, seed 8134671).
+#[test]
+fn what_the_journal_refuses_while_it_is_rolled_back_is_not_run_again() {
+    let mut play = Play::with(Options { files: true, retry_conflicts: 1, ..options() });
+    play.session.begin(BeginOptions::default()).unwrap();
+    play.make("INSERT INTO t VALUES (1)", false);
+    play.make("SELECT n FROM t", false);
+    let mut entry = None;
+    play.session.file(&mut |number, _| entry = Some(number));
+    play.flush();
+    let failed = [message(b'1', b""), message(b'2', b""), complete("BEGIN"), error("40001")];
+    play.receive(&[failed.concat(), ready(b'E')].concat());
+    let refused = Error::new(ErrorKind::ProtectionLost, "the disk is full");
+    play.session.handle_not_kept(entry.unwrap(), "the disk is full".into(), Some(refused));
+    play.receive(&[error("25P02"), ready(b'E')].concat());
+    assert!(play.sends("ROLLBACK"));
+    play.receive(&[complete("ROLLBACK"), ready(b'I')].concat());
+    assert!(!play.sends("INSERT"));
+    let told = play.told();
+    let failed = "error 08006 NotCommitted";
+    assert_eq!(told[3..], [failed, "ready Failed", failed, "ready Failed"], "{told:?}");
+}
+
 /// The journal could not keep the timeline of the server that a session moved to. An autocommit write that was in
 /// doubt was run again there, and a later process, for which that server was out of reach, could have been told by the
 /// deposed one that it was not committed.

@@ -25,6 +25,8 @@ enum Step {
     OpeningLost(bool),
     /// So many commits are numbered before the reply to an opening is here.
     Behind(u8),
+    /// The opening of this row, which was sent on a link that was lost, is carried out after all.
+    OpenedLate(u8),
     /// A server takes over that has this much of this history.
     FailsOver(u8, u8),
 }
@@ -37,6 +39,8 @@ struct Model {
     stands: BTreeSet<(Uuid, u64)>,
     opening_lost: Option<bool>,
     behind: u8,
+    /// Rows that this server was asked to open on a link that was lost.
+    late: Vec<Uuid>,
 }
 
 impl Model {
@@ -50,6 +54,7 @@ impl Model {
             stands: BTreeSet::new(),
             opening_lost: None,
             behind: 0,
+            late: Vec::new(),
         }
     }
 
@@ -111,8 +116,14 @@ impl Model {
         let first = !self.seals.is_confirmed();
         let (row, retired) = self.seals.open(false);
         let lost = self.opening_lost.take();
-        if lost != Some(false) {
+        if lost == Some(false) {
+            self.late.push(row);
+        } else {
             self.here.push(Entry::Opened { row, retired });
+        }
+        if lost == Some(true) {
+            // With both accidents, and a server that has nothing since, a commit that stands is told to be lost.
+            self.late.clear();
         }
         if lost.is_some() {
             self.adopt();
@@ -155,7 +166,13 @@ impl Model {
             Step::LinkLost => self.adopt(),
             Step::OpeningLost(carried_out) => self.opening_lost = Some(carried_out),
             Step::Behind(count) => self.behind = count,
+            Step::OpenedLate(which) => {
+                if let Some(row) = self.late.get(usize::from(which)).copied() {
+                    self.here.push(Entry::Opened { row, retired: Uuid::nil() });
+                }
+            }
             Step::FailsOver(which, how_much) => {
+                self.late.clear();
                 let left = std::mem::take(&mut self.here);
                 self.histories.push(left);
                 let last = self.histories.len() - 1;
@@ -177,6 +194,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::LinkLost),
         1 => any::<bool>().prop_map(Step::OpeningLost),
         1 => (0..4u8).prop_map(Step::Behind),
+        1 => (0..2u8).prop_map(Step::OpenedLate),
         2 => (prop_oneof![4 => Just(0u8), 1 => 0..4u8], 0..40u8)
             .prop_map(|(which, missing)| Step::FailsOver(which, missing)),
     ]
