@@ -1,6 +1,7 @@
 //! What a journal says of each session, transaction and submission that had not ended.
 //!
-//! Pure: records go in, in the order in which they were written. Memory is in proportion to how many
+//! Pure: records go in, in the order in which they stand; copies that were made to free a segment stand behind what was
+//! written since. Memory is in proportion to how many
 //! are alive, not to their size: what they say is read again when it is asked for.
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::frame::Frame;
-use super::record::{Fate, Kind, Record, Seal};
+use super::record::{Fate, Kind, OutcomeKnown, Record, Seal, SubmissionOutcome};
 
 /// Something that was in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Found {
     pub doubtful: bool,
     /// That is on record.
     pub(super) marked: bool,
+    /// The ordinal of the record that the state is of.
+    decided: u32,
     pub(super) places: Places,
     pub(super) bytes: u64,
 }
@@ -32,7 +35,7 @@ impl Found {
     /// One of which there are no records.
     pub fn of(what: FoundKind, state: State, doubtful: bool) -> Self {
         let places = Places::default();
-        Self { owner: 1, what, state, doubtful, marked: false, places, bytes: 0 }
+        Self { owner: 1, what, state, doubtful, marked: false, decided: 0, places, bytes: 0 }
     }
 }
 
@@ -184,13 +187,14 @@ impl Index {
             state: State::NeverSent,
             doubtful: false,
             marked: false,
+            decided: 0,
             // A submission is one record; a transaction is some.
             places: Places::with_room_for(if kind == Some(Kind::Submission) { 1 } else { 4 }),
             bytes: 0,
         });
         let first = found.places.put(frame.ordinal, place);
         match &record {
-            Some(record) if first => found.note(record),
+            Some(record) if first => found.note(record, frame.ordinal),
             Some(_) => {}
             None => found.doubtful |= !content,
         }
@@ -226,7 +230,9 @@ impl Found {
         self.bytes
     }
 
-    fn note(&mut self, record: &Record<'_>) {
+    fn note(&mut self, record: &Record<'_>, ordinal: u32) {
+        // An earlier one may stand behind it, as a copy.
+        let last = ordinal >= self.decided;
         match record {
             Record::SessionOpened(it) => {
                 self.what = FoundKind::Session {
@@ -246,17 +252,32 @@ impl Found {
                 self.what =
                     FoundKind::Submission { id: it.id, submitted_unix_ms: it.submitted_unix_ms };
             }
-            Record::CommitSent(seal) => match &mut self.state {
-                State::Sent(seals) if seals.contains(seal) => {}
-                State::Sent(seals) => seals.push(*seal),
-                // It was tried again after an attempt that failed.
-                State::NeverSent | State::Known(Fate::NotCommitted) => {
-                    self.state = State::Sent(vec![*seal]);
+            Record::CommitSent(seal) => {
+                match &mut self.state {
+                    State::Sent(seals) if seals.contains(seal) => {}
+                    State::Sent(seals) => seals.push(*seal),
+                    // It was tried again after an attempt that failed.
+                    State::NeverSent | State::Known(Fate::NotCommitted) if last => {
+                        self.state = State::Sent(vec![*seal]);
+                    }
+                    State::NeverSent | State::Known(_) | State::Dead => {}
                 }
-                State::Known(_) | State::Dead => {}
-            },
-            Record::OutcomeKnown(it) => self.know(it.fate),
-            Record::SubmissionOutcome(it) => self.know(it.fate),
+                self.decided = self.decided.max(ordinal);
+            }
+            Record::OutcomeKnown(OutcomeKnown { fate, .. })
+            | Record::SubmissionOutcome(SubmissionOutcome { fate, .. }) => {
+                let stands = match fate {
+                    Fate::Committed => true,
+                    // A later attempt changes nothing about it, a later outcome does.
+                    Fate::Unknown => last || !matches!(self.state, State::Known(_)),
+                    // An attempt that failed says nothing of a later one.
+                    Fate::NotCommitted => last,
+                };
+                if stands && self.state != State::Dead {
+                    self.state = State::Known(*fate);
+                }
+                self.decided = self.decided.max(ordinal);
+            }
             Record::DeadLetter(_) => self.state = State::Dead,
             Record::Doubted => (self.doubtful, self.marked) = (true, true),
             Record::Statement(_)
@@ -267,10 +288,66 @@ impl Found {
             | Record::Checkpoint(_) => {}
         }
     }
+}
 
-    fn know(&mut self, fate: Fate) {
-        if self.state != State::Dead {
-            self.state = State::Known(fate);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal(number: u64) -> Seal {
+        Seal { row: Uuid::nil(), number, guarded: false }
+    }
+
+    fn known(fate: Fate) -> Record<'static> {
+        Record::OutcomeKnown(OutcomeKnown { fate, at_unix_ms: 0, sqlstate: "" })
+    }
+
+    fn in_order(records: &[Record<'_>], order: &[usize]) -> State {
+        let mut found = Found::of(FoundKind::Unknown, State::NeverSent, false);
+        for &at in order {
+            found.note(&records[at], u32::try_from(at).unwrap());
+        }
+        found.state
+    }
+
+    fn orders(count: usize) -> Vec<Vec<usize>> {
+        if count == 0 {
+            return vec![Vec::new()];
+        }
+        let with = |order: Vec<usize>| {
+            (0..count).map(move |at| {
+                let mut order = order.clone();
+                order.insert(at, count - 1);
+                order
+            })
+        };
+        orders(count - 1).into_iter().flat_map(with).collect()
+    }
+
+    /// A segment was freed: what began in it was copied behind the verdict of a later process, and its commit was taken
+    /// for an attempt after that; the verdict was forgotten (simulation, seed 9114223).
+    #[test]
+    fn it_does_not_matter_where_copies_stand() {
+        let sent = |number| Record::CommitSent(seal(number));
+        for records in [
+            vec![sent(1), known(Fate::NotCommitted)],
+            vec![sent(1), known(Fate::Committed)],
+            vec![sent(1), sent(2), known(Fate::NotCommitted)],
+            vec![known(Fate::Unknown), sent(1)],
+            vec![sent(1), known(Fate::Unknown), known(Fate::NotCommitted)],
+            vec![sent(1), known(Fate::NotCommitted), sent(2), known(Fate::Committed)],
+        ] {
+            let all: Vec<_> = (0..records.len()).collect();
+            let expected = in_order(&records, &all);
+            for order in orders(records.len()) {
+                assert_eq!(in_order(&records, &order), expected, "{order:?} of {records:?}");
+            }
+        }
+        // That the ledger is without the first, which has failed, does no harm.
+        let tried_again = [sent(1), known(Fate::NotCommitted), sent(2)];
+        for order in orders(3) {
+            let state = in_order(&tried_again, &order);
+            assert!(matches!(&state, State::Sent(seals) if seals.contains(&seal(2))), "{order:?}");
         }
     }
 }
