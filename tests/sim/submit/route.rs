@@ -164,7 +164,8 @@ impl Till {
         self.unwritten |= unwritten;
         self.hear_of_losses(None, world)?;
         // Whoever waits for the backup's word looks at once.
-        if self.backup { self.books.look(world, true) } else { Ok(()) }
+        let looks = self.backup && !self.dying;
+        if looks { self.books.look(world, true) } else { Ok(()) }
     }
 
     /// A question of the opening's, or its answer.

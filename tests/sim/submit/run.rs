@@ -387,6 +387,7 @@ impl Run {
         self.world.note(|| format!("fault {number}: the process of till {at} dies"));
         let mark = disk.mark();
         // What it does last nobody hears of.
+        self.tills[at].dying = true;
         match self.world.rng.below(3) {
             0 => drop(self.travel(at)?),
             1 => {
@@ -399,6 +400,7 @@ impl Run {
             _ => {}
         }
         let till = &mut self.tills[at];
+        till.dying = false;
         for route in &mut till.routes {
             if let Some(link) = route.link.take() {
                 hang_up(link.backend, &link.output, &mut self.world);

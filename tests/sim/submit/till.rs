@@ -30,6 +30,8 @@ pub struct Till {
     pub disk: Option<Disk>,
     /// None: its process is dead.
     pub desk: Option<Desk>,
+    /// It does the last thing, which nobody hears of.
+    pub dying: bool,
     pub routes: Vec<Route>,
     /// Which of them has begun to take its place on a server, and has not got it.
     pub opening: Option<usize>,
@@ -72,6 +74,7 @@ impl Till {
             backup,
             disk,
             desk: None,
+            dying: false,
             routes: Vec::new(),
             opening: None,
             floor: 0,
