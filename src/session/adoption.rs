@@ -384,6 +384,8 @@ impl Session {
     pub(super) fn judge(&mut self, rows: &[LedgerRow]) {
         let blocked =
             matches!(&self.transaction, Transaction::Open(open) if open.unprotected.is_some());
+        // What is behind one that takes another number must come later.
+        let mut anew = false;
         for index in self.front..self.units.len() {
             let Some(seal) = self.units[index].seal else { continue };
             let row = rows.iter().find(|row| row.id == seal.row);
@@ -404,8 +406,10 @@ impl Session {
                     self.unseal(index);
                 } else if row.map_or(seal.row != self.seals.row(), |row| row.seq >= seal.number)
                     || self.reapply.overtakes(seal)
+                    || anew
                 {
                     unit.seal = Some(self.seals.allot(seal.guarded));
+                    anew = true;
                 }
                 continue;
             }
@@ -439,9 +443,10 @@ impl Session {
                 unit.verdict = Some(Verdict::Failed(half_told()));
             } else if let Some(row) = row {
                 // Passed by one behind it, or by a fence: under neither can it commit any more.
-                let anew = mutation::on(Mutation::ReplayTakesNewNumber);
-                if (row.seq >= seal.number && !followed) || anew {
+                let passed = (row.seq >= seal.number || anew) && !followed;
+                if passed || mutation::on(Mutation::ReplayTakesNewNumber) {
                     unit.seal = Some(self.seals.allot(seal.guarded));
+                    anew |= passed;
                 } else {
                     unit.passed_over = row.seq > seal.number;
                 }
@@ -449,6 +454,7 @@ impl Session {
                 // Its row never reached this server, so its number can stand in another as well.
                 // In a row that is merely to be opened the number stays: it is the fence.
                 unit.seal = Some(self.seals.allot(seal.guarded));
+                anew = true;
             }
         }
     }

@@ -203,6 +203,31 @@ fn what_the_journal_refuses_while_it_is_rolled_back_is_not_run_again() {
     assert_eq!(told[3..], [failed, "ready Failed", failed, "ready Failed"], "{told:?}");
 }
 
+/// Of two writes in flight the first stood in the row before the present one, which a fence had passed. It took a new
+/// number in the present row, the one behind it kept its own, which was lower, and was refused when its turn came
+/// (simulation, seed 9399664).
+#[test]
+fn what_is_behind_a_write_that_takes_another_number_takes_a_later_one() {
+    let mut play = Play::with(Options { rotate_commits: 1, ..options() });
+    let before = play.session.ledger_row();
+    play.execute("INSERT INTO t VALUES (1)");
+    play.receive(&sealed_insert());
+    play.make("INSERT INTO t VALUES (2)", false);
+    play.flush();
+    let opened = [message(b'1', b""), message(b'2', b""), row("1"), complete("SELECT 1")].concat();
+    play.receive(&[opened, ready(b'I')].concat());
+    let present = play.session.ledger_row();
+    assert_ne!(before, present);
+    play.make("INSERT INTO t VALUES (3)", false);
+    play.flush();
+    play.fail_over();
+    let rows = [no_columns(), ledger_row(before, 5, 1), ledger_row(present, 0, 0)].concat();
+    play.receive(&[rows, complete("SELECT 2"), ready(b'I')].concat());
+    let seals: Vec<_> = play.session.units.iter().filter_map(|unit| unit.seal).collect();
+    assert!(seals.iter().all(|seal| seal.row == present), "{seals:?}");
+    assert!(seals.len() == 2 && seals[0].number < seals[1].number, "{seals:?}");
+}
+
 /// The journal could not keep the timeline of the server that a session moved to. An autocommit write that was in
 /// doubt was run again there, and a later process, for which that server was out of reach, could have been told by the
 /// deposed one that it was not committed.
