@@ -389,9 +389,8 @@ impl Picture {
         heir.map(|(heir, ..)| Succession { lost, heir })
     }
 
-    /// A standby that might be promoted in place of the primary, were it known to have followed it.
-    pub fn unproven_heir(&self, now: Instant) -> Option<usize> {
-        let lost = self.lost_without_successor(now)?;
+    /// A standby that might be promoted in place of this primary, were it known to have followed it.
+    pub fn unproven_heir(&self, lost: usize) -> Option<usize> {
         let unproven = |(_, server, _): &(usize, &Server, &Observed)| server.followed < self.floor;
         self.standbys_but(lost).find(unproven).map(|(heir, ..)| heir)
     }

@@ -61,7 +61,10 @@ pub async fn keep(hub: Rc<Hub>) {
 /// Says once of each loss that the standby that is left is not promoted.
 async fn tell_of_unproven(hub: &Hub, told: &mut Option<usize>) {
     let unproven = || {
-        hub.with(|p| (p.lost_without_successor(Instant::now()), p.unproven_heir(Instant::now())))
+        hub.with(|p| {
+            let lost = p.lost_without_successor(Instant::now());
+            (lost, lost.and_then(|lost| p.unproven_heir(lost)))
+        })
     };
     let (lost, heir) = unproven();
     if lost != *told {

@@ -1,8 +1,8 @@
 //! What a journal says of each session, transaction and submission that had not ended.
 //!
-//! Pure: records go in, in the order in which they stand; copies that were made to free a segment stand behind what was
-//! written since. Memory is in proportion to how many
-//! are alive, not to their size: what they say is read again when it is asked for.
+//! Pure: records go in, in the order in which they stand; copies that were made to free a segment stand behind
+//! what was written since. Memory is in proportion to how many are alive, not to their size: what they say is
+//! read again when it is asked for.
 
 use std::collections::BTreeMap;
 

@@ -90,8 +90,8 @@ impl Session {
         let mut adoption = Adoption::default();
         self.write_questions(&link, &mut adoption);
         self.link = link;
-        let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
-        let waits = sealed || self.reapply.must_ask() || self.pending_error.is_some();
+        let waits =
+            self.has_sealed_units() || self.reapply.must_ask() || self.pending_error.is_some();
         if !waits && self.seals_are_ready(&adoption) {
             adoption.replays = true;
             self.rewind();
@@ -100,6 +100,11 @@ impl Session {
         self.phase = Phase::Adopting(adoption);
         self.adopt_if_answered();
         Ok(())
+    }
+
+    /// Whether the ledger decides something of what is in flight.
+    pub(super) fn has_sealed_units(&self) -> bool {
+        self.units.range(self.front..).any(|unit| unit.seal.is_some())
     }
 
     /// Whether what is on disk may name the row that the opening of the next one would retire.
@@ -128,6 +133,7 @@ impl Session {
     pub(super) fn write_questions(&mut self, link: &LinkReady, adoption: &mut Adoption) {
         let rows_to_ask = self.rows_to_ask();
         let needed = self.previous_row_is_needed();
+        let sealed = self.has_sealed_units();
         let writes = self.options.writes;
         let out = &mut self.output;
         let mut step = |step: Step, out: &mut bytes::BytesMut| {
@@ -152,7 +158,6 @@ impl Session {
         if !self.seals.enabled {
             return;
         }
-        let sealed = self.units.range(self.front..).any(|unit| unit.seal.is_some());
         // Also by a row that was never confirmed, or is missing.
         if self.seals.is_confirmed()
             || self.seals.has_acknowledged()

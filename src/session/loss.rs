@@ -112,8 +112,7 @@ impl Session {
             if self.units.range(self.front..).any(two_phase) {
                 error = unknown("two-phase commit");
             }
-            let asks_ledger = self.units.range(self.front..).any(|unit| unit.seal.is_some());
-            if !asks_ledger {
+            if !self.has_sealed_units() {
                 self.fail_outstanding(&error);
             }
         }

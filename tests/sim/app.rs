@@ -491,12 +491,10 @@ impl App {
     /// Whether a commit may stand in a row of the ledger that its session does not remember any more: there are 64 before
     /// the present two, and in two of three something was committed.
     fn has_forgotten(&self, id: i64, world: &World) -> bool {
-        let rows_from = |first: i64| {
-            let records = self.expect.range(first..).filter_map(|(id, _)| world.commits.get(id));
-            let seals = records.flatten().filter_map(|record| record.sealed);
-            seals.map(|(row, _)| row).collect::<BTreeSet<_>>().len()
-        };
-        self.rotates_fast && rows_from(id) > 40
+        let records = self.expect.range(id..).filter_map(|(id, _)| world.commits.get(id));
+        let seals = records.flatten().filter_map(|record| record.sealed);
+        let rows_since: BTreeSet<_> = seals.map(|(row, _)| row).collect();
+        self.rotates_fast && rows_since.len() > 40
     }
 
     /// Whether the loss of a commit was reported; `None` if no server ever committed it.
